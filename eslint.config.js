@@ -1,0 +1,50 @@
+'use strict';
+const js = require('@eslint/js');
+const tseslint = require('typescript-eslint');
+
+// Imports point one way: codec <- transport <- session <- dispatcher <- client <- cli.
+// Each layer lists the folders it must never reach into.
+const layers = {
+  codec: ['transport', 'session', 'dispatcher', 'server', 'tap', 'cli', 'client', 'index'],
+  transport: ['session', 'dispatcher', 'server', 'tap', 'cli', 'client', 'index'],
+  session: ['dispatcher', 'server', 'tap', 'cli', 'client', 'index'],
+  dispatcher: ['server', 'tap', 'cli', 'client', 'index'],
+  server: ['session', 'dispatcher', 'tap', 'cli'],
+  tap: ['transport', 'session', 'dispatcher', 'server', 'cli', 'client', 'index'],
+};
+
+module.exports = tseslint.config(
+  { ignores: ['dist/', 'coverage/', 'node_modules/'] },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
+    languageOptions: { parserOptions: { project: './tsconfig.json', tsconfigRootDir: __dirname } },
+    rules: {
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      // Offsets and table look-ups that the code has just checked.
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/consistent-type-imports': 'error',
+    },
+  },
+  ...Object.entries(layers).map(([layer, forbidden]) => ({
+    files: [`src/${layer}/**/*.ts`],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: forbidden.map((name) => ({
+            regex: `^\\.\\./${name}(\\.js|/|$)`,
+            message: `src/${layer} stands below src/${name}: imports point one way (see ARCHITECTURE.md).`,
+          })),
+        },
+      ],
+    },
+  })),
+  {
+    files: ['**/*.js', '**/*.mjs', '**/*.cjs'],
+    languageOptions: { globals: { module: 'writable', require: 'readonly', process: 'readonly', console: 'readonly', __dirname: 'readonly' } },
+  },
+  { files: ['test/**/*.ts'], rules: { '@typescript-eslint/require-await': 'off' } },
+);

@@ -1,0 +1,33 @@
+/**
+ * Members and lists of them.
+ *
+ *     mar_cpg_address_t   nodeid uint32 @0   pid uint32 @8   reason uint32 @16      24 bytes
+ */
+import { malformed, Table, uint32 } from './fields.js';
+
+/** One member of a group: `cpg_address` of libcpg. */
+export interface CpgAddress {
+  nodeId: number;
+  pid: number;
+  /** Why it stands in a list: one of {@link Reason}; 0 in lists of members. */
+  reason: number;
+}
+
+/** cpg_reason_t. */
+export const Reason = { UNDEFINED: 0, JOIN: 1, LEAVE: 2, NODEDOWN: 3, NODEUP: 4, PROCDOWN: 5 } as const;
+
+const address = new Table<CpgAddress>('address', uint32('nodeId'), uint32('pid'), uint32('reason'));
+
+export const ADDRESS_BYTES = address.size;
+
+export function decodeAddresses(bytes: Uint8Array, offset: number, count: number): CpgAddress[] {
+  if (count > Math.floor((bytes.length - offset) / ADDRESS_BYTES)) {
+    throw malformed(`a list of ${count} members`, `at most what ${bytes.length - offset} bytes hold`);
+  }
+  return Array.from({ length: count }, (_, index) => address.decode(bytes, offset + index * ADDRESS_BYTES));
+}
+
+/** Writes the list and returns the offset behind it. */
+export function encodeAddresses(list: readonly CpgAddress[], bytes: Uint8Array, offset: number): number {
+  return list.reduce((at, member) => at + address.encode(member, bytes, at), offset);
+}

@@ -1,0 +1,211 @@
+/**
+ * Events, daemon to client, never asked for. Every one begins with the 24-byte header.
+ *
+ *     id  event            after the header                                         struct
+ *      4  confchg          group @24, member count @160, joined count @168, left count @176,
+ *                          addresses @184: members, then left, then joined          res_lib_cpg_confchg_callback
+ *      5  deliver          group @24, message length @160, nodeid @168, pid @176,
+ *                          message @184                                             res_lib_cpg_deliver_callback
+ *     13  totemConfchg     ring nodeid @24, ring seq uint64 @32, member count @40,
+ *                          nodeids uint32 each @44                                  res_lib_cpg_totem_confchg_callback
+ *     17  partialDeliver   group @24, message length (whole) @160, fragment length @168, nodeid @176,
+ *                          pid @184, type @192, fragment @200                       res_lib_cpg_partial_deliver_callback
+ *
+ * Beware: confchg counts joined before left, but lists left before joined.
+ */
+import { CS_OK } from '../errors.js';
+import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses.js';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
+import { frameHeader, responseHeaderFields, type ResponseHeader } from './header.js';
+import { MAX_GROUP_NAME_BYTES } from './limits.js';
+
+export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
+
+export interface RingId {
+  /** nodeid of the representative that formed the ring. */
+  nodeId: number;
+  seq: bigint;
+}
+
+export type CpgWireEvent =
+  | { type: 'confchg'; group: Uint8Array; members: CpgAddress[]; left: CpgAddress[]; joined: CpgAddress[] }
+  | { type: 'deliver'; group: Uint8Array; nodeId: number; pid: number; message: Uint8Array }
+  | { type: 'totemConfchg'; ringId: RingId; members: number[] }
+  | {
+      type: 'partialDeliver';
+      group: Uint8Array;
+      /** Bytes of the whole message. */
+      messageLength: number;
+      nodeId: number;
+      pid: number;
+      fragmentType: number;
+      fragment: Uint8Array;
+    };
+
+interface ConfchgFields {
+  group: Uint8Array;
+  memberCount: number;
+  joinedCount: number;
+  leftCount: number;
+}
+interface DeliverFields {
+  group: Uint8Array;
+  messageLength: number;
+  nodeId: number;
+  pid: number;
+}
+interface TotemConfchgFields {
+  ringNodeId: number;
+  ringSeq: bigint;
+  memberCount: number;
+}
+interface PartialDeliverFields {
+  group: Uint8Array;
+  messageLength: number;
+  fragmentLength: number;
+  nodeId: number;
+  pid: number;
+  fragmentType: number;
+}
+
+const confchg = new Table<ResponseHeader & ConfchgFields>(
+  'confchg',
+  ...responseHeaderFields,
+  cpgName('group'),
+  uint32('memberCount'),
+  uint32('joinedCount'),
+  uint32('leftCount'),
+);
+const deliver = new Table<ResponseHeader & DeliverFields>(
+  'deliver',
+  ...responseHeaderFields,
+  cpgName('group'),
+  uint32('messageLength'),
+  uint32('nodeId'),
+  uint32('pid'),
+);
+// The list of nodeids begins right behind the count, in the other half of its cell.
+const totemConfchg = new Table<ResponseHeader & TotemConfchgFields>(
+  'totemConfchg',
+  ...responseHeaderFields,
+  uint32('ringNodeId'),
+  uint64('ringSeq'),
+  packedUint32('memberCount'),
+);
+const partialDeliver = new Table<ResponseHeader & PartialDeliverFields>(
+  'partialDeliver',
+  ...responseHeaderFields,
+  cpgName('group'),
+  uint32('messageLength'),
+  uint32('fragmentLength'),
+  uint32('nodeId'),
+  uint32('pid'),
+  uint32('fragmentType'),
+);
+
+const NODE_ID_BYTES = 4;
+
+/** Where the fields of a deliver frame stand: the receiver's hot path reads them in place. */
+export const DELIVER = {
+  headerBytes: deliver.size,
+  groupLength: deliver.offsetOf('group'),
+  groupValue: deliver.offsetOf('group') + 8,
+  messageLength: deliver.offsetOf('messageLength'),
+  nodeId: deliver.offsetOf('nodeId'),
+  pid: deliver.offsetOf('pid'),
+} as const;
+
+/** Throws CS_ERR_MESSAGE_ERROR unless the lengths inside a deliver frame agree with its size. */
+export function checkDeliver(frame: Buffer): void {
+  if (frame.length < DELIVER.headerBytes)
+    throw malformed(`deliver of ${frame.length} bytes`, `at least ${DELIVER.headerBytes}`);
+  const claimed = frame.readUInt32LE(DELIVER.messageLength);
+  const present = frame.length - DELIVER.headerBytes;
+  if (claimed !== present)
+    throw malformed(`deliver that says ${claimed} bytes and carries ${present}`, 'the same');
+  const name = frame.readUInt32LE(DELIVER.groupLength);
+  if (name > MAX_GROUP_NAME_BYTES)
+    throw malformed(`a group name of ${name} bytes`, `at most ${MAX_GROUP_NAME_BYTES}`);
+}
+
+/** A whole event frame. */
+export function encodeEvent(event: CpgWireEvent): Buffer {
+  const id = EventId[event.type];
+  switch (event.type) {
+    case 'confchg': {
+      const lists = [...event.members, ...event.left, ...event.joined];
+      const size = confchg.size + lists.length * ADDRESS_BYTES;
+      const bytes = Buffer.alloc(size);
+      const counts = {
+        memberCount: event.members.length,
+        joinedCount: event.joined.length,
+        leftCount: event.left.length,
+      };
+      confchg.encode({ id, size, error: CS_OK, group: event.group, ...counts }, bytes);
+      encodeAddresses(lists, bytes, confchg.size);
+      return bytes;
+    }
+    case 'deliver': {
+      const { message } = event;
+      const size = deliver.size + message.length;
+      const bytes = Buffer.alloc(size);
+      deliver.encode({ id, size, error: CS_OK, messageLength: message.length, ...event }, bytes);
+      bytes.set(message, deliver.size);
+      return bytes;
+    }
+    case 'totemConfchg': {
+      const { ringId, members } = event;
+      const size = totemConfchg.size + members.length * NODE_ID_BYTES;
+      const bytes = Buffer.alloc(size);
+      const ring = { ringNodeId: ringId.nodeId, ringSeq: ringId.seq };
+      totemConfchg.encode({ id, size, error: CS_OK, ...ring, memberCount: members.length }, bytes);
+      members.forEach((nodeId, index) =>
+        bytes.writeUInt32LE(nodeId, totemConfchg.size + index * NODE_ID_BYTES),
+      );
+      return bytes;
+    }
+    case 'partialDeliver': {
+      const { fragment } = event;
+      const size = partialDeliver.size + fragment.length;
+      const bytes = Buffer.alloc(size);
+      partialDeliver.encode({ id, size, error: CS_OK, fragmentLength: fragment.length, ...event }, bytes);
+      bytes.set(fragment, partialDeliver.size);
+      return bytes;
+    }
+  }
+}
+
+/** An event from a frame; message and fragment are views into it. Throws CS_ERR_MESSAGE_ERROR. */
+export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
+  const { id } = frameHeader(bytes);
+  switch (id) {
+    case EventId.confchg: {
+      const { group, memberCount, joinedCount, leftCount } = confchg.decode(bytes);
+      const all = decodeAddresses(bytes, confchg.size, memberCount + leftCount + joinedCount);
+      const members = all.slice(0, memberCount);
+      const left = all.slice(memberCount, memberCount + leftCount);
+      const joined = all.slice(memberCount + leftCount);
+      return { type: 'confchg', group, members, left, joined };
+    }
+    case EventId.deliver: {
+      const { group, messageLength, nodeId, pid } = deliver.decode(bytes);
+      return { type: 'deliver', group, nodeId, pid, message: deliver.tail(bytes, messageLength) };
+    }
+    case EventId.totemConfchg: {
+      const { ringNodeId, ringSeq, memberCount } = totemConfchg.decode(bytes);
+      const list = totemConfchg.tail(bytes, memberCount * NODE_ID_BYTES);
+      const members = Array.from({ length: memberCount }, (_, index) =>
+        list.readUInt32LE(index * NODE_ID_BYTES),
+      );
+      return { type: 'totemConfchg', ringId: { nodeId: ringNodeId, seq: ringSeq }, members };
+    }
+    case EventId.partialDeliver: {
+      const { group, messageLength, fragmentLength, nodeId, pid, fragmentType } =
+        partialDeliver.decode(bytes);
+      const fragment = partialDeliver.tail(bytes, fragmentLength);
+      return { type: 'partialDeliver', group, messageLength, nodeId, pid, fragmentType, fragment };
+    }
+    default:
+      throw malformed(`an event with id ${id}`, '4, 5, 13 or 17');
+  }
+}

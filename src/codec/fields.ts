@@ -1,0 +1,155 @@
+/**
+ * The field types of the protocol, as buffer-layout tables.
+ *
+ * corosync declares every member of its messages with 8-byte alignment, so a uint32 stands in an 8-byte
+ * cell whose other half is padding:
+ *
+ *     | value (4) | padding (4) |
+ *
+ * The daemon leaves whatever its stack held in the padding; we write zeros and never look at it.
+ * A field is a list of layouts (the value, then the unnamed padding), and a message is their concatenation.
+ */
+import { blob, Layout, s32, struct, u32, type Structure } from 'buffer-layout';
+import { CpgError, isCpgError } from '../errors.js';
+import { MAX_GROUP_NAME_BYTES } from './limits.js';
+
+export type Field = readonly Layout[];
+
+const PADDING_BYTES = 4;
+
+/** A uint64, as bigint (buffer-layout's own is a lossy number). */
+class Uint64 extends Layout<bigint> {
+  constructor(property: string) {
+    super(8, property);
+  }
+  override decode(bytes: Uint8Array, offset = 0): bigint {
+    return asBuffer(bytes).readBigUInt64LE(offset);
+  }
+  override encode(value: bigint, bytes: Uint8Array, offset = 0): number {
+    return asBuffer(bytes).writeBigUInt64LE(value, offset) - offset;
+  }
+}
+
+/** `mar_cpg_name_t`: length uint32 @0, value char[128] @8; 136 bytes. Bytes, not text; no terminator. */
+class CpgName extends Layout<Uint8Array> {
+  constructor(property: string) {
+    super(8 + MAX_GROUP_NAME_BYTES, property);
+  }
+  override decode(bytes: Uint8Array, offset = 0): Uint8Array {
+    const length = asBuffer(bytes).readUInt32LE(offset);
+    if (length > MAX_GROUP_NAME_BYTES) {
+      throw malformed(`a group name of ${length} bytes`, `at most ${MAX_GROUP_NAME_BYTES}`);
+    }
+    return bytes.slice(offset + 8, offset + 8 + length);
+  }
+  override encode(value: Uint8Array, bytes: Uint8Array, offset = 0): number {
+    if (value.length > MAX_GROUP_NAME_BYTES) {
+      throw new CpgError('CS_ERR_NAME_TOO_LONG', `a group name of ${value.length} bytes`);
+    }
+    asBuffer(bytes).writeUInt32LE(value.length, offset);
+    bytes.set(value, offset + 8);
+    return this.span;
+  }
+}
+
+/** A char array holding a NUL-terminated string. */
+class CString extends Layout<string> {
+  override decode(bytes: Uint8Array, offset = 0): string {
+    const field = asBuffer(bytes).subarray(offset, offset + this.span);
+    const end = field.indexOf(0);
+    if (end === -1) throw malformed(`a string without an end in ${this.span} bytes`, 'a terminating NUL');
+    return field.toString('utf8', 0, end);
+  }
+  override encode(value: string, bytes: Uint8Array, offset = 0): number {
+    const text = Buffer.from(value, 'utf8');
+    if (text.length >= this.span || text.includes(0)) {
+      throw new CpgError(
+        'CS_ERR_INVALID_PARAM',
+        `a string that does not fit ${this.span} bytes with its NUL`,
+      );
+    }
+    bytes.set(text, offset);
+    return this.span;
+  }
+}
+
+export const uint32 = (property: string): Field => [u32(property), blob(PADDING_BYTES)];
+export const int32 = (property: string): Field => [s32(property), blob(PADDING_BYTES)];
+export const uint64 = (property: string): Field => [new Uint64(property)];
+export const cpgName = (property: string): Field => [new CpgName(property)];
+export const cString = (span: number, property: string): Field => [new CString(span, property)];
+/** Two or more fields the daemon packs without the usual padding between them. */
+export const packedUint32 = (property: string): Field => [u32(property)];
+
+/** A fixed-size part of a message: bytes <-> value, with every length checked. */
+export class Table<T extends object> {
+  readonly #layout: Structure<T>;
+  /** Bytes of the part. */
+  readonly size: number;
+
+  constructor(
+    readonly name: string,
+    ...fields: Field[]
+  ) {
+    this.#layout = struct<T>(fields.flat());
+    this.size = this.#layout.span;
+  }
+
+  /** Where a field begins: hot paths read and write there without making objects. */
+  offsetOf(property: keyof T & string): number {
+    const offset = this.#layout.offsetOf(property);
+    if (offset === undefined) throw new Error(`${this.name} has no field ${property}`);
+    return offset;
+  }
+
+  decode(bytes: Uint8Array, offset = 0): T {
+    if (bytes.length - offset < this.size) {
+      throw malformed(`${this.name} of ${bytes.length - offset} bytes`, `at least ${this.size}`);
+    }
+    return this.#layout.decode(asBuffer(bytes), offset);
+  }
+
+  /** Decodes a message that has this part and nothing else. */
+  decodeWhole(bytes: Uint8Array): T {
+    if (bytes.length !== this.size) throw malformed(`${this.name} of ${bytes.length} bytes`, `${this.size}`);
+    return this.decode(bytes);
+  }
+
+  /** The variable part behind this one: a view, whose length the message tells and must tell truly. */
+  tail(bytes: Uint8Array, length: number): Buffer {
+    const present = bytes.length - this.size;
+    if (length !== present) {
+      throw malformed(`${this.name} that says ${length} bytes and carries ${present}`, 'the same');
+    }
+    return asBuffer(bytes).subarray(this.size);
+  }
+
+  /** A frame of this part alone, or followed by `body`. */
+  frame(value: T, body?: Uint8Array): Buffer {
+    const bytes = Buffer.alloc(this.size + (body?.length ?? 0));
+    this.encode(value, bytes);
+    if (body !== undefined) bytes.set(body, this.size);
+    return bytes;
+  }
+
+  /** Writes `value`; the padding must be zero already. Returns the number of bytes of the part. */
+  encode(value: T, bytes: Uint8Array, offset = 0): number {
+    try {
+      this.#layout.encode(value, asBuffer(bytes), offset);
+    } catch (error) {
+      if (isCpgError(error)) throw error;
+      throw new CpgError('CS_ERR_INVALID_PARAM', `${this.name} cannot hold this value`, { cause: error });
+    }
+    return this.size;
+  }
+}
+
+/** The codec's one complaint about bytes. */
+export function malformed(found: string, expected: string): CpgError {
+  return new CpgError('CS_ERR_MESSAGE_ERROR', `malformed message: ${found} (expected ${expected})`);
+}
+
+/** The same memory as a Buffer: its number readers are the fastest Node has. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,28 @@
+/** Group names: bytes on the wire, text for people where the bytes allow it. */
+import { CpgError } from '../errors.js';
+import { MAX_GROUP_NAME_BYTES } from './limits.js';
+
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. */
+export function groupBytes(group: string | Uint8Array): Uint8Array {
+  const bytes = typeof group === 'string' ? Buffer.from(group, 'utf8') : Uint8Array.from(group);
+  if (bytes.length === 0) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', 'an empty group name', {
+      remedy: 'name a group of 1 to 128 bytes',
+    });
+  }
+  if (bytes.length > MAX_GROUP_NAME_BYTES) {
+    throw new CpgError('CS_ERR_NAME_TOO_LONG', `a group name of ${bytes.length} bytes`);
+  }
+  return bytes;
+}
+
+/** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
+export function groupText(bytes: Uint8Array): string | Uint8Array {
+  try {
+    return strictUtf8.decode(bytes);
+  } catch {
+    return Uint8Array.from(bytes);
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb).
+ *
+ *     request    header @0   max_msg_size uint32 @16                              24 bytes
+ *     response   header @0   connection_type int32 @24   max_msg_size uint32 @28
+ *                connection uint64 @32   request char[4096] @40   response @4136   event @8232
+ *                                                                                 12,328 bytes
+ *
+ * connection_type and max_msg_size share one 8-byte cell. With shared memory the strings are the path
+ * stems of the three rings.
+ */
+import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
+import {
+  frameHeader,
+  requestHeaderFields,
+  responseHeaderFields,
+  type RequestHeader,
+  type ResponseHeader,
+} from './header.js';
+import { MAX_FRAME_BYTES } from './limits.js';
+
+/** QB_IPC_MSG_AUTHENTICATE: the id of both handshake messages' request. */
+export const AUTHENTICATE = -1;
+
+/** PATH_MAX, the span of each string in the answer. */
+const PATH_BYTES = 4096;
+
+export const ConnectionType = { SOCKET: 0, SHM: 1 } as const;
+
+export interface HandshakeRequest {
+  /** Bytes of the largest frame the client wants to exchange. */
+  maxMessageSize: number;
+}
+
+export interface HandshakeResponse {
+  /** 0, or a negative errno of the system (-13 EACCES, -11 EAGAIN, ...). */
+  error: number;
+  /** 0 socket, 1 shared memory; nothing else is known. */
+  connectionType: number;
+  maxMessageSize: number;
+  /** An opaque number of the server. */
+  connection: bigint;
+  request: string;
+  response: string;
+  event: string;
+}
+
+const requestTable = new Table<RequestHeader & HandshakeRequest>(
+  'handshake request',
+  ...requestHeaderFields,
+  uint32('maxMessageSize'),
+);
+const responseTable = new Table<ResponseHeader & HandshakeResponse>(
+  'handshake answer',
+  ...responseHeaderFields,
+  packedUint32('connectionType'),
+  packedUint32('maxMessageSize'),
+  uint64('connection'),
+  cString(PATH_BYTES, 'request'),
+  cString(PATH_BYTES, 'response'),
+  cString(PATH_BYTES, 'event'),
+);
+
+export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
+export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
+
+export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
+  const bytes = Buffer.alloc(requestTable.size);
+  requestTable.encode({ id: AUTHENTICATE, size: requestTable.size, ...value }, bytes);
+  return bytes;
+}
+
+export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
+  const { id } = frameHeader(bytes);
+  if (id !== AUTHENTICATE) throw malformed(`a handshake with id ${id}`, `${AUTHENTICATE}`);
+  const { maxMessageSize } = requestTable.decode(bytes);
+  return { maxMessageSize };
+}
+
+export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
+  const bytes = Buffer.alloc(responseTable.size);
+  responseTable.encode({ id: AUTHENTICATE, size: responseTable.size, ...value }, bytes);
+  return bytes;
+}
+
+/** An answer with an error is decoded by its header alone: the rest is empty then. */
+export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {
+  frameHeader(bytes);
+  const { error, connectionType, maxMessageSize, connection, request, response, event } =
+    responseTable.decode(bytes);
+  if (error === 0) {
+    if (connectionType !== ConnectionType.SHM && connectionType !== ConnectionType.SOCKET) {
+      throw malformed(`connection type ${connectionType}`, '0 (socket) or 1 (shared memory)');
+    }
+    if (maxMessageSize === 0 || maxMessageSize > MAX_FRAME_BYTES) {
+      throw malformed(`a largest frame of ${maxMessageSize} bytes`, `1 to ${MAX_FRAME_BYTES}`);
+    }
+  }
+  return { error, connectionType, maxMessageSize, connection, request, response, event };
+}

@@ -1,0 +1,46 @@
+/**
+ * The two headers of libqb IPC (qb/qbipc_common.h); every member in an 8-byte cell.
+ *
+ *     qb_ipc_request_header    id int32 @0   size int32 @8                      16 bytes
+ *     qb_ipc_response_header   id int32 @0   size int32 @8   error int32 @16    24 bytes
+ *
+ * `size` counts the whole message, header included. mcast and partial mcast requests begin with the larger
+ * one although they are requests.
+ */
+import { asBuffer, int32, malformed, Table, type Field } from './fields.js';
+
+export interface RequestHeader {
+  id: number;
+  size: number;
+}
+
+export interface ResponseHeader extends RequestHeader {
+  error: number;
+}
+
+export const requestHeaderFields: Field[] = [int32('id'), int32('size')];
+export const responseHeaderFields: Field[] = [...requestHeaderFields, int32('error')];
+
+export const requestHeader = new Table<RequestHeader>('request header', ...requestHeaderFields);
+export const responseHeader = new Table<ResponseHeader>('response header', ...responseHeaderFields);
+
+const SIZE_OFFSET = requestHeader.offsetOf('size');
+
+/** The header of a frame of any kind, with `size` checked to be exactly the frame's. */
+export function frameHeader(bytes: Uint8Array): RequestHeader {
+  const header = requestHeader.decode(bytes);
+  if (header.size !== bytes.length) {
+    throw malformed(`a header that says ${header.size} bytes on a frame of ${bytes.length}`, 'the same');
+  }
+  return header;
+}
+
+/** The id of a frame without further checks; the frame has at least 4 bytes. */
+export function frameId(bytes: Uint8Array): number {
+  return asBuffer(bytes).readInt32LE(0);
+}
+
+/** The size a frame's header claims; the frame has at least 12 bytes. */
+export function frameSize(bytes: Uint8Array): number {
+  return asBuffer(bytes).readInt32LE(SIZE_OFFSET);
+}

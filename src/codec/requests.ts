@@ -1,0 +1,260 @@
+/**
+ * Requests, client to daemon. Struct names are those of corosync's ipc_cpg.h.
+ *
+ *     id  request               after the 16-byte header                              struct
+ *      0  join                  group @16, pid @152, flags @160                 (168)  req_lib_cpg_join
+ *      1  leave                 group @16, pid @152                             (160)  req_lib_cpg_leave
+ *      2  mcast                 guarantee @24, message length @32, message @40         req_lib_cpg_mcast
+ *      3  membershipGet         group @16                                       (152)  req_lib_cpg_membership_get
+ *      4  localGet              -                                                (16)  req_lib_cpg_local_get
+ *      5  iterationInitialize   group @16, iterationType @152                   (160)  req_lib_cpg_iterationinitialize
+ *      6  iterationNext         handle uint64 @16                                (24)  req_lib_cpg_iterationnext
+ *      7  iterationFinalize     handle uint64 @16                                (24)  req_lib_cpg_iterationfinalize
+ *      8  finalize              -                                                (16)  req_lib_cpg_finalize
+ *   9-11  retired zero-copy     anything; the daemon answers CS_ERR_NOT_SUPPORTED
+ *     12  partialMcast          guarantee @24, message length @32, fragment length @40,
+ *                               type @48, fragment @56                                 req_lib_cpg_partial_mcast
+ *
+ * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
+ */
+import { cpgName, malformed, Table, uint32, uint64 } from './fields.js';
+import {
+  frameHeader,
+  requestHeaderFields,
+  responseHeaderFields,
+  type RequestHeader,
+  type ResponseHeader,
+} from './header.js';
+
+export const RequestId = {
+  join: 0,
+  leave: 1,
+  mcast: 2,
+  membershipGet: 3,
+  localGet: 4,
+  iterationInitialize: 5,
+  iterationNext: 6,
+  iterationFinalize: 7,
+  finalize: 8,
+  zeroCopyAlloc: 9,
+  zeroCopyFree: 10,
+  zeroCopyExecute: 11,
+  partialMcast: 12,
+} as const;
+
+/** cpg_guarantee_t. The daemon orders everything as agreed, whatever is asked. */
+export const Guarantee = { UNORDERED: 0, FIFO: 1, AGREED: 2, SAFE: 3 } as const;
+
+/** cpg_iteration_type_t. */
+export const IterationType = { NAME_ONLY: 1, ONE_GROUP: 2, ALL: 3 } as const;
+
+/** lib_cpg_partial_types: where a fragment stands in its message. */
+export const FragmentType = { FIRST: 1, CONTINUED: 2, LAST: 3 } as const;
+
+/** CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF, a flag of join. */
+export const DELIVER_INITIAL_TOTEM_CONF = 1;
+
+interface JoinFields {
+  group: Uint8Array;
+  /** The pid the client announces: the daemon believes it. */
+  pid: number;
+  flags: number;
+}
+interface LeaveFields {
+  group: Uint8Array;
+  pid: number;
+}
+interface GroupFields {
+  group: Uint8Array;
+}
+interface IterationFields {
+  group: Uint8Array;
+  iterationType: number;
+}
+interface HandleFields {
+  handle: bigint;
+}
+interface McastFields {
+  guarantee: number;
+  messageLength: number;
+}
+interface PartialMcastFields {
+  guarantee: number;
+  /** Bytes of the whole message. */
+  messageLength: number;
+  fragmentLength: number;
+  fragmentType: number;
+}
+
+type Request<Type extends keyof typeof RequestId, Fields> = { type: Type } & Fields;
+
+export type CpgRequest =
+  | Request<'join', JoinFields>
+  | Request<'leave', LeaveFields>
+  | Request<'mcast', { guarantee: number; message: Uint8Array }>
+  | Request<'membershipGet', GroupFields>
+  | Request<'localGet', unknown>
+  | Request<'iterationInitialize', IterationFields>
+  | Request<'iterationNext', HandleFields>
+  | Request<'iterationFinalize', HandleFields>
+  | Request<'finalize', unknown>
+  | Request<'zeroCopyAlloc' | 'zeroCopyFree' | 'zeroCopyExecute', { body: Uint8Array }>
+  | Request<'partialMcast', Omit<PartialMcastFields, 'fragmentLength'> & { fragment: Uint8Array }>;
+
+const join = new Table<RequestHeader & JoinFields>(
+  'join',
+  ...requestHeaderFields,
+  cpgName('group'),
+  uint32('pid'),
+  uint32('flags'),
+);
+const leave = new Table<RequestHeader & LeaveFields>(
+  'leave',
+  ...requestHeaderFields,
+  cpgName('group'),
+  uint32('pid'),
+);
+const membershipGet = new Table<RequestHeader & GroupFields>(
+  'membershipGet',
+  ...requestHeaderFields,
+  cpgName('group'),
+);
+const empty = new Table<RequestHeader>('request without fields', ...requestHeaderFields);
+const iterationInitialize = new Table<RequestHeader & IterationFields>(
+  'iterationInitialize',
+  ...requestHeaderFields,
+  cpgName('group'),
+  uint32('iterationType'),
+);
+const iterationHandle = new Table<RequestHeader & HandleFields>(
+  'iteration request',
+  ...requestHeaderFields,
+  uint64('handle'),
+);
+const mcast = new Table<ResponseHeader & McastFields>(
+  'mcast',
+  ...responseHeaderFields,
+  uint32('guarantee'),
+  uint32('messageLength'),
+);
+const partialMcast = new Table<ResponseHeader & PartialMcastFields>(
+  'partialMcast',
+  ...responseHeaderFields,
+  uint32('guarantee'),
+  uint32('messageLength'),
+  uint32('fragmentLength'),
+  uint32('fragmentType'),
+);
+
+/** Bytes before the message in an mcast request. */
+export const MCAST_HEADER_BYTES = mcast.size;
+/** Bytes before the fragment in a partialMcast request. */
+export const PARTIAL_MCAST_HEADER_BYTES = partialMcast.size;
+
+const MCAST_SIZE = mcast.offsetOf('size');
+const MCAST_GUARANTEE = mcast.offsetOf('guarantee');
+const MCAST_MESSAGE_LENGTH = mcast.offsetOf('messageLength');
+
+/** Writes the 40 bytes before the message into zeroed or reused memory: the sender's hot path. */
+export function writeMcastHeader(
+  target: Buffer,
+  offset: number,
+  guarantee: number,
+  messageLength: number,
+): void {
+  target.fill(0, offset, offset + MCAST_HEADER_BYTES);
+  target.writeInt32LE(RequestId.mcast, offset);
+  target.writeInt32LE(MCAST_HEADER_BYTES + messageLength, offset + MCAST_SIZE);
+  target.writeUInt32LE(guarantee, offset + MCAST_GUARANTEE);
+  target.writeUInt32LE(messageLength, offset + MCAST_MESSAGE_LENGTH);
+}
+
+/** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */
+export function encodePartialMcastHeader(fields: PartialMcastFields): Buffer {
+  const size = partialMcast.size + fields.fragmentLength;
+  return partialMcast.frame({ id: RequestId.partialMcast, size, error: 0, ...fields });
+}
+
+/** A whole request frame. Throws CS_ERR_INVALID_PARAM or CS_ERR_NAME_TOO_LONG for a value that cannot be sent. */
+export function encodeRequest(request: CpgRequest): Buffer {
+  const id = RequestId[request.type];
+  switch (request.type) {
+    case 'join':
+      return join.frame({ id, size: join.size, ...request });
+    case 'leave':
+      return leave.frame({ id, size: leave.size, ...request });
+    case 'membershipGet':
+      return membershipGet.frame({ id, size: membershipGet.size, ...request });
+    case 'iterationInitialize':
+      return iterationInitialize.frame({ id, size: iterationInitialize.size, ...request });
+    case 'iterationNext':
+    case 'iterationFinalize':
+      return iterationHandle.frame({ id, size: iterationHandle.size, ...request });
+    case 'localGet':
+    case 'finalize':
+      return empty.frame({ id, size: empty.size });
+    case 'zeroCopyAlloc':
+    case 'zeroCopyFree':
+    case 'zeroCopyExecute':
+      return empty.frame({ id, size: empty.size + request.body.length }, request.body);
+    case 'mcast': {
+      const { guarantee, message } = request;
+      const size = mcast.size + message.length;
+      return mcast.frame({ id, size, error: 0, guarantee, messageLength: message.length }, message);
+    }
+    case 'partialMcast': {
+      const { guarantee, messageLength, fragmentType, fragment } = request;
+      const fields = { guarantee, messageLength, fragmentType, fragmentLength: fragment.length };
+      const size = partialMcast.size + fragment.length;
+      return partialMcast.frame({ id, size, error: 0, ...fields }, fragment);
+    }
+  }
+}
+
+/** A request from a frame; byte fields of variable length are views into it. Throws CS_ERR_MESSAGE_ERROR. */
+export function decodeRequest(bytes: Uint8Array): CpgRequest {
+  const { id } = frameHeader(bytes);
+  switch (id) {
+    case RequestId.join: {
+      const { group, pid, flags } = join.decodeWhole(bytes);
+      return { type: 'join', group, pid, flags };
+    }
+    case RequestId.leave: {
+      const { group, pid } = leave.decodeWhole(bytes);
+      return { type: 'leave', group, pid };
+    }
+    case RequestId.mcast: {
+      const { guarantee, messageLength } = mcast.decode(bytes);
+      return { type: 'mcast', guarantee, message: mcast.tail(bytes, messageLength) };
+    }
+    case RequestId.membershipGet:
+      return { type: 'membershipGet', group: membershipGet.decodeWhole(bytes).group };
+    case RequestId.localGet:
+      empty.decodeWhole(bytes);
+      return { type: 'localGet' };
+    case RequestId.iterationInitialize: {
+      const { group, iterationType } = iterationInitialize.decodeWhole(bytes);
+      return { type: 'iterationInitialize', group, iterationType };
+    }
+    case RequestId.iterationNext:
+      return { type: 'iterationNext', handle: iterationHandle.decodeWhole(bytes).handle };
+    case RequestId.iterationFinalize:
+      return { type: 'iterationFinalize', handle: iterationHandle.decodeWhole(bytes).handle };
+    case RequestId.finalize:
+      empty.decodeWhole(bytes);
+      return { type: 'finalize' };
+    case RequestId.zeroCopyAlloc:
+      return { type: 'zeroCopyAlloc', body: bytes.subarray(empty.size) };
+    case RequestId.zeroCopyFree:
+      return { type: 'zeroCopyFree', body: bytes.subarray(empty.size) };
+    case RequestId.zeroCopyExecute:
+      return { type: 'zeroCopyExecute', body: bytes.subarray(empty.size) };
+    case RequestId.partialMcast: {
+      const { guarantee, messageLength, fragmentLength, fragmentType } = partialMcast.decode(bytes);
+      const fragment = partialMcast.tail(bytes, fragmentLength);
+      return { type: 'partialMcast', guarantee, messageLength, fragmentType, fragment };
+    }
+    default:
+      throw malformed(`a request with id ${id}`, '0 to 12');
+  }
+}

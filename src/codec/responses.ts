@@ -1,0 +1,175 @@
+/**
+ * Replies, daemon to client, one for each request but mcast.
+ *
+ *     id  reply                 after the 24-byte header                        struct
+ *      0  join                  -                                               res_lib_cpg_join
+ *      1  leave                 -                                               res_lib_cpg_leave
+ *      3  membershipGet         count @24, members @32, always 384 slots        res_lib_cpg_membership_get
+ *      7  localGet              nodeid @24                                      res_lib_cpg_local_get
+ *      9  iterationInitialize   handle uint64 @24                               res_lib_cpg_iterationinitialize
+ *     10  iterationNext         group @24, nodeid @160, pid @164                res_lib_cpg_iterationnext
+ *     11  iterationFinalize     -                                               res_lib_cpg_iterationfinalize
+ *     12  finalize              -                                               res_lib_cpg_finalize
+ *     14  null                  - (retired zero-copy requests)                  res_lib_cpg_null
+ *     18  partialMcast          -                                               res_lib_cpg_partial_send
+ *
+ * `error` is a cs_error_t; 1 (CS_OK) is success. Behind an error the daemon sends the fields unset, so they
+ * are neither read nor written then. A request the daemon does not know, or cannot take now, is answered by
+ * a bare header with id 0.
+ */
+import { CS_OK } from '../errors.js';
+import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses.js';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
+import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header.js';
+import { MEMBERSHIP_SLOTS } from './limits.js';
+import { RequestId } from './requests.js';
+
+export const ResponseId = {
+  join: 0,
+  leave: 1,
+  membershipGet: 3,
+  localGet: 7,
+  iterationInitialize: 9,
+  iterationNext: 10,
+  iterationFinalize: 11,
+  finalize: 12,
+  null: 14,
+  partialMcast: 18,
+} as const;
+
+export type ResponseType = keyof typeof ResponseId;
+
+/** The id of the reply to each request id; mcast (2) has none. */
+export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
+  [RequestId.join]: ResponseId.join,
+  [RequestId.leave]: ResponseId.leave,
+  [RequestId.membershipGet]: ResponseId.membershipGet,
+  [RequestId.localGet]: ResponseId.localGet,
+  [RequestId.iterationInitialize]: ResponseId.iterationInitialize,
+  [RequestId.iterationNext]: ResponseId.iterationNext,
+  [RequestId.iterationFinalize]: ResponseId.iterationFinalize,
+  [RequestId.finalize]: ResponseId.finalize,
+  [RequestId.zeroCopyAlloc]: ResponseId.null,
+  [RequestId.zeroCopyFree]: ResponseId.null,
+  [RequestId.zeroCopyExecute]: ResponseId.null,
+  [RequestId.partialMcast]: ResponseId.partialMcast,
+};
+
+type Bare = 'join' | 'leave' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
+
+/** A successful reply with its fields, or any reply with an error and nothing else. */
+export type CpgResponse =
+  | { type: ResponseType; error: number }
+  | { type: Bare; error: typeof CS_OK }
+  | { type: 'membershipGet'; error: typeof CS_OK; members: CpgAddress[] }
+  | { type: 'localGet'; error: typeof CS_OK; nodeId: number }
+  | { type: 'iterationInitialize'; error: typeof CS_OK; handle: bigint }
+  | { type: 'iterationNext'; error: typeof CS_OK; group: Uint8Array; nodeId: number; pid: number };
+
+interface MembershipFields {
+  count: number;
+}
+interface LocalGetFields {
+  nodeId: number;
+}
+interface HandleFields {
+  handle: bigint;
+}
+interface IterationNextFields {
+  group: Uint8Array;
+  nodeId: number;
+  pid: number;
+}
+
+const membershipGet = new Table<ResponseHeader & MembershipFields>(
+  'membershipGet reply',
+  ...responseHeaderFields,
+  uint32('count'),
+);
+const localGet = new Table<ResponseHeader & LocalGetFields>(
+  'localGet reply',
+  ...responseHeaderFields,
+  uint32('nodeId'),
+);
+const iterationInitialize = new Table<ResponseHeader & HandleFields>(
+  'iterationInitialize reply',
+  ...responseHeaderFields,
+  uint64('handle'),
+);
+// mar_cpg_iteration_description_t packs nodeid and pid into one 8-byte cell.
+const iterationNext = new Table<ResponseHeader & IterationNextFields>(
+  'iterationNext reply',
+  ...responseHeaderFields,
+  cpgName('group'),
+  packedUint32('nodeId'),
+  packedUint32('pid'),
+);
+
+/** Bytes of each reply; those with fields keep their size when they carry an error. */
+export const RESPONSE_BYTES: Readonly<Record<ResponseType, number>> = {
+  join: responseHeader.size,
+  leave: responseHeader.size,
+  membershipGet: membershipGet.size + MEMBERSHIP_SLOTS * ADDRESS_BYTES,
+  localGet: localGet.size,
+  iterationInitialize: iterationInitialize.size,
+  iterationNext: iterationNext.size,
+  iterationFinalize: responseHeader.size,
+  finalize: responseHeader.size,
+  null: responseHeader.size,
+  partialMcast: responseHeader.size,
+};
+
+const typeById = new Map<number, ResponseType>(
+  (Object.keys(ResponseId) as ResponseType[]).map((type) => [ResponseId[type], type]),
+);
+
+/** A whole reply frame, zero where the daemon would leave memory unset. */
+export function encodeResponse(response: CpgResponse): Buffer {
+  const size = RESPONSE_BYTES[response.type];
+  const bytes = Buffer.alloc(size);
+  const header = { id: ResponseId[response.type], size, error: response.error };
+  if ('members' in response) {
+    const { members } = response;
+    if (members.length > MEMBERSHIP_SLOTS)
+      throw malformed(`${members.length} members`, `at most ${MEMBERSHIP_SLOTS}`);
+    encodeAddresses(members, bytes, membershipGet.encode({ ...header, count: members.length }, bytes));
+  } else if ('handle' in response) {
+    iterationInitialize.encode({ ...header, handle: response.handle }, bytes);
+  } else if ('group' in response) {
+    iterationNext.encode(
+      { ...header, group: response.group, nodeId: response.nodeId, pid: response.pid },
+      bytes,
+    );
+  } else if ('nodeId' in response) {
+    localGet.encode({ ...header, nodeId: response.nodeId }, bytes);
+  } else {
+    responseHeader.encode(header, bytes);
+  }
+  return bytes;
+}
+
+/** A reply from a frame. Throws CS_ERR_MESSAGE_ERROR for anything else. */
+export function decodeResponse(bytes: Uint8Array): CpgResponse {
+  const { id } = frameHeader(bytes);
+  const type = typeById.get(id);
+  if (type === undefined) throw malformed(`a reply with id ${id}`, 'a known id');
+  const { error } = responseHeader.decode(bytes);
+  if (error !== CS_OK) return { type, error };
+  switch (type) {
+    case 'membershipGet': {
+      const { count } = membershipGet.decode(bytes);
+      if (count > MEMBERSHIP_SLOTS) throw malformed(`${count} members`, `at most ${MEMBERSHIP_SLOTS}`);
+      return { type, error, members: decodeAddresses(bytes, membershipGet.size, count) };
+    }
+    case 'localGet':
+      return { type, error, nodeId: localGet.decode(bytes).nodeId };
+    case 'iterationInitialize':
+      return { type, error, handle: iterationInitialize.decode(bytes).handle };
+    case 'iterationNext': {
+      const { group, nodeId, pid } = iterationNext.decode(bytes);
+      return { type, error, group, nodeId, pid };
+    }
+    default:
+      return { type, error };
+  }
+}

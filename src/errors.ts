@@ -1,0 +1,146 @@
+/**
+ * Every cs_error_t of corosync/corotypes.h with its number and what a caller can do about it.
+ * The texts are defaults; the place that throws usually says something more precise.
+ */
+const CS_ERRORS = {
+  CS_ERR_LIBRARY: { errno: 2, text: 'the connection to corosync failed', remedy: 'connect again' },
+  CS_ERR_VERSION: {
+    errno: 3,
+    text: 'the daemon speaks another version',
+    remedy: 'compare the versions of both sides',
+  },
+  CS_ERR_INIT: { errno: 4, text: 'initialisation failed', remedy: 'see the daemon log' },
+  CS_ERR_TIMEOUT: {
+    errno: 5,
+    text: 'the deadline passed',
+    remedy: 'raise timeoutMs, or see whether the daemon is overloaded',
+  },
+  CS_ERR_TRY_AGAIN: { errno: 6, text: 'the daemon cannot take this now', remedy: 'try again after a pause' },
+  CS_ERR_INVALID_PARAM: {
+    errno: 7,
+    text: 'a parameter or the state of the handle does not allow this',
+    remedy: 'check the call',
+  },
+  CS_ERR_NO_MEMORY: { errno: 8, text: 'the daemon is out of memory', remedy: 'free memory on the node' },
+  CS_ERR_BAD_HANDLE: { errno: 9, text: 'the handle is closed', remedy: 'connect again' },
+  CS_ERR_BUSY: {
+    errno: 10,
+    text: 'the daemon is busy with an earlier request of this handle',
+    remedy: 'try again after a pause',
+  },
+  CS_ERR_ACCESS: {
+    errno: 11,
+    text: 'permission denied',
+    remedy: 'allow this user with a uidgid stanza in corosync.conf',
+  },
+  CS_ERR_NOT_EXIST: {
+    errno: 12,
+    text: 'no such thing',
+    remedy: 'check that the handle has joined the group',
+  },
+  CS_ERR_NAME_TOO_LONG: { errno: 13, text: 'the name is too long', remedy: 'use at most 128 bytes' },
+  CS_ERR_EXIST: { errno: 14, text: 'it exists already', remedy: 'use another group, or another process' },
+  CS_ERR_NO_SPACE: { errno: 15, text: 'no space left', remedy: 'make room, for example in /dev/shm' },
+  CS_ERR_INTERRUPT: {
+    errno: 16,
+    text: 'a membership change interrupted the operation',
+    remedy: 'send again',
+  },
+  CS_ERR_NAME_NOT_FOUND: { errno: 17, text: 'the name was not found', remedy: 'check the name' },
+  CS_ERR_NO_RESOURCES: {
+    errno: 18,
+    text: 'the daemon has no resources left',
+    remedy: 'close unused connections',
+  },
+  CS_ERR_NOT_SUPPORTED: { errno: 19, text: 'not supported', remedy: 'see the documentation' },
+  CS_ERR_BAD_OPERATION: {
+    errno: 20,
+    text: 'the operation is not valid here',
+    remedy: 'check the order of the calls',
+  },
+  CS_ERR_FAILED_OPERATION: { errno: 21, text: 'the operation failed', remedy: 'see the daemon log' },
+  CS_ERR_MESSAGE_ERROR: {
+    errno: 22,
+    text: 'a malformed message',
+    remedy: 'check that the peer is corosync; the connection is not usable any more',
+  },
+  CS_ERR_QUEUE_FULL: { errno: 23, text: 'a queue is full', remedy: 'send more slowly' },
+  CS_ERR_QUEUE_NOT_AVAILABLE: {
+    errno: 24,
+    text: 'a queue is not available',
+    remedy: 'try again after a pause',
+  },
+  CS_ERR_BAD_FLAGS: { errno: 25, text: 'unknown flags', remedy: 'check the flags' },
+  CS_ERR_TOO_BIG: { errno: 26, text: 'too big', remedy: 'send it in parts' },
+  CS_ERR_NO_SECTIONS: { errno: 27, text: 'nothing more to iterate', remedy: 'stop iterating' },
+  CS_ERR_CONTEXT_NOT_FOUND: { errno: 28, text: 'the context was not found', remedy: 'check the handle' },
+  CS_ERR_TOO_MANY_GROUPS: { errno: 30, text: 'too many groups', remedy: 'use fewer groups' },
+  CS_ERR_SECURITY: { errno: 100, text: 'a security violation', remedy: 'check the keys of the cluster' },
+} as const satisfies Record<string, { errno: number; text: string; remedy: string }>;
+
+/** The name of a cs_error_t, as in corosync/corotypes.h. */
+export type CpgErrorCode = keyof typeof CS_ERRORS;
+
+/** CS_OK of cs_error_t: what a successful reply carries. */
+export const CS_OK = 1;
+
+const codeByErrno = new Map<number, CpgErrorCode>(
+  (Object.keys(CS_ERRORS) as CpgErrorCode[]).map((code) => [CS_ERRORS[code].errno, code]),
+);
+
+/** The number of a code, as it stands on the wire. */
+export function errnoOf(code: CpgErrorCode): number {
+  return CS_ERRORS[code].errno;
+}
+
+/** The code for a number from the wire; a number we do not know is CS_ERR_LIBRARY. */
+export function codeOf(errno: number): CpgErrorCode {
+  return codeByErrno.get(errno) ?? 'CS_ERR_LIBRARY';
+}
+
+export interface CpgErrorOptions {
+  /** What to do next; the table's general advice when absent. */
+  remedy?: string;
+  cause?: unknown;
+}
+
+/**
+ * The one error type of this package. Match on `code`; `errno` is the same as a cs_error_t number.
+ * The message reads `<what happened>: <CODE> (<errno>): <what to do>`.
+ */
+export class CpgError extends Error {
+  override readonly name = 'CpgError';
+  readonly code: CpgErrorCode;
+  readonly errno: number;
+  /** What happened, without code and advice. */
+  readonly what: string;
+  /** What to do next. */
+  readonly remedy: string;
+
+  constructor(code: CpgErrorCode, what?: string, options: CpgErrorOptions = {}) {
+    const entry = CS_ERRORS[code];
+    const happened = what ?? entry.text;
+    const remedy = options.remedy ?? entry.remedy;
+    super(
+      `${happened}: ${code} (${entry.errno}): ${remedy}`,
+      options.cause === undefined ? undefined : { cause: options.cause },
+    );
+    this.code = code;
+    this.errno = entry.errno;
+    this.what = happened;
+    this.remedy = remedy;
+  }
+
+  /** The error for a cs_error_t number that a reply to `what` carried. */
+  static fromReply(errno: number, what: string): CpgError {
+    const code = codeByErrno.get(errno);
+    if (code === undefined)
+      return new CpgError('CS_ERR_LIBRARY', `${what}: the daemon answered the unknown error ${errno}`);
+    return new CpgError(code, `${what}: ${CS_ERRORS[code].text}`);
+  }
+}
+
+/** True when `error` is a CpgError, also one from another copy of this package. */
+export function isCpgError(error: unknown): error is CpgError {
+  return error instanceof Error && error.name === 'CpgError' && 'code' in error && 'errno' in error;
+}
