@@ -26,6 +26,9 @@ module.exports = tseslint.config(
       // Offsets and table look-ups that the code has just checked.
       '@typescript-eslint/no-non-null-assertion': 'off',
       '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/no-invalid-void-type': 'off',
+      // Reasons of an AbortSignal are whatever the caller gave.
+      '@typescript-eslint/prefer-promise-reject-errors': ['error', { allowThrowingUnknown: true }],
     },
   },
   ...Object.entries(layers).map(([layer, forbidden]) => ({

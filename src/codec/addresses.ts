@@ -3,7 +3,7 @@
  *
  *     mar_cpg_address_t   nodeid uint32 @0   pid uint32 @8   reason uint32 @16      24 bytes
  */
-import { malformed, Table, uint32 } from './fields.js';
+import { malformed, Table, uint32 } from './fields';
 
 /** One member of a group: `cpg_address` of libcpg. */
 export interface CpgAddress {

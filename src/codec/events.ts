@@ -7,17 +7,18 @@
  *      5  deliver          group @24, message length @160, nodeid @168, pid @176,
  *                          message @184                                             res_lib_cpg_deliver_callback
  *     13  totemConfchg     ring nodeid @24, ring seq uint64 @32, member count @40,
- *                          nodeids uint32 each @44                                  res_lib_cpg_totem_confchg_callback
+ *                          nodeids uint32 each @44, then 4 bytes unset              res_lib_cpg_totem_confchg_callback
  *     17  partialDeliver   group @24, message length (whole) @160, fragment length @168, nodeid @176,
  *                          pid @184, type @192, fragment @200                       res_lib_cpg_partial_deliver_callback
  *
- * Beware: confchg counts joined before left, but lists left before joined.
+ * Beware: confchg counts joined before left, but lists left before joined. And the daemon leaves `error`
+ * unset in deliver and partialDeliver: it means nothing in events.
  */
-import { CS_OK } from '../errors.js';
-import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses.js';
-import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
-import { frameHeader, responseHeaderFields, type ResponseHeader } from './header.js';
-import { MAX_GROUP_NAME_BYTES } from './limits.js';
+import { CS_OK } from '../errors';
+import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields';
+import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
+import { MAX_GROUP_NAME_BYTES } from './limits';
 
 export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
 
@@ -84,7 +85,8 @@ const deliver = new Table<ResponseHeader & DeliverFields>(
   uint32('nodeId'),
   uint32('pid'),
 );
-// The list of nodeids begins right behind the count, in the other half of its cell.
+// The list of nodeids begins right behind the count, in the other half of its cell; the daemon sizes the
+// message as if it began at the next cell.
 const totemConfchg = new Table<ResponseHeader & TotemConfchgFields>(
   'totemConfchg',
   ...responseHeaderFields,
@@ -155,7 +157,7 @@ export function encodeEvent(event: CpgWireEvent): Buffer {
     }
     case 'totemConfchg': {
       const { ringId, members } = event;
-      const size = totemConfchg.size + members.length * NODE_ID_BYTES;
+      const size = totemConfchg.size + (members.length + 1) * NODE_ID_BYTES;
       const bytes = Buffer.alloc(size);
       const ring = { ringNodeId: ringId.nodeId, ringSeq: ringId.seq };
       totemConfchg.encode({ id, size, error: CS_OK, ...ring, memberCount: members.length }, bytes);
@@ -193,7 +195,7 @@ export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
     }
     case EventId.totemConfchg: {
       const { ringNodeId, ringSeq, memberCount } = totemConfchg.decode(bytes);
-      const list = totemConfchg.tail(bytes, memberCount * NODE_ID_BYTES);
+      const list = totemConfchg.tail(bytes, (memberCount + 1) * NODE_ID_BYTES);
       const members = Array.from({ length: memberCount }, (_, index) =>
         list.readUInt32LE(index * NODE_ID_BYTES),
       );

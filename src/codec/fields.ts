@@ -10,8 +10,8 @@
  * A field is a list of layouts (the value, then the unnamed padding), and a message is their concatenation.
  */
 import { blob, Layout, s32, struct, u32, type Structure } from 'buffer-layout';
-import { CpgError, isCpgError } from '../errors.js';
-import { MAX_GROUP_NAME_BYTES } from './limits.js';
+import { CpgError, isCpgError } from '../errors';
+import { MAX_GROUP_NAME_BYTES } from './limits';
 
 export type Field = readonly Layout[];
 

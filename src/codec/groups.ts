@@ -1,6 +1,6 @@
 /** Group names: bytes on the wire, text for people where the bytes allow it. */
-import { CpgError } from '../errors.js';
-import { MAX_GROUP_NAME_BYTES } from './limits.js';
+import { CpgError } from '../errors';
+import { MAX_GROUP_NAME_BYTES } from './limits';
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 

@@ -9,15 +9,15 @@
  * connection_type and max_msg_size share one 8-byte cell. With shared memory the strings are the path
  * stems of the three rings.
  */
-import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
+import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
 import {
   frameHeader,
   requestHeaderFields,
   responseHeaderFields,
   type RequestHeader,
   type ResponseHeader,
-} from './header.js';
-import { MAX_FRAME_BYTES } from './limits.js';
+} from './header';
+import { MAX_FRAME_BYTES } from './limits';
 
 /** QB_IPC_MSG_AUTHENTICATE: the id of both handshake messages' request. */
 export const AUTHENTICATE = -1;

@@ -7,7 +7,7 @@
  * `size` counts the whole message, header included. mcast and partial mcast requests begin with the larger
  * one although they are requests.
  */
-import { asBuffer, int32, malformed, Table, type Field } from './fields.js';
+import { asBuffer, int32, malformed, Table, type Field } from './fields';
 
 export interface RequestHeader {
   id: number;

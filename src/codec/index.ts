@@ -4,17 +4,12 @@ export {
   decodeHandshakeResponse,
   encodeHandshakeRequest,
   encodeHandshakeResponse,
-} from './handshake.js';
-export {
-  AUTHENTICATE,
-  ConnectionType,
-  HANDSHAKE_REQUEST_BYTES,
-  HANDSHAKE_RESPONSE_BYTES,
-} from './handshake.js';
-export type { HandshakeRequest, HandshakeResponse } from './handshake.js';
-export { frameId, frameSize } from './header.js';
-export type { RequestHeader, ResponseHeader } from './header.js';
-export { decodeRequest, encodeRequest, encodePartialMcastHeader, writeMcastHeader } from './requests.js';
+} from './handshake';
+export { AUTHENTICATE, ConnectionType, HANDSHAKE_REQUEST_BYTES, HANDSHAKE_RESPONSE_BYTES } from './handshake';
+export type { HandshakeRequest, HandshakeResponse } from './handshake';
+export { frameId, frameSize } from './header';
+export type { RequestHeader, ResponseHeader } from './header';
+export { decodeRequest, encodeRequest, encodePartialMcastHeader, writeMcastHeader } from './requests';
 export {
   DELIVER_INITIAL_TOTEM_CONF,
   FragmentType,
@@ -23,15 +18,15 @@ export {
   MCAST_HEADER_BYTES,
   PARTIAL_MCAST_HEADER_BYTES,
   RequestId,
-} from './requests.js';
-export type { CpgRequest } from './requests.js';
-export { decodeResponse, encodeResponse, RESPONSE_BYTES, RESPONSE_ID_OF, ResponseId } from './responses.js';
-export type { CpgResponse, ResponseType } from './responses.js';
-export { checkDeliver, decodeEvent, DELIVER, encodeEvent, EventId } from './events.js';
-export type { CpgWireEvent, RingId } from './events.js';
-export { Reason } from './addresses.js';
-export type { CpgAddress } from './addresses.js';
-export { groupBytes, groupText } from './groups.js';
-export * from './limits.js';
-export { CpgError, isCpgError } from '../errors.js';
-export type { CpgErrorCode } from '../errors.js';
+} from './requests';
+export type { CpgRequest } from './requests';
+export { decodeResponse, encodeResponse, RESPONSE_BYTES, RESPONSE_ID_OF, ResponseId } from './responses';
+export type { CpgResponse, ResponseType } from './responses';
+export { checkDeliver, decodeEvent, DELIVER, encodeEvent, EventId } from './events';
+export type { CpgWireEvent, RingId } from './events';
+export { Reason } from './addresses';
+export type { CpgAddress } from './addresses';
+export { groupBytes, groupText } from './groups';
+export * from './limits';
+export { CpgError, isCpgError } from '../errors';
+export type { CpgErrorCode } from '../errors';

@@ -17,14 +17,14 @@
  *
  * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
  */
-import { cpgName, malformed, Table, uint32, uint64 } from './fields.js';
+import { cpgName, malformed, Table, uint32, uint64 } from './fields';
 import {
   frameHeader,
   requestHeaderFields,
   responseHeaderFields,
   type RequestHeader,
   type ResponseHeader,
-} from './header.js';
+} from './header';
 
 export const RequestId = {
   join: 0,

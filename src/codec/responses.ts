@@ -4,6 +4,7 @@
  *     id  reply                 after the 24-byte header                        struct
  *      0  join                  -                                               res_lib_cpg_join
  *      1  leave                 -                                               res_lib_cpg_leave
+ *      2  mcast                 - (retired zero-copy mcast, in some versions)    res_lib_cpg_mcast
  *      3  membershipGet         count @24, members @32, always 384 slots        res_lib_cpg_membership_get
  *      7  localGet              nodeid @24                                      res_lib_cpg_local_get
  *      9  iterationInitialize   handle uint64 @24                               res_lib_cpg_iterationinitialize
@@ -17,16 +18,17 @@
  * are neither read nor written then. A request the daemon does not know, or cannot take now, is answered by
  * a bare header with id 0.
  */
-import { CS_OK } from '../errors.js';
-import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses.js';
-import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields.js';
-import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header.js';
-import { MEMBERSHIP_SLOTS } from './limits.js';
-import { RequestId } from './requests.js';
+import { CS_OK } from '../errors';
+import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields';
+import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header';
+import { MEMBERSHIP_SLOTS } from './limits';
+import { RequestId } from './requests';
 
 export const ResponseId = {
   join: 0,
   leave: 1,
+  mcast: 2,
   membershipGet: 3,
   localGet: 7,
   iterationInitialize: 9,
@@ -55,7 +57,7 @@ export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
   [RequestId.partialMcast]: ResponseId.partialMcast,
 };
 
-type Bare = 'join' | 'leave' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
+type Bare = 'join' | 'leave' | 'mcast' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
 
 /** A successful reply with its fields, or any reply with an error and nothing else. */
 export type CpgResponse =
@@ -109,6 +111,7 @@ const iterationNext = new Table<ResponseHeader & IterationNextFields>(
 export const RESPONSE_BYTES: Readonly<Record<ResponseType, number>> = {
   join: responseHeader.size,
   leave: responseHeader.size,
+  mcast: responseHeader.size,
   membershipGet: membershipGet.size + MEMBERSHIP_SLOTS * ADDRESS_BYTES,
   localGet: localGet.size,
   iterationInitialize: iterationInitialize.size,

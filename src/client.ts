@@ -1,0 +1,297 @@
+/** The public client: a thin facade over the session (what we ask) and the dispatcher (what arrives). */
+import { EventEmitter } from 'node:events';
+import type { CpgAddress } from './codec/addresses';
+import { groupBytes, groupText } from './codec/groups';
+import { Guarantee, IterationType } from './codec/requests';
+import { debugDispatcher as debug } from './debug';
+import { Dispatcher, type DispatchFlag, type DispatchMode } from './dispatcher/dispatcher';
+import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
+import { CpgError } from './errors';
+import { checkedTimeout } from './session/deadline';
+import { Session, type GroupEntry } from './session/session';
+import type { SessionState } from './session/states';
+
+const DEFAULT_TIMEOUT_MS = 10_000;
+const MAX_PID = 0xffffffff;
+
+/** Text is sent as UTF-8; several pieces are sent as one message. */
+export type Message = string | Uint8Array | readonly Uint8Array[];
+
+export interface ConnectOptions {
+  /** '@name' is an abstract socket, '/path' one in the filesystem. Default: CPG_ADDRESS, else '@cpg'. */
+  address?: string;
+  /** Milliseconds that connecting, and every later request, may take. Default 10,000. */
+  timeoutMs?: number;
+  /** Gives up connecting; has no effect later. */
+  signal?: AbortSignal;
+  /** 'manual' leaves events in the daemon's ring until dispatch() is called. Default 'auto'. */
+  dispatch?: DispatchMode;
+  /** The pid announced on join. Default: the pid the daemon sees, which is unique also across containers. */
+  pid?: number;
+}
+
+export interface JoinOptions {
+  /** Ask for one totemConfchg with the present ring: CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF. */
+  initialTotemConfchg?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface MessageOptions {
+  /** cpg_guarantee_t by name. The daemon delivers everything in agreed order, whatever is asked. */
+  guarantee?: keyof typeof Guarantee;
+  signal?: AbortSignal;
+  /** Resolve only when the message was delivered back to us in total order. */
+  confirm?: boolean;
+}
+
+/** The events of a client and what their listeners get. */
+export interface CpgClientEvents {
+  confchg: [event: ConfchgEvent];
+  deliver: [event: DeliverEvent];
+  totemConfchg: [event: TotemConfchgEvent];
+  /** After tryMcast() said false: it may say true again. */
+  drain: [];
+  /** The connection ended; `reason` is absent after close(). */
+  close: [reason?: CpgError];
+  /** Trouble that does not end the connection; emitted only when somebody listens. */
+  error: [error: Error];
+}
+
+/**
+ * Connects to a corosync daemon: cpg_initialize.
+ *
+ * Rejects with CpgError: CS_ERR_LIBRARY when nobody listens there, CS_ERR_ACCESS when the daemon does not
+ * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket`,
+ * CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
+ */
+export async function connect(options: ConnectOptions = {}): Promise<CpgClient> {
+  const { pid } = options;
+  if (pid !== undefined && !(Number.isInteger(pid) && pid > 0 && pid <= MAX_PID)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: pid ${pid}`, { remedy: `give 1 to ${MAX_PID}` });
+  }
+  const session = await Session.connect({
+    address: options.address,
+    timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
+    signal: options.signal,
+    pid,
+  });
+  return new CpgClient(session, options.dispatch ?? 'auto');
+}
+
+/** One handle on a daemon. It joins at most one group, once; connect again for another. */
+export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIterable<CpgEvent> {
+  readonly #session: Session;
+  readonly #dispatcher: Dispatcher;
+  /** Anything of yours: cpg_context_get and cpg_context_set. */
+  context: unknown;
+
+  /** @internal Use connect(). */
+  constructor(session: Session, mode: DispatchMode) {
+    super();
+    this.#session = session;
+    this.#dispatcher = new Dispatcher(session, this.#sink, mode);
+    session.observe({
+      onEvents: () => this.#dispatcher.onEvents(),
+      onDrain: () => this.#safely(() => this.emit('drain')),
+      onClose: (reason) => {
+        this.#dispatcher.end(reason);
+        this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
+      },
+    });
+    // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
+    const emitter: EventEmitter = this;
+    emitter.on('newListener', (name: string | symbol) => {
+      if (name === 'confchg' || name === 'deliver' || name === 'totemConfchg') this.#dispatcher.onListening();
+    });
+  }
+
+  /** unjoined, joining, joined, leaving, left or closed. */
+  get state(): SessionState {
+    return this.#session.state;
+  }
+
+  /** The group joined, or being joined, or left; undefined before. */
+  get group(): string | Uint8Array | undefined {
+    const { group } = this.#session;
+    return group === undefined ? undefined : groupText(group);
+  }
+
+  /** The pid by which members know us. */
+  get pid(): number {
+    return this.#session.pid;
+  }
+
+  /** Bytes of the largest message that is not sent in fragments: cpg_max_atomic_msgsize_get. */
+  get maxAtomicMessageSize(): number {
+    return this.#session.maxAtomicMessageSize;
+  }
+
+  /** The daemon's flow control flag, read now: cpg_flow_control_state_get. True: do not send. */
+  get flowControl(): boolean {
+    return this.#session.transport.flowControl();
+  }
+
+  /** The descriptor of the service socket: cpg_fd_get. -1 after close. */
+  get fd(): number {
+    return this.#session.transport.fd;
+  }
+
+  /**
+   * Joins a group: cpg_join. Resolves when the daemon has taken the request; the confchg that shows us among
+   * the members follows as an event. CS_ERR_EXIST: this process has joined it with another handle.
+   */
+  join(group: string | Uint8Array, options: JoinOptions = {}): Promise<void> {
+    return this.#session.join(group, options.initialTotemConfchg ?? false, options.signal);
+  }
+
+  /** Leaves the group: cpg_leave. The handle is spent then. `group` may only be the joined one. */
+  leave(group?: string | Uint8Array, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#session.leave(group, options.signal);
+  }
+
+  /**
+   * Sends a message to the group: cpg_mcast_joined, up to 64 MiB. Resolves when the daemon's ring has it;
+   * with `confirm`, when it was delivered back to us, and rejects if it was dropped on the way. The bytes
+   * must not change before that.
+   */
+  mcast(message: Message, options: MessageOptions = {}): Promise<void> {
+    let parts: readonly Uint8Array[];
+    try {
+      parts = messageParts(message);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#session.mcast(parts, totalLength(parts), {
+      guarantee: Guarantee[options.guarantee ?? 'AGREED'],
+      signal: options.signal,
+      confirm: options.confirm ?? false,
+    });
+  }
+
+  /**
+   * Sends a message if there is room for it now. False (CS_ERR_TRY_AGAIN of libcpg): hold until 'drain'.
+   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize.
+   */
+  tryMcast(message: Message): boolean {
+    const parts = messageParts(message);
+    return this.#session.tryMcast(parts, totalLength(parts), Guarantee.AGREED);
+  }
+
+  /**
+   * Memory for a message that mcast() sends without a copy: cpg_zcb_alloc. Fill it, send it, and use it
+   * again or forget it when the promise resolved.
+   */
+  alloc(size: number): Uint8Array {
+    if (!Number.isSafeInteger(size) || size < 0) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `alloc of ${size} bytes`, {
+        remedy: 'give a number of bytes',
+      });
+    }
+    return this.#session.alloc(size);
+  }
+
+  /** Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. */
+  membership(group?: string | Uint8Array, options: { signal?: AbortSignal } = {}): Promise<CpgAddress[]> {
+    return this.#session.membership(group, options.signal);
+  }
+
+  /**
+   * All members of all groups, or of one, or the names alone (nodeId and pid are 0 then), from a snapshot
+   * the daemon takes at the first step: cpg_iteration_initialize, _next and _finalize.
+   */
+  groups(
+    options: { group?: string | Uint8Array; namesOnly?: boolean; signal?: AbortSignal } = {},
+  ): AsyncIterableIterator<GroupEntry> {
+    const name = options.group === undefined ? new Uint8Array() : groupBytes(options.group);
+    const all = options.namesOnly === true ? IterationType.NAME_ONLY : IterationType.ALL;
+    return this.#session.groups(
+      options.group === undefined ? all : IterationType.ONE_GROUP,
+      name,
+      options.signal,
+    );
+  }
+
+  /** The nodeid of the daemon we are connected to: cpg_local_get. */
+  localNodeId(options: { signal?: AbortSignal } = {}): Promise<number> {
+    return this.#session.localNodeId(options.signal);
+  }
+
+  /**
+   * Manual dispatch, cpg_dispatch; resolves with the number of events dispatched. 'one' waits for an event,
+   * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
+   * CS_ERR_TRY_AGAIN when nothing is there.
+   */
+  dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
+    return this.#dispatcher.dispatch(flag, options.signal);
+  }
+
+  /**
+   * Ends the connection: cpg_finalize. What was sent before is handed to the daemon if it takes it within a
+   * second; everything else pending is rejected with CS_ERR_BAD_HANDLE. Can be called again.
+   */
+  close(): Promise<void> {
+    return this.#session.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The events from now on; the loop ends with the connection, and throws if the connection was lost. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
+    return this.#dispatcher.loop();
+  }
+
+  get #sink(): ConstructorParameters<typeof Dispatcher>[1] {
+    const listening = (): boolean =>
+      this.listenerCount('confchg') + this.listenerCount('deliver') + this.listenerCount('totemConfchg') > 0;
+    // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
+    const emitter: EventEmitter = this;
+    return {
+      get listening() {
+        return listening();
+      },
+      emit: (type, event) => {
+        emitter.emit(type, event);
+      },
+      report: (error) => this.#report(error),
+    };
+  }
+
+  #safely(action: () => unknown): void {
+    try {
+      action();
+    } catch (error) {
+      this.#report(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** Tells trouble that is not the connection's: a listener that threw, a message that was dropped. */
+  #report(error: Error): void {
+    debug('%s', error.message);
+    if (this.listenerCount('error') === 0) {
+      process.emitWarning(error);
+      return;
+    }
+    try {
+      this.emit('error', error);
+    } catch (second) {
+      process.emitWarning(second as Error);
+    }
+  }
+}
+
+function messageParts(message: Message): readonly Uint8Array[] {
+  if (typeof message === 'string') return [Buffer.from(message, 'utf8')];
+  if (message instanceof Uint8Array) return [message];
+  if (Array.isArray(message) && message.every((part) => part instanceof Uint8Array)) return message;
+  throw new CpgError('CS_ERR_INVALID_PARAM', 'a message that is neither text nor bytes', {
+    remedy: 'give a string, a Uint8Array, or an array of Uint8Array',
+  });
+}
+
+function totalLength(parts: readonly Uint8Array[]): number {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  return length;
+}

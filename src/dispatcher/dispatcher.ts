@@ -1,0 +1,273 @@
+/**
+ * Takes events out of the transport, decodes them, and hands them to listeners and loops in the order of the
+ * daemon.
+ *
+ * Nothing is read while a consumer has no room: events then stay in the daemon's ring, and behind it in the
+ * daemon's memory, which has no bound. So a consumer should be slow only for a while.
+ */
+import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '../codec/events';
+import { frameId } from '../codec/header';
+import { malformed } from '../codec/fields';
+import { groupText } from '../codec/groups';
+import { debugDispatcher as debug, debugWire } from '../debug';
+import { CpgError, isCpgError } from '../errors';
+import { untilAborted } from '../session/deadline';
+import { deferred, type Deferred } from '../session/deferred';
+import type { Session } from '../session/session';
+import { EventQueue } from './event-queue';
+import type { CpgEvent, EventPayloads } from './events';
+import { Reassembly } from './reassembly';
+
+/** How `dispatch()` dispatches: the cs_dispatch_flags_t of corosync. */
+export type DispatchFlag = 'one' | 'all' | 'blocking' | 'oneNonblocking';
+
+export type DispatchMode = 'auto' | 'manual';
+
+/** Who gets the events, apart from the loops. */
+export interface EventSink {
+  /** True while somebody listens to any of the three kinds. */
+  readonly listening: boolean;
+  /** May throw what a user's listener throws. */
+  emit<Type extends keyof EventPayloads>(type: Type, event: EventPayloads[Type]): void;
+  /** Something about one message, or a user's listener, went wrong; the connection goes on. */
+  report(error: Error): void;
+}
+
+/** Events handled at a stretch before others in the process get their turn. */
+const EVENTS_PER_TURN = 4096;
+
+export class Dispatcher {
+  readonly #session: Session;
+  readonly #sink: EventSink;
+  readonly #mode: DispatchMode;
+  readonly #reassembly = new Reassembly();
+  readonly #loops = new Set<EventQueue>();
+  /**
+   * What arrives before anybody listens: `await join()` usually comes before `for await`. When it is full
+   * and there is still nobody, it is given up, because an unread ring would fill the daemon's memory.
+   */
+  #early: EventQueue | undefined;
+  #turn: NodeJS.Immediate | undefined;
+  #arrival: Deferred<void> | undefined;
+  #dispatched = 0;
+  #groupBytes: Uint8Array | undefined;
+  #groupText: string | Uint8Array = '';
+  #ended = false;
+  #reason: CpgError | undefined;
+
+  constructor(session: Session, sink: EventSink, mode: DispatchMode) {
+    this.#session = session;
+    this.#sink = sink;
+    this.#mode = mode;
+    if (mode === 'auto') this.#early = this.#newQueue();
+  }
+
+  /** The transport has events. */
+  onEvents(): void {
+    if (this.#mode === 'auto') {
+      this.#run();
+    } else {
+      this.#arrival?.resolve();
+      this.#arrival = undefined;
+    }
+  }
+
+  /** Somebody began to listen: what came early is theirs, once others had the chance to listen too. */
+  onListening(): void {
+    if (this.#early !== undefined) this.#later();
+  }
+
+  /** A loop over the events from now on; the first one also gets what came early. */
+  loop(): EventQueue {
+    const queue = this.#early ?? this.#newQueue();
+    this.#early = undefined;
+    this.#loops.add(queue);
+    if (this.#ended) queue.end(this.#reason);
+    return queue;
+  }
+
+  /**
+   * Manual dispatch; returns the number of events dispatched. 'one' waits for an event, 'blocking' goes on
+   * until the handle is closed, 'all' takes what is there, 'oneNonblocking' throws CS_ERR_TRY_AGAIN when
+   * nothing is.
+   */
+  async dispatch(flag: DispatchFlag, signal?: AbortSignal): Promise<number> {
+    if (this.#mode !== 'manual') {
+      throw new CpgError('CS_ERR_INVALID_PARAM', 'dispatch on a handle that dispatches by itself', {
+        remedy: "connect with { dispatch: 'manual' }, or listen to the events",
+      });
+    }
+    // A listener may call this: reading has finished by the time we go on.
+    await Promise.resolve();
+    let count = 0;
+    for (;;) {
+      if (this.#ended) return this.#dispatchEnded(flag, count);
+      signal?.throwIfAborted();
+      count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
+      if (flag === 'all' || (flag === 'one' && count > 0)) return count;
+      if (flag === 'oneNonblocking') {
+        if (count === 0) throw new CpgError('CS_ERR_TRY_AGAIN', 'there is no event to dispatch');
+        return count;
+      }
+      this.#arrival ??= deferred<void>();
+      await (signal === undefined ? this.#arrival.promise : untilAborted(this.#arrival.promise, signal));
+    }
+  }
+
+  /** The connection ended: loops end, and throw `reason` if there is one. */
+  end(reason?: CpgError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#reason = reason;
+    if (this.#turn !== undefined) clearImmediate(this.#turn);
+    this.#flushEarly();
+    for (const loop of this.#loops) loop.end(reason);
+    this.#arrival?.resolve();
+    this.#arrival = undefined;
+  }
+
+  #dispatchEnded(flag: DispatchFlag, count: number): number {
+    if (this.#reason !== undefined) throw this.#reason;
+    if (flag === 'blocking') return count;
+    throw new CpgError('CS_ERR_BAD_HANDLE', 'dispatch: the handle was closed');
+  }
+
+  /** Up to `limit` events that are there; fragments do not count as events. */
+  #dispatchNow(limit: number): number {
+    this.#dispatched = 0;
+    while (this.#dispatched < limit && !this.#ended) {
+      const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
+      if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
+    }
+    return this.#dispatched;
+  }
+
+  #run(): void {
+    if (this.#ended || this.#turn !== undefined || !this.#hasRoom()) return;
+    this.#session.transport.consumeEvents(EVENTS_PER_TURN, this.#handle);
+    if (this.#session.transport.pendingEvents > 0) this.#later();
+  }
+
+  #later(): void {
+    if (this.#ended) return;
+    this.#turn ??= setImmediate(() => {
+      this.#turn = undefined;
+      this.#flushEarly();
+      this.#run();
+    });
+  }
+
+  #newQueue(): EventQueue {
+    return new EventQueue(
+      () => this.#later(),
+      (queue) => {
+        this.#loops.delete(queue);
+        this.#later();
+      },
+    );
+  }
+
+  #hasRoom(): boolean {
+    for (const loop of this.#loops) if (loop.full) return false;
+    return true;
+  }
+
+  /** Gives listeners what came before them. */
+  #flushEarly(): void {
+    const early = this.#early;
+    if (early === undefined || !this.#sink.listening) return;
+    this.#early = undefined;
+    for (let event = early.take(); event !== undefined; event = early.take()) {
+      const { type, ...payload } = event;
+      this.#emit(type, payload);
+    }
+  }
+
+  readonly #handle = (frame: Buffer): boolean => {
+    if (debugWire.enabled) debugWire('< %o', decodeEvent(frame));
+    // Most events are messages, so these are read in place.
+    if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver) this.#deliver(frame);
+    else this.#handleOther(decodeEvent(frame));
+    return !this.#ended && this.#hasRoom();
+  };
+
+  #handleOther(event: CpgWireEvent): void {
+    switch (event.type) {
+      case 'confchg':
+        this.#confchg(event);
+        break;
+      case 'partialDeliver':
+        this.#fragment(event);
+        break;
+      case 'totemConfchg':
+        this.#give('totemConfchg', { ringId: event.ringId, members: event.members });
+        break;
+      case 'deliver':
+        throw malformed('deliver without its fields', 'a whole header');
+    }
+  }
+
+  #give<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
+    this.#dispatched++;
+    if (this.#early !== undefined) {
+      this.#early.push({ type, ...payload } as CpgEvent);
+      if (this.#early.full) {
+        debug('nobody listens: events are dropped from now on');
+        this.#early = undefined;
+      }
+      return;
+    }
+    for (const loop of this.#loops) loop.push({ type, ...payload } as CpgEvent);
+    this.#emit(type, payload);
+  }
+
+  #emit<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
+    try {
+      this.#sink.emit(type, payload);
+    } catch (error) {
+      this.#sink.report(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #deliver(frame: Buffer): void {
+    checkDeliver(frame);
+    const nodeId = frame.readUInt32LE(DELIVER.nodeId);
+    const pid = frame.readUInt32LE(DELIVER.pid);
+    const view = frame.subarray(DELIVER.headerBytes);
+    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(view);
+    this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message: Buffer.from(view) });
+  }
+
+  /** The group of a deliver frame; a handle has but one, so its text is made once. */
+  #groupAt(frame: Buffer): string | Uint8Array {
+    const start = DELIVER.groupValue;
+    const end = start + frame.readUInt32LE(DELIVER.groupLength);
+    const known = this.#groupBytes;
+    if (known?.length !== end - start || frame.compare(known, 0, known.length, start, end) !== 0) {
+      this.#groupBytes = Uint8Array.prototype.slice.call(frame, start, end);
+      this.#groupText = groupText(this.#groupBytes);
+    }
+    return this.#groupText;
+  }
+
+  #confchg({ group, members, left, joined }: Extract<CpgWireEvent, { type: 'confchg' }>): void {
+    for (const { nodeId, pid } of left) {
+      this.#reassembly.forget(nodeId, pid);
+      if (this.#session.isOwn(nodeId, pid)) this.#session.ownLeft();
+    }
+    this.#give('confchg', { group: groupText(group), members, left, joined });
+  }
+
+  #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
+    const { nodeId, pid } = event;
+    try {
+      const message = this.#reassembly.add(event);
+      if (message === undefined) return;
+      if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
+      this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
+    } catch (error) {
+      if (!isCpgError(error)) throw error;
+      this.#sink.report(error);
+    }
+  }
+}

@@ -1,0 +1,79 @@
+/** A time limit and the caller's AbortSignal as one signal, for one call. */
+import { setTimeout as pause } from 'node:timers/promises';
+import { CpgError } from '../errors';
+
+/** Longest time a Node timer can hold. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+export class Deadline {
+  readonly #controller = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  readonly #userSignal: AbortSignal | undefined;
+  readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
+
+  /** `what` is the call the time is for, as it shall stand in the error. */
+  constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
+    this.#userSignal = userSignal;
+    this.#timer = setTimeout(() => {
+      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', `${what}: no answer within ${timeoutMs} ms`));
+    }, timeoutMs);
+    if (userSignal?.aborted === true) this.#onUserAbort();
+    else userSignal?.addEventListener('abort', this.#onUserAbort);
+  }
+
+  /** Aborted with CS_ERR_TIMEOUT, or with the reason of the caller's signal. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Begins the time anew. */
+  refresh(): void {
+    this.#timer.refresh();
+  }
+
+  dispose(): void {
+    clearTimeout(this.#timer);
+    this.#userSignal?.removeEventListener('abort', this.#onUserAbort);
+  }
+}
+
+/** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
+export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    const done = (): void => signal.removeEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort);
+    work.finally(done).then(resolve, reject);
+  });
+}
+
+/** Growing pauses between tries: 5, 10, 20 ... 320 ms. */
+export class Backoff {
+  #nextMs = 5;
+
+  get pauseMs(): number {
+    const now = this.#nextMs;
+    this.#nextMs = Math.min(now * 2, 320);
+    return now;
+  }
+
+  /** Rejects with the signal's reason when it aborts. */
+  async pause(signal: AbortSignal): Promise<void> {
+    try {
+      await pause(this.pauseMs, undefined, { signal });
+    } catch (error) {
+      throw signal.aborted ? signal.reason : error;
+    }
+  }
+}
+
+/** A time limit given by a user: a positive number of milliseconds. */
+export function checkedTimeout(timeoutMs: number): number {
+  if (!(timeoutMs > 0)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `timeoutMs ${timeoutMs}`, {
+      remedy: 'give a positive number of milliseconds',
+    });
+  }
+  return Math.min(timeoutMs, MAX_TIMEOUT_MS);
+}

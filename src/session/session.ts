@@ -1,0 +1,639 @@
+/**
+ * One handle on a daemon: its state, what it sends, and the replies. What arrives by itself is left to the
+ * dispatcher.
+ */
+import type { CpgAddress } from '../codec/addresses';
+import { groupBytes, groupText } from '../codec/groups';
+import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
+import {
+  DELIVER_INITIAL_TOTEM_CONF,
+  encodeRequest,
+  IterationType,
+  MCAST_HEADER_BYTES,
+  PARTIAL_MCAST_HEADER_BYTES,
+  RequestId,
+  type CpgRequest,
+} from '../codec/requests';
+import {
+  decodeResponse,
+  RESPONSE_ID_OF,
+  ResponseId,
+  type CpgResponse,
+  type ResponseType,
+} from '../codec/responses';
+import { debugSession as debug, debugWire } from '../debug';
+import { CpgError, CS_OK, isCpgError } from '../errors';
+import { frameId } from '../codec/header';
+import { connectTransport } from '../transport/connect';
+import { isTransient } from '../transport/service-socket';
+import type { Transport, TransportListener } from '../transport/transport';
+import { Confirmations, type Sent } from './confirmations';
+import { Backoff, Deadline, untilAborted } from './deadline';
+import { deferred, type Deferred } from './deferred';
+import {
+  allocMessage,
+  FragmentedJob,
+  MessageJob,
+  RequestJob,
+  stageMessage,
+  type AwaitingReply,
+  type JobHost,
+  type OutgoingMessage,
+} from './jobs';
+import { Outbox, type Job } from './outbox';
+import { assertAllowed, type SessionState } from './states';
+
+/** How long close() waits for what is under way and for the daemon's reply to finalize. */
+const CLOSE_GRACE_MS = 1000;
+
+const POSTED = Promise.resolve();
+
+export interface SessionOptions {
+  address: string | undefined;
+  timeoutMs: number;
+  signal: AbortSignal | undefined;
+  pid: number | undefined;
+}
+
+export interface McastOptions {
+  guarantee: number;
+  signal: AbortSignal | undefined;
+  confirm: boolean;
+}
+
+/** What the layers above are told. */
+export interface SessionObserver {
+  onEvents(): void;
+  /** After tryMcast() said false: it may say true again. */
+  onDrain(): void;
+  onClose(reason?: CpgError): void;
+}
+
+/** One row of an iteration: `cpg_iteration_description_t`. */
+export interface GroupEntry {
+  group: string | Uint8Array;
+  nodeId: number;
+  pid: number;
+}
+
+type SuccessfulReply<Type extends ResponseType> = Extract<CpgResponse, { type: Type; error: typeof CS_OK }>;
+
+export class Session {
+  readonly transport: Transport;
+  /** The pid announced on join. */
+  readonly pid: number;
+  /** The largest message that goes out in one frame: cpg_max_atomic_msgsize_get. */
+  readonly maxAtomicMessageSize: number;
+  readonly #timeoutMs: number;
+  readonly #outbox: Outbox;
+  readonly #confirmations = new Confirmations();
+  #state: SessionState = 'unjoined';
+  #group: Uint8Array | undefined;
+  #nodeId = 0;
+  #observer: SessionObserver | undefined;
+  #awaiting: { request: AwaitingReply; posted: boolean } | undefined;
+  /** Promise of the messages that are staged and not posted. */
+  #batch: Deferred<void> | undefined;
+  /** Those of them that are recorded for confirmation. */
+  #batchRecorded: Sent[] = [];
+  #stall: NodeJS.Timeout | undefined;
+  #wantsDrain = false;
+  #ended = false;
+  #closing: Promise<void> | undefined;
+
+  private constructor(transport: Transport, options: SessionOptions) {
+    this.transport = transport;
+    this.pid = options.pid ?? transport.clientPid;
+    this.#timeoutMs = options.timeoutMs;
+    this.maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
+    this.#outbox = new Outbox(transport);
+    transport.listen(this.#listener);
+  }
+
+  /**
+   * Connects, and asks the daemon for its nodeid so that a mute one is found at once. A daemon that is still
+   * starting is asked again until the deadline.
+   */
+  static async connect(options: SessionOptions): Promise<Session> {
+    const deadline = new Deadline('connect', options.timeoutMs, options.signal);
+    try {
+      const transport = await Session.#connectTransport(options.address, deadline.signal);
+      const session = new Session(transport, options);
+      try {
+        session.#nodeId = (
+          await session.#ask('connect', { type: 'localGet' }, 'localGet', deadline.signal)
+        ).nodeId;
+        return session;
+      } catch (error) {
+        await session.transport.close();
+        throw error;
+      }
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  static async #connectTransport(address: string | undefined, signal: AbortSignal): Promise<Transport> {
+    const backoff = new Backoff();
+    let refusal: unknown;
+    for (;;) {
+      try {
+        return await connectTransport(address, signal);
+      } catch (error) {
+        if (!isTransient(error)) throw signal.aborted ? withCause(error, refusal) : error;
+        refusal = error;
+        debug('connect: %s', (error as Error).message);
+      }
+      await backoff.pause(signal).catch((error: unknown) => {
+        throw withCause(error, refusal);
+      });
+    }
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  /** The group joined or being joined; undefined before. */
+  get group(): Uint8Array | undefined {
+    return this.#group;
+  }
+
+  get nodeId(): number {
+    return this.#nodeId;
+  }
+
+  observe(observer: SessionObserver): void {
+    this.#observer = observer;
+  }
+
+  /** True for our own address as it stands in events. */
+  isOwn(nodeId: number, pid: number): boolean {
+    return pid === this.pid && nodeId === this.#nodeId;
+  }
+
+  /** A message of our own was delivered. */
+  ownDelivered(message: Uint8Array): void {
+    this.#confirmations.delivered(message);
+  }
+
+  /** We stand in the left list of our group: nothing of ours will be delivered any more. */
+  ownLeft(): void {
+    this.#confirmations.failAll(
+      new CpgError('CS_ERR_INTERRUPT', 'this handle left the group before the message was delivered', {
+        remedy: 'connect again, join, and send again',
+      }),
+    );
+  }
+
+  async join(group: string | Uint8Array, initialTotemConfchg: boolean, signal?: AbortSignal): Promise<void> {
+    assertAllowed(this.#state, 'join');
+    const name = groupBytes(group);
+    signal?.throwIfAborted();
+    this.#state = 'joining';
+    this.#group = name;
+    const flags = initialTotemConfchg ? DELIVER_INITIAL_TOTEM_CONF : 0;
+    const request: CpgRequest = { type: 'join', group: name, pid: this.pid, flags };
+    // The state follows the daemon's reply, also one that comes when the caller has given up.
+    await this.#call('join', signal, (limit) =>
+      this.#ask('join', request, 'join', limit).then(
+        () => this.#enter('joining', 'joined'),
+        (error: unknown) => {
+          if (this.#enter('joining', 'unjoined')) this.#group = undefined;
+          throw error;
+        },
+      ),
+    );
+  }
+
+  async leave(group?: string | Uint8Array, signal?: AbortSignal): Promise<void> {
+    assertAllowed(this.#state, 'leave');
+    const joined = this.#group!;
+    if (group !== undefined && Buffer.compare(groupBytes(group), joined) !== 0) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', 'leave: this handle has joined another group', {
+        remedy: `leave ${JSON.stringify(groupText(joined))}, or call leave() without a name`,
+      });
+    }
+    signal?.throwIfAborted();
+    this.#state = 'leaving';
+    await this.#call('leave', signal, (limit) =>
+      this.#ask('leave', { type: 'leave', group: joined, pid: this.pid }, 'leave', limit).then(
+        () => this.#enter('leaving', 'left'),
+        (error: unknown) => {
+          this.#enter('leaving', 'joined');
+          throw error;
+        },
+      ),
+    );
+  }
+
+  async membership(group?: string | Uint8Array, signal?: AbortSignal): Promise<CpgAddress[]> {
+    assertAllowed(this.#state, 'query');
+    const name = group === undefined ? this.#group : groupBytes(group);
+    if (name === undefined) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', 'membership: no group is given and none is joined', {
+        remedy: 'name a group',
+      });
+    }
+    return this.#call('membership', signal, async (limit) => {
+      return (await this.#ask('membership', { type: 'membershipGet', group: name }, 'membershipGet', limit))
+        .members;
+    });
+  }
+
+  async localNodeId(signal?: AbortSignal): Promise<number> {
+    assertAllowed(this.#state, 'query');
+    return this.#call('localNodeId', signal, async (limit) => {
+      return (await this.#ask('localNodeId', { type: 'localGet' }, 'localGet', limit)).nodeId;
+    });
+  }
+
+  /** The daemon's snapshot of groups, row by row; it is released when the loop over it ends. */
+  async *groups(
+    iterationType: number,
+    group: Uint8Array,
+    signal?: AbortSignal,
+  ): AsyncGenerator<GroupEntry, void> {
+    assertAllowed(this.#state, 'query');
+    const { handle } = await this.#call('groups', signal, (limit) =>
+      this.#ask(
+        'groups',
+        { type: 'iterationInitialize', group, iterationType },
+        'iterationInitialize',
+        limit,
+      ),
+    );
+    try {
+      for (;;) {
+        const row = await this.#call('groups', signal, (limit) =>
+          this.#ask('groups', { type: 'iterationNext', handle }, 'iterationNext', limit),
+        ).catch((error: unknown) => {
+          if (isCpgError(error) && error.code === 'CS_ERR_NO_SECTIONS') return undefined;
+          throw error;
+        });
+        if (row === undefined) return;
+        const namesOnly = iterationType === IterationType.NAME_ONLY;
+        // Without members the daemon leaves these two unset.
+        const address = namesOnly ? { nodeId: 0, pid: 0 } : { nodeId: row.nodeId, pid: row.pid };
+        yield { group: groupText(row.group), ...address };
+      }
+    } finally {
+      if (!this.#ended) {
+        await this.#call('groups', undefined, (limit) =>
+          this.#ask('groups', { type: 'iterationFinalize', handle }, 'iterationFinalize', limit),
+        ).catch((error: unknown) => debug('iteration %s: %s', handle, String(error)));
+      }
+    }
+  }
+
+  /**
+   * Sends a message. Resolves when the daemon's ring has it; with `confirm`, when it was delivered back.
+   * The bytes must not change before that.
+   */
+  mcast(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
+    try {
+      assertAllowed(this.#state, 'mcast');
+      assertSendable(length);
+      if (!options.confirm)
+        return this.#send({ parts, length, guarantee: options.guarantee }, options.signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#sendConfirmed(parts, length, options);
+  }
+
+  /** Sends without waiting: false when the daemon's ring has no room now, and onDrain() follows. */
+  tryMcast(parts: readonly Uint8Array[], length: number, guarantee: number): boolean {
+    assertAllowed(this.#state, 'mcast');
+    if (length > this.maxAtomicMessageSize) {
+      throw new CpgError(
+        'CS_ERR_TOO_BIG',
+        `tryMcast of ${length} bytes (at most ${this.maxAtomicMessageSize})`,
+        {
+          remedy: 'use mcast(): a larger message goes in fragments, whose replies must be awaited',
+        },
+      );
+    }
+    const message = { parts, length, guarantee };
+    if (this.#outbox.empty && stageMessage(this.transport, message)) {
+      // Nobody holds this promise; a stall is told to those who do.
+      this.messageStaged(message).catch(() => undefined);
+      return true;
+    }
+    this.#wantsDrain = true;
+    this.#armStall();
+    return false;
+  }
+
+  /** Memory for a message of `size` bytes that goes out without a copy. */
+  alloc(size: number): Buffer {
+    assertSendable(size);
+    return allocMessage(this.transport, size);
+  }
+
+  /** Asks the daemon to finalize, ends the connection and settles everything pending. Can be called again. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#state = 'closed';
+    if (!this.#ended) {
+      const deadline = new Deadline('close', Math.min(CLOSE_GRACE_MS, this.#timeoutMs));
+      // Requests keep their order, so the reply also says that everything sent before was taken.
+      const finalized = this.#ask('close', { type: 'finalize' }, 'finalize', deadline.signal);
+      await untilAborted(finalized, deadline.signal).catch((error: unknown) =>
+        debug('finalize: %s', String(error)),
+      );
+      deadline.dispose();
+    }
+    await this.transport.close();
+  }
+
+  #enter(from: SessionState, to: SessionState): boolean {
+    if (this.#state !== from) return false;
+    debug('%s -> %s', from, to);
+    this.#state = to;
+    return true;
+  }
+
+  async #call<T>(
+    what: string,
+    signal: AbortSignal | undefined,
+    work: (limit: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    signal?.throwIfAborted();
+    const deadline = new Deadline(what, this.#timeoutMs, signal);
+    try {
+      return await untilAborted(work(deadline.signal), deadline.signal);
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  /**
+   * One request until it has an answer: CS_ERR_TRY_AGAIN and CS_ERR_BUSY are asked again after a pause, any
+   * other error is thrown. A request that was sent is waited for even after `limit`, since its reply comes.
+   */
+  async #ask<Type extends ResponseType>(
+    what: string,
+    request: CpgRequest,
+    expected: Type,
+    limit: AbortSignal,
+  ): Promise<SuccessfulReply<Type>> {
+    const backoff = new Backoff();
+    for (;;) {
+      const reply = await this.#request(request, limit);
+      if (reply.error === CS_OK) {
+        if (reply.type !== expected) throw this.#unexpected(reply, expected);
+        return reply as SuccessfulReply<Type>;
+      }
+      const refusal = CpgError.fromReply(reply.error, what);
+      if (refusal.code !== 'CS_ERR_TRY_AGAIN' && refusal.code !== 'CS_ERR_BUSY') throw refusal;
+      debug('%s', refusal.message);
+      await backoff.pause(limit).catch((error: unknown) => {
+        throw withCause(error, refusal);
+      });
+    }
+  }
+
+  async #request(request: CpgRequest, limit: AbortSignal): Promise<CpgResponse> {
+    limit.throwIfAborted();
+    if (debugWire.enabled) debugWire('> %s %o', request.type, request);
+    const job = new RequestJob(this.#jobHost, encodeRequest(request), RequestId[request.type]);
+    const onAbort = (): void => {
+      if (!job.started) this.#cancel(job, limit.reason as Error);
+    };
+    limit.addEventListener('abort', onAbort);
+    try {
+      this.#add(job);
+      return await job.reply;
+    } finally {
+      limit.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #sendConfirmed(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
+    const confirm = deferred<void>();
+    // It may fail while we still wait for the message to be sent.
+    confirm.promise.catch(() => undefined);
+    await this.#call('mcast with confirm', options.signal, async (limit) => {
+      await this.#send({ parts, length, guarantee: options.guarantee, confirm }, limit);
+      await confirm.promise;
+    });
+  }
+
+  #send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
+    // Without a signal a staged message need not be taken back, so it can be staged at once.
+    if (this.#outbox.empty && stageMessage(this.transport, message)) return this.messageStaged(message);
+    if (this.#ended) throw closedError();
+    const job = new MessageJob(this.#jobHost, message);
+    return this.#addAbortable(job, job.sent, signal);
+  }
+
+  async #sendFragmented(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
+    // Each fragment the daemon takes gives the message new time.
+    const deadline = new Deadline(`mcast of ${message.length} bytes`, this.#timeoutMs, signal);
+    const fragmentBytes = this.maxAtomicMessageSize - (PARTIAL_MCAST_HEADER_BYTES - MCAST_HEADER_BYTES);
+    const job = new FragmentedJob(this.#jobHost, message, fragmentBytes, () => deadline.refresh());
+    try {
+      await this.#addAbortable(job, job.sent, deadline.signal);
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  async #addAbortable(job: Job, sent: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const onAbort = (): void => this.#cancel(job, signal?.reason as Error);
+    signal?.addEventListener('abort', onAbort);
+    try {
+      this.#add(job);
+      await sent;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #add(job: Job): void {
+    if (this.#ended) throw closedError();
+    this.#outbox.add(job);
+    this.#armStall();
+  }
+
+  #cancel(job: Job, reason: Error): void {
+    job.cancelled = true;
+    job.fail(reason);
+    this.#outbox.drain();
+  }
+
+  // ---- what jobs need ------------------------------------------------------------------------------------
+
+  /** Notes a staged message; the promise says that it reached the daemon's ring. */
+  messageStaged(message: OutgoingMessage): Promise<void> {
+    if (debugWire.enabled) debugWire('> mcast %o', { guarantee: message.guarantee, length: message.length });
+    const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
+    if (this.transport.staged === 0) return POSTED;
+    if (recorded !== undefined) this.#batchRecorded.push(recorded);
+    this.#armStall();
+    return (this.#batch ??= deferred<void>()).promise;
+  }
+
+  readonly #jobHost: JobHost = {
+    claimReply: (request) => {
+      if (this.#awaiting !== undefined) return false;
+      this.#awaiting = { request, posted: false };
+      return true;
+    },
+    releaseReply: () => {
+      this.#awaiting = undefined;
+    },
+    replyExpected: () => {
+      if (this.transport.staged === 0) this.#awaiting!.posted = true;
+      this.transport.expectResponse();
+    },
+    messageStaged: (message) => this.messageStaged(message),
+    expectOwn: (message) => {
+      const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
+      return { undo: () => this.#confirmations.withdraw(recorded) };
+    },
+    resume: () => this.#outbox.drain(),
+  };
+
+  // ---- what the transport tells --------------------------------------------------------------------------
+
+  readonly #listener: TransportListener = {
+    onEvents: () => this.#observer?.onEvents(),
+    onResponse: (frame) => this.#onResponse(frame),
+    onRoom: () => {
+      this.#outbox.drain();
+      if (this.#wantsDrain && this.#outbox.empty) {
+        this.#wantsDrain = false;
+        this.#observer?.onDrain();
+      }
+    },
+    onPosted: () => {
+      if (this.#awaiting !== undefined) this.#awaiting.posted = true;
+      const batch = this.#batch;
+      this.#batch = undefined;
+      this.#batchRecorded = [];
+      batch?.resolve();
+      this.#moved();
+    },
+    onClose: (reason) => this.#onClose(reason),
+  };
+
+  #onResponse(frame: Buffer): void {
+    const awaiting = this.#awaiting;
+    this.#awaiting = undefined;
+    try {
+      const reply = decodeResponse(frame);
+      if (debugWire.enabled) debugWire('< %s %o', reply.type, reply);
+      // A request the daemon could not take is answered with id 0 and an error, whatever it was.
+      const refused = frameId(frame) === ResponseId.join && reply.error !== CS_OK;
+      if (
+        awaiting === undefined ||
+        (!refused && ResponseId[reply.type] !== RESPONSE_ID_OF[awaiting.request.requestId])
+      ) {
+        throw this.#unexpected(reply, 'the one awaited');
+      }
+      awaiting.request.onReply(reply);
+    } catch (error) {
+      // Replies have no number: once one does not fit, none can be trusted.
+      const reason = isCpgError(error)
+        ? error
+        : new CpgError('CS_ERR_LIBRARY', 'a reply failed', { cause: error });
+      awaiting?.request.fail(reason);
+      this.#terminate(reason);
+      return;
+    }
+    this.#outbox.drain();
+    this.#moved();
+  }
+
+  #unexpected(reply: CpgResponse, expected: string): CpgError {
+    return new CpgError(
+      'CS_ERR_MESSAGE_ERROR',
+      `the daemon answered with ${reply.type} (error ${reply.error}), not with ${expected}`,
+    );
+  }
+
+  /** Ends the connection because it cannot be trusted any more. */
+  #terminate(reason: CpgError): void {
+    this.#onClose(reason);
+    void this.transport.close();
+  }
+
+  #onClose(reason?: CpgError): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#state = 'closed';
+    clearTimeout(this.#stall);
+    const error = reason ?? closedError();
+    const awaiting = this.#awaiting;
+    this.#awaiting = undefined;
+    awaiting?.request.fail(error);
+    this.#outbox.failAll(error);
+    this.#batch?.reject(error);
+    this.#batch = undefined;
+    this.#confirmations.failAll(error);
+    this.#observer?.onClose(reason);
+  }
+
+  // ---- a daemon that takes nothing -----------------------------------------------------------------------
+
+  /** One timer for all that waits: it runs while something does, and anew whenever something moves. */
+  #armStall(): void {
+    if (!this.#ended) this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
+  }
+
+  #moved(): void {
+    const waiting = this.transport.staged > 0 || !this.#outbox.empty;
+    if (waiting) {
+      this.#stall?.refresh();
+    } else {
+      clearTimeout(this.#stall);
+      this.#stall = undefined;
+    }
+  }
+
+  #onStall(): void {
+    this.#stall = undefined;
+    if (this.transport.staged === 0 && this.#outbox.empty) return;
+    const error = new CpgError('CS_ERR_TIMEOUT', `mcast: the daemon took nothing for ${this.#timeoutMs} ms`, {
+      remedy:
+        'nothing of it was sent; see whether the node is overloaded, has lost its cluster, or is stopped',
+    });
+    this.transport.discardStaged();
+    for (const recorded of this.#batchRecorded) this.#confirmations.withdraw(recorded);
+    this.#batchRecorded = [];
+    this.#batch?.reject(error);
+    this.#batch = undefined;
+    const awaiting = this.#awaiting;
+    if (awaiting?.posted === false) {
+      this.#awaiting = undefined;
+      awaiting.request.fail(error);
+    }
+    this.#outbox.failAll(error);
+  }
+}
+
+function assertSendable(length: number): void {
+  if (length > MAX_MESSAGE_BYTES) {
+    throw new CpgError('CS_ERR_TOO_BIG', `mcast of ${length} bytes (at most ${MAX_MESSAGE_BYTES})`);
+  }
+}
+
+function closedError(): CpgError {
+  return new CpgError('CS_ERR_BAD_HANDLE', 'the handle was closed');
+}
+
+/** A time-out says what the daemon had answered until then. */
+function withCause(error: unknown, cause: unknown): unknown {
+  if (!isCpgError(error) || error.cause !== undefined || !(cause instanceof Error)) return error;
+  return new CpgError(error.code, `${error.what} (last answer: ${cause.message})`, {
+    remedy: error.remedy,
+    cause,
+  });
+}

@@ -1,0 +1,67 @@
+/**
+ * The life of a handle, and what each call may do in each state of it. A call the table refuses is rejected
+ * before anything is sent: the daemon's own answers to these are traps (it accepts a leave of a foreign
+ * group and leaves a ghost member behind, answers a second join with CS_ERR_EXIST or CS_ERR_BUSY for ever,
+ * and takes an mcast without a join only to drop it).
+ *
+ *     unjoined --join--> joining --ok--> joined --leave--> leaving --ok--> left
+ *         ^                 |               ^                 |
+ *         +----- error -----+               +----- error -----+        any state --close--> closed
+ */
+import { CpgError, type CpgErrorCode } from '../errors';
+
+export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
+
+/** Calls by what they need: `query` is membership, groups and localNodeId. */
+export type SessionCall = 'join' | 'leave' | 'mcast' | 'query';
+
+interface Refusal {
+  code: CpgErrorCode;
+  why: string;
+  remedy: string;
+}
+
+const ok = 'ok';
+const secondJoin: Refusal = {
+  code: 'CS_ERR_INVALID_PARAM',
+  why: 'this handle has joined a group already',
+  remedy: 'a handle joins one group once; connect again for another group',
+};
+const spent: Refusal = {
+  code: 'CS_ERR_INVALID_PARAM',
+  why: 'this handle has left its group',
+  remedy: 'a handle is spent after a leave; connect again to join',
+};
+const notJoined: Refusal = {
+  code: 'CS_ERR_NOT_EXIST',
+  why: 'this handle has not joined a group',
+  remedy: 'await join() first',
+};
+const stillJoining: Refusal = {
+  code: 'CS_ERR_BUSY',
+  why: 'the join of this handle is not complete',
+  remedy: 'await join() first',
+};
+const gone: Refusal = {
+  code: 'CS_ERR_NOT_EXIST',
+  why: 'this handle is not a member of its group any more',
+  remedy: 'connect again and join',
+};
+const closed: Refusal = { code: 'CS_ERR_BAD_HANDLE', why: 'this handle is closed', remedy: 'connect again' };
+
+export const SESSION_TABLE: Readonly<
+  Record<SessionState, Readonly<Record<SessionCall, typeof ok | Refusal>>>
+> = {
+  unjoined: { join: ok, leave: notJoined, mcast: notJoined, query: ok },
+  joining: { join: secondJoin, leave: stillJoining, mcast: notJoined, query: ok },
+  joined: { join: secondJoin, leave: ok, mcast: ok, query: ok },
+  leaving: { join: secondJoin, leave: gone, mcast: gone, query: ok },
+  left: { join: spent, leave: gone, mcast: gone, query: ok },
+  closed: { join: closed, leave: closed, mcast: closed, query: closed },
+};
+
+/** Throws the table's CpgError unless `call` is allowed in `state`. */
+export function assertAllowed(state: SessionState, call: SessionCall): void {
+  const cell = SESSION_TABLE[state][call];
+  if (cell !== ok) throw new CpgError(cell.code, `${call}: ${cell.why}`, { remedy: cell.remedy });
+}

@@ -1,0 +1,245 @@
+/**
+ * One libqb ring buffer in shared memory, reached by positioned reads and writes.
+ *
+ * A ring is two files. The header file (8252 bytes on 64-bit):
+ *
+ *     write_pt @0 | read_pt @4 | word_size @8 | hdr_path char[4096] @12 | data_path char[4096] @4108
+ *     | ref_count @8204 | semaphore @8208 (32 bytes) | user data int32 @8240
+ *
+ * The data file is word_size 32-bit words, used as a circle; pointers and word_size count words:
+ *
+ *     [p] length in bytes | [p+1] magic | [p+2 ...] payload, padded to a word | next chunk
+ *
+ *            read_pt                      write_pt
+ *               v                            v
+ *     .. free ..| chunk | chunk | chunk | .. free .. (wraps at word_size)
+ *
+ * Each ring has one writer and one reader, in two processes:
+ *
+ *     word          request ring            response ring           event ring
+ *     write_pt      we                      daemon                  daemon
+ *     read_pt       daemon                  we                      we
+ *     semaphore     we from 0, daemon down  daemon up, we to 0      daemon up, we to 0
+ *     user data     daemon (flow control)   -                       -
+ *     chunks        we                      daemon                  daemon
+ *
+ * The semaphore is a POSIX semaphore that the daemon changes atomically in its mapping. We cannot do an
+ * atomic change through a file, so we write it only at moments when the daemon does not: the rules for that
+ * stand at the steps of request-ring.ts, response-ring.ts and event-ring.ts. /dev/shm is memory (tmpfs), so
+ * reads and writes of the file are coherent with the daemon's mapping; no fsync, no blocking, hence the
+ * synchronous calls.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync, writevSync } from 'node:fs';
+import { malformed } from '../codec/fields';
+import { CpgError } from '../errors';
+
+/** sizeof(struct qb_ringbuffer_shared_s) plus the int32 of user data, on 64-bit. */
+export const RING_HEADER_BYTES = 8252;
+export const WORD_BYTES = 4;
+/** length and magic. */
+export const CHUNK_HEADER_WORDS = 2;
+export const CHUNK_HEADER_BYTES = CHUNK_HEADER_WORDS * WORD_BYTES;
+/** QB_RB_CHUNK_MARGIN: what a writer needs beyond the payload, so that a full ring never looks empty. */
+export const CHUNK_MARGIN_BYTES = CHUNK_HEADER_BYTES + WORD_BYTES;
+
+export const Magic = { ALLOCATED: 0xa110ced0, COMMITTED: 0xa1a1a1a1, CONSUMED: 0xd0d0d0d0 } as const;
+
+/** Offsets in the header file. */
+export const Header = {
+  writePointer: 0,
+  readPointer: 4,
+  wordSize: 8,
+  headerPath: 12,
+  dataPath: 4108,
+  referenceCount: 8204,
+  semaphore: 8208,
+  userData: 8240,
+} as const;
+
+const SEMAPHORE_BYTES = 8;
+const STATE_BYTES = Header.userData + 4 - Header.semaphore;
+const REFERENCES_WHEN_CONNECTED = 2;
+
+/** A file larger than this is not a ring of ours: 16 MiB frames and their margin. */
+const MAX_DATA_BYTES = 32 * 1024 * 1024;
+
+/** Words a payload of `length` bytes takes with its chunk header. */
+export function chunkWords(length: number): number {
+  return CHUNK_HEADER_WORDS + Math.ceil(length / WORD_BYTES);
+}
+
+// Every access is synchronous, so one scratch buffer serves all rings of the process.
+const scratch = Buffer.alloc(STATE_BYTES);
+
+export class Ring {
+  readonly #headerFd: number;
+  readonly #dataFd: number;
+  /** Words in the circle. */
+  readonly wordSize: number;
+  /** As of the last readPointers(); always below wordSize. */
+  writePointer = 0;
+  readPointer = 0;
+  #open = true;
+
+  private constructor(
+    readonly name: string,
+    headerFd: number,
+    dataFd: number,
+    wordSize: number,
+  ) {
+    this.#headerFd = headerFd;
+    this.#dataFd = dataFd;
+    this.wordSize = wordSize;
+  }
+
+  /**
+   * Opens the two files of the ring `stem`. Both must be plain files with one name, owned by `uid`, and of
+   * the sizes their own fields give; otherwise nothing is kept open and CpgError says why.
+   */
+  static open(stem: string, uid: number | undefined): Ring {
+    const opened: number[] = [];
+    try {
+      const headerFd = openOwn(`${stem}-header`, uid, opened);
+      const dataFd = openOwn(`${stem}-data`, uid, opened);
+      const headerSize = fstatSync(headerFd).size;
+      if (headerSize !== RING_HEADER_BYTES) {
+        throw new CpgError('CS_ERR_NOT_SUPPORTED', `ring header ${stem}-header has ${headerSize} bytes`, {
+          remedy: `only the 64-bit layout of libqb 1 and 2 is known (${RING_HEADER_BYTES} bytes)`,
+        });
+      }
+      const dataSize = fstatSync(dataFd).size;
+      readSync(headerFd, scratch, 0, WORD_BYTES, Header.wordSize);
+      const wordSize = scratch.readUInt32LE(0);
+      if (wordSize * WORD_BYTES !== dataSize || dataSize > MAX_DATA_BYTES || wordSize <= CHUNK_HEADER_WORDS) {
+        throw malformed(`a ring of ${wordSize} words in a file of ${dataSize} bytes`, 'sizes that agree');
+      }
+      const ring = new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, wordSize);
+      ring.readPointers();
+      // libqb takes any other count for "not connected".
+      ring.#writeHeaderUint32(Header.referenceCount, REFERENCES_WHEN_CONNECTED);
+      return ring;
+    } catch (error) {
+      for (const fd of opened) closeSync(fd);
+      throw error;
+    }
+  }
+
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** Reads both pointers; throws CS_ERR_MESSAGE_ERROR when one points outside the ring. */
+  readPointers(): void {
+    this.#readHeader(Header.writePointer, 2 * WORD_BYTES);
+    const writePointer = scratch.readUInt32LE(0);
+    const readPointer = scratch.readUInt32LE(WORD_BYTES);
+    if (writePointer >= this.wordSize || readPointer >= this.wordSize) {
+      throw malformed(`${this.name}: pointers ${writePointer} and ${readPointer}`, `below ${this.wordSize}`);
+    }
+    this.writePointer = writePointer;
+    this.readPointer = readPointer;
+  }
+
+  /** The value of the semaphore: chunks posted and not yet taken. */
+  semaphore(): number {
+    this.#readHeader(Header.semaphore, SEMAPHORE_BYTES);
+    return scratch.readUInt32LE(0);
+  }
+
+  /** The semaphore and the user data (flow control) in one read. */
+  state(): { semaphore: number; userData: number } {
+    this.#readHeader(Header.semaphore, STATE_BYTES);
+    return {
+      semaphore: scratch.readUInt32LE(0),
+      userData: scratch.readInt32LE(Header.userData - Header.semaphore),
+    };
+  }
+
+  /** Sets value and waiters in one 8-byte write; nobody ever waits on these semaphores. */
+  setSemaphore(value: number): void {
+    scratch.writeUInt32LE(value, 0);
+    scratch.writeUInt32LE(0, WORD_BYTES);
+    writeSync(this.#headerFd, scratch, 0, SEMAPHORE_BYTES, Header.semaphore);
+  }
+
+  publishWritePointer(pointer: number): void {
+    this.writePointer = pointer;
+    this.#writeHeaderUint32(Header.writePointer, pointer);
+  }
+
+  publishReadPointer(pointer: number): void {
+    this.readPointer = pointer;
+    this.#writeHeaderUint32(Header.readPointer, pointer);
+  }
+
+  /** The pointer `words` further on. */
+  advance(pointer: number, words: number): number {
+    return (pointer + words) % this.wordSize;
+  }
+
+  /** Words from `from` up to `to`, going round. */
+  distance(from: number, to: number): number {
+    return to >= from ? to - from : to - from + this.wordSize;
+  }
+
+  /** Fills `target` from the circle, beginning at word `pointer`. */
+  read(pointer: number, target: Buffer): void {
+    const first = Math.min(target.length, (this.wordSize - pointer) * WORD_BYTES);
+    this.#readData(target, 0, first, pointer * WORD_BYTES);
+    if (first < target.length) this.#readData(target, first, target.length - first, 0);
+  }
+
+  /** Writes `bytes` into the circle, beginning at word `pointer`. */
+  write(pointer: number, bytes: Buffer): void {
+    const first = Math.min(bytes.length, (this.wordSize - pointer) * WORD_BYTES);
+    writeSync(this.#dataFd, bytes, 0, first, pointer * WORD_BYTES);
+    if (first < bytes.length) writeSync(this.#dataFd, bytes, first, bytes.length - first, 0);
+  }
+
+  /** Writes several pieces one behind the other without joining them first. */
+  writeParts(pointer: number, parts: readonly Uint8Array[], length: number): void {
+    const position = pointer * WORD_BYTES;
+    if (position + length <= this.wordSize * WORD_BYTES) {
+      writevSync(this.#dataFd, parts, position);
+    } else {
+      this.write(pointer, Buffer.concat(parts, length));
+    }
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeSync(this.#headerFd);
+    closeSync(this.#dataFd);
+  }
+
+  #readHeader(offset: number, length: number): void {
+    if (readSync(this.#headerFd, scratch, 0, length, offset) !== length) throw this.#shrunk();
+  }
+
+  #readData(target: Buffer, offset: number, length: number, position: number): void {
+    if (readSync(this.#dataFd, target, offset, length, position) !== length) throw this.#shrunk();
+  }
+
+  #writeHeaderUint32(offset: number, value: number): void {
+    scratch.writeUInt32LE(value, 0);
+    writeSync(this.#headerFd, scratch, 0, WORD_BYTES, offset);
+  }
+
+  #shrunk(): CpgError {
+    return malformed(`${this.name}: the file was cut short under us`, 'a whole ring');
+  }
+}
+
+function openOwn(path: string, uid: number | undefined, opened: number[]): number {
+  // No symbolic link is followed, so a spoofed daemon cannot lead us to another file.
+  const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  opened.push(fd);
+  const stat = fstatSync(fd);
+  if (!stat.isFile() || stat.nlink > 1 || (uid !== undefined && stat.uid !== uid)) {
+    throw new CpgError('CS_ERR_SECURITY', `${path} is not a plain file of our own user`, {
+      remedy: 'find out which program answers on this address; nothing was written',
+    });
+  }
+  return fd;
+}

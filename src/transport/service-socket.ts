@@ -1,0 +1,206 @@
+/**
+ * The service socket: connecting, and the handshake. Node's `onread` puts what arrives into one buffer
+ * shared by the process, so the single bytes that announce events are counted without allocating.
+ */
+import { connect, type Socket } from 'node:net';
+import { constants } from 'node:os';
+import {
+  decodeHandshakeResponse,
+  encodeHandshakeRequest,
+  HANDSHAKE_RESPONSE_BYTES,
+  type HandshakeResponse,
+} from '../codec/handshake';
+import { malformed } from '../codec/fields';
+import { frameSize } from '../codec/header';
+import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
+import { debugTransport as debug } from '../debug';
+import { CpgError, isCpgError, type CpgErrorCode } from '../errors';
+import type { Address } from './address';
+
+const RECEIVE_BYTES = 64 * 1024;
+/** Enough of the answer to know how long it claims to be. */
+const ANSWER_SIZE_KNOWN_BYTES = 12;
+
+const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
+
+/** How many bytes came in, told to whoever owns the socket now. */
+type ByteCounter = (count: number) => void;
+
+export class ServiceSocket {
+  readonly socket: Socket;
+  #onBytes: ByteCounter = () => undefined;
+  #onAnswerBytes: ((bytes: Buffer) => void) | undefined;
+
+  private constructor(address: Address) {
+    this.socket = connect({
+      path: address.path,
+      onread: { buffer: receiveBuffer, callback: (count) => this.#received(count) },
+    });
+  }
+
+  /**
+   * Connects and shakes hands. Event bytes that come right behind the answer are counted in `announced`.
+   * Rejects with CpgError, or with the signal's reason; nothing is left open then.
+   */
+  static async open(
+    address: Address,
+    signal: AbortSignal,
+  ): Promise<{ service: ServiceSocket; answer: HandshakeResponse; announced: number }> {
+    signal.throwIfAborted();
+    const service = new ServiceSocket(address);
+    try {
+      const { answer, announced } = await service.#shakeHands(address, signal);
+      debug(
+        '%s answered the handshake: error %d, type %d, frames up to %d bytes',
+        address.text,
+        answer.error,
+        answer.connectionType,
+        answer.maxMessageSize,
+      );
+      if (answer.error !== 0) throw handshakeError(answer.error, address);
+      return { service, answer, announced };
+    } catch (error) {
+      service.socket.destroy();
+      throw error;
+    }
+  }
+
+  /** From now on `counter` is told of incoming bytes. */
+  count(counter: ByteCounter): void {
+    this.#onBytes = counter;
+  }
+
+  #received(count: number): boolean {
+    if (this.#onAnswerBytes === undefined) this.#onBytes(count);
+    else this.#onAnswerBytes(receiveBuffer.subarray(0, count));
+    return true;
+  }
+
+  #shakeHands(
+    address: Address,
+    signal: AbortSignal,
+  ): Promise<{ answer: HandshakeResponse; announced: number }> {
+    const { socket } = this;
+    return new Promise((resolve, reject) => {
+      const answer = Buffer.alloc(HANDSHAKE_RESPONSE_BYTES);
+      let received = 0;
+      const settle = (): void => {
+        this.#onAnswerBytes = undefined;
+        signal.removeEventListener('abort', onAbort);
+        socket.off('error', onError);
+        socket.off('close', onClose);
+        // Later errors come with 'close'; without a listener they would end the process.
+        socket.on('error', (error) => debug('service socket: %s', error.message));
+      };
+      const fail = (error: unknown): void => {
+        settle();
+        reject(error);
+      };
+      const onAbort = (): void => fail(signal.reason);
+      const onError = (error: Error): void => fail(connectError(error, address));
+      const onClose = (): void => fail(closedInHandshake(address, received));
+      signal.addEventListener('abort', onAbort);
+      socket.on('error', onError);
+      socket.on('close', onClose);
+      this.#onAnswerBytes = (bytes) => {
+        const missing = HANDSHAKE_RESPONSE_BYTES - received;
+        bytes.copy(answer, received, 0, Math.min(missing, bytes.length));
+        received += Math.min(missing, bytes.length);
+        if (received >= ANSWER_SIZE_KNOWN_BYTES && frameSize(answer) !== HANDSHAKE_RESPONSE_BYTES) {
+          fail(
+            malformed(
+              `a handshake answer that says ${frameSize(answer)} bytes`,
+              `${HANDSHAKE_RESPONSE_BYTES}`,
+            ),
+          );
+        } else if (received === HANDSHAKE_RESPONSE_BYTES) {
+          try {
+            const decoded = decodeHandshakeResponse(answer);
+            settle();
+            resolve({ answer: decoded, announced: bytes.length - Math.min(missing, bytes.length) });
+          } catch (error) {
+            fail(error);
+          }
+        }
+      };
+      // The kernel attaches our credentials to this write; the daemon authenticates us by them.
+      socket.write(encodeHandshakeRequest({ maxMessageSize: IPC_REQUEST_SIZE_BYTES }));
+    });
+  }
+}
+
+function closedInHandshake(address: Address, received: number): CpgError {
+  return new CpgError(
+    'CS_ERR_LIBRARY',
+    `${address.text} closed the connection after ${received} bytes of its handshake answer`,
+    {
+      remedy: 'check that this is a corosync daemon, and its log; it may be shutting down',
+    },
+  );
+}
+
+function connectError(error: Error & { code?: string }, address: Address): CpgError {
+  const what = `cannot connect to ${address.text} (${error.code ?? error.message})`;
+  switch (error.code) {
+    case 'ECONNREFUSED':
+    case 'ENOENT':
+      return new CpgError('CS_ERR_LIBRARY', what, {
+        cause: error,
+        remedy:
+          'no corosync listens there: start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host',
+      });
+    case 'EACCES':
+    case 'EPERM':
+      return accessDenied(what, error);
+    case 'EAGAIN':
+      return new CpgError('CS_ERR_TRY_AGAIN', what, {
+        cause: error,
+        remedy: 'the daemon has too many connections waiting; try again',
+      });
+    default:
+      return new CpgError('CS_ERR_LIBRARY', what, { cause: error });
+  }
+}
+
+/** The daemon's refusal, a negative errno, as an error that says what to do about it. */
+function handshakeError(error: number, address: Address): CpgError {
+  const { errno } = constants;
+  const refusals: Record<number, { code: CpgErrorCode; remedy?: string }> = {
+    [errno.EAGAIN]: {
+      code: 'CS_ERR_TRY_AGAIN',
+      remedy: 'the daemon is starting or stopping; try again in a moment',
+    },
+    [errno.EMFILE]: {
+      code: 'CS_ERR_NO_RESOURCES',
+      remedy: 'the daemon has no file descriptors left: close connections or raise its limit',
+    },
+    [errno.ENFILE]: { code: 'CS_ERR_NO_RESOURCES', remedy: 'the node has no file descriptors left' },
+    [errno.ENOMEM]: { code: 'CS_ERR_NO_MEMORY' },
+    [errno.ENOSPC]: { code: 'CS_ERR_NO_SPACE', remedy: SHM_REMEDY },
+    [errno.EFBIG]: { code: 'CS_ERR_NO_SPACE', remedy: SHM_REMEDY },
+    [errno.ENOSYS]: { code: 'CS_ERR_NOT_SUPPORTED' },
+    [errno.EINVAL]: { code: 'CS_ERR_INVALID_PARAM' },
+  };
+  const what = `${address.text} refused the connection (errno ${-error})`;
+  if (-error === errno.EACCES || -error === errno.EPERM) return accessDenied(what);
+  const { code, remedy } = refusals[-error] ?? { code: 'CS_ERR_LIBRARY' as const };
+  return new CpgError(code, what, { remedy: remedy ?? 'see the daemon log' });
+}
+
+/** What is wrong with a /dev/shm in which a connection finds no place. */
+export const SHM_REMEDY =
+  'a connection takes about 3.2 MB of /dev/shm: make it larger (mount -o remount,size=256m /dev/shm; docker run --shm-size)';
+
+function accessDenied(what: string, cause?: Error): CpgError {
+  const uid = process.geteuid?.();
+  const gid = process.getegid?.();
+  return new CpgError('CS_ERR_ACCESS', `${what} for uid ${uid} gid ${gid}`, {
+    cause,
+    remedy: `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of /etc/corosync/uidgid.d and run corosync-cfgtool -R`,
+  });
+}
+
+/** True for the refusals that pass by themselves. */
+export function isTransient(error: unknown): boolean {
+  return isCpgError(error) && error.code === 'CS_ERR_TRY_AGAIN';
+}

@@ -1,0 +1,61 @@
+/**
+ * How frames reach a daemon. Today there is one way, shared memory (shm-transport.ts); libqb's socket mode
+ * would be another behind the same interface.
+ */
+import type { CpgError } from '../errors';
+import type { FrameHandler } from './event-ring';
+
+/** What the layer above wants to know. No method may throw. */
+export interface TransportListener {
+  /** Events can be read with consumeEvents(). */
+  onEvents(): void;
+  /** The reply to the request in flight; the frame is the listener's to keep. */
+  onResponse(frame: Buffer): void;
+  /** After stage() said false: it is worth trying again. */
+  onRoom(): void;
+  /** Staged frames were handed to the daemon. */
+  onPosted(): void;
+  /** The connection ended; `reason` is absent when close() was called. Nothing follows. */
+  onClose(reason?: CpgError): void;
+}
+
+export interface Transport {
+  readonly serverPid: number;
+  /** Our pid as the daemon sees it: another than process.pid inside a pid namespace. */
+  readonly clientPid: number;
+  /** Bytes of the largest frame, either way. */
+  readonly maxFrameBytes: number;
+  /** The descriptor of the service socket. */
+  readonly fd: number;
+  /** Frames staged and not yet handed to the daemon. */
+  readonly staged: number;
+  /** Announced events that were not consumed yet. */
+  readonly pendingEvents: number;
+
+  /** To be called once, before anything else. */
+  listen(listener: TransportListener): void;
+  /** The daemon's flow control: true while it asks us not to send. */
+  flowControl(): boolean;
+  /** True when a frame of this size can ever be staged. */
+  holds(length: number): boolean;
+  /**
+   * Takes over one frame made of `head` and `parts`, together `length` bytes; the memory is free again when
+   * this returns. False when there is no room now: onRoom() follows.
+   */
+  stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean;
+  /** Bytes to keep free before a frame that is given to stagePrepared(). */
+  readonly headroomBytes: number;
+  /**
+   * As stage(), for a frame that stands in `memory` behind headroomBytes and is padded to a multiple of 4:
+   * it goes out without being copied.
+   */
+  stagePrepared(memory: Buffer, length: number): boolean;
+  /** Takes back what was staged and not handed over; returns the number of frames. */
+  discardStaged(): number;
+  /** A request with a reply was staged: onResponse() follows. At most one at a time. */
+  expectResponse(): void;
+  /** Hands up to `limit` events to `handler` and returns how many. */
+  consumeEvents(limit: number, handler: FrameHandler): number;
+  /** Ends the connection; resolves when nothing of it is left. Can be called again. */
+  close(): Promise<void>;
+}
