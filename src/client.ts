@@ -39,6 +39,7 @@ export interface JoinOptions {
 export interface MessageOptions {
   /** cpg_guarantee_t by name. The daemon delivers everything in agreed order, whatever is asked. */
   guarantee?: keyof typeof Guarantee;
+  /** Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not. */
   signal?: AbortSignal;
   /** Resolve only when the message was delivered back to us in total order. */
   confirm?: boolean;

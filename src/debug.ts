@@ -7,4 +7,5 @@ import createDebug from 'debug';
 export const debugTransport = createDebug('cpg:transport');
 export const debugSession = createDebug('cpg:session');
 export const debugDispatcher = createDebug('cpg:dispatcher');
+export const debugServer = createDebug('cpg:server');
 export const debugWire = createDebug('cpg:wire');

@@ -94,6 +94,7 @@ const totemConfchg = new Table<ResponseHeader & TotemConfchgFields>(
   uint64('ringSeq'),
   packedUint32('memberCount'),
 );
+const ringMember = new Table<{ nodeId: number }>('a member of the ring', packedUint32('nodeId'));
 const partialDeliver = new Table<ResponseHeader & PartialDeliverFields>(
   'partialDeliver',
   ...responseHeaderFields,
@@ -105,7 +106,7 @@ const partialDeliver = new Table<ResponseHeader & PartialDeliverFields>(
   uint32('fragmentType'),
 );
 
-const NODE_ID_BYTES = 4;
+const NODE_ID_BYTES = ringMember.size;
 
 /** Where the fields of a deliver frame stand: the receiver's hot path reads them in place. */
 export const DELIVER = {
@@ -162,7 +163,7 @@ export function encodeEvent(event: CpgWireEvent): Buffer {
       const ring = { ringNodeId: ringId.nodeId, ringSeq: ringId.seq };
       totemConfchg.encode({ id, size, error: CS_OK, ...ring, memberCount: members.length }, bytes);
       members.forEach((nodeId, index) =>
-        bytes.writeUInt32LE(nodeId, totemConfchg.size + index * NODE_ID_BYTES),
+        ringMember.encode({ nodeId }, bytes, totemConfchg.size + index * NODE_ID_BYTES),
       );
       return bytes;
     }

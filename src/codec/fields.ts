@@ -16,6 +16,8 @@ import { MAX_GROUP_NAME_BYTES } from './limits';
 export type Field = readonly Layout[];
 
 const PADDING_BYTES = 4;
+/** A cell for the length, then the bytes. */
+export const CPG_NAME_BYTES = 8 + MAX_GROUP_NAME_BYTES;
 
 /** A uint64, as bigint (buffer-layout's own is a lossy number). */
 class Uint64 extends Layout<bigint> {
@@ -33,7 +35,7 @@ class Uint64 extends Layout<bigint> {
 /** `mar_cpg_name_t`: length uint32 @0, value char[128] @8; 136 bytes. Bytes, not text; no terminator. */
 class CpgName extends Layout<Uint8Array> {
   constructor(property: string) {
-    super(8 + MAX_GROUP_NAME_BYTES, property);
+    super(CPG_NAME_BYTES, property);
   }
   override decode(bytes: Uint8Array, offset = 0): Uint8Array {
     const length = asBuffer(bytes).readUInt32LE(offset);
@@ -78,6 +80,8 @@ export const int32 = (property: string): Field => [s32(property), blob(PADDING_B
 export const uint64 = (property: string): Field => [new Uint64(property)];
 export const cpgName = (property: string): Field => [new CpgName(property)];
 export const cString = (span: number, property: string): Field => [new CString(span, property)];
+/** A field whose bytes do not count. */
+export const unset = (span: number): Field => [blob(span)];
 /** Two or more fields the daemon packs without the usual padding between them. */
 export const packedUint32 = (property: string): Field => [u32(property)];
 

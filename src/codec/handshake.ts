@@ -13,6 +13,7 @@ import { cString, malformed, packedUint32, Table, uint32, uint64 } from './field
 import {
   frameHeader,
   requestHeaderFields,
+  responseHeader,
   responseHeaderFields,
   type RequestHeader,
   type ResponseHeader,
@@ -61,6 +62,15 @@ const responseTable = new Table<ResponseHeader & HandshakeResponse>(
   cString(PATH_BYTES, 'event'),
 );
 
+const NOTHING = {
+  connectionType: 0,
+  maxMessageSize: 0,
+  connection: 0n,
+  request: '',
+  response: '',
+  event: '',
+};
+
 export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
 
@@ -73,7 +83,7 @@ export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
 export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   const { id } = frameHeader(bytes);
   if (id !== AUTHENTICATE) throw malformed(`a handshake with id ${id}`, `${AUTHENTICATE}`);
-  const { maxMessageSize } = requestTable.decode(bytes);
+  const { maxMessageSize } = requestTable.decodeWhole(bytes);
   return { maxMessageSize };
 }
 
@@ -86,15 +96,15 @@ export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
 /** An answer with an error is decoded by its header alone: the rest is empty then. */
 export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {
   frameHeader(bytes);
+  const refusal = responseHeader.decode(bytes).error;
+  if (refusal !== 0) return { ...NOTHING, error: refusal };
   const { error, connectionType, maxMessageSize, connection, request, response, event } =
-    responseTable.decode(bytes);
-  if (error === 0) {
-    if (connectionType !== ConnectionType.SHM && connectionType !== ConnectionType.SOCKET) {
-      throw malformed(`connection type ${connectionType}`, '0 (socket) or 1 (shared memory)');
-    }
-    if (maxMessageSize === 0 || maxMessageSize > MAX_FRAME_BYTES) {
-      throw malformed(`a largest frame of ${maxMessageSize} bytes`, `1 to ${MAX_FRAME_BYTES}`);
-    }
+    responseTable.decodeWhole(bytes);
+  if (connectionType !== ConnectionType.SHM && connectionType !== ConnectionType.SOCKET) {
+    throw malformed(`connection type ${connectionType}`, '0 (socket) or 1 (shared memory)');
+  }
+  if (maxMessageSize === 0 || maxMessageSize > MAX_FRAME_BYTES) {
+    throw malformed(`a largest frame of ${maxMessageSize} bytes`, `1 to ${MAX_FRAME_BYTES}`);
   }
   return { error, connectionType, maxMessageSize, connection, request, response, event };
 }

@@ -17,7 +17,7 @@
  *
  * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
  */
-import { cpgName, malformed, Table, uint32, uint64 } from './fields';
+import { cpgName, CPG_NAME_BYTES, malformed, Table, uint32, uint64, unset } from './fields';
 import {
   frameHeader,
   requestHeaderFields,
@@ -124,6 +124,12 @@ const iterationInitialize = new Table<RequestHeader & IterationFields>(
   'iterationInitialize',
   ...requestHeaderFields,
   cpgName('group'),
+  uint32('iterationType'),
+);
+const iterationTypeOnly = new Table<RequestHeader & Pick<IterationFields, 'iterationType'>>(
+  'iterationInitialize',
+  ...requestHeaderFields,
+  unset(CPG_NAME_BYTES),
   uint32('iterationType'),
 );
 const iterationHandle = new Table<RequestHeader & HandleFields>(
@@ -233,7 +239,12 @@ export function decodeRequest(bytes: Uint8Array): CpgRequest {
       empty.decodeWhole(bytes);
       return { type: 'localGet' };
     case RequestId.iterationInitialize: {
-      const { group, iterationType } = iterationInitialize.decodeWhole(bytes);
+      const { iterationType } = iterationTypeOnly.decodeWhole(bytes);
+      // libcpg leaves the name unset, garbage length and all, unless it asks for one group.
+      const group =
+        iterationType === IterationType.ONE_GROUP
+          ? iterationInitialize.decode(bytes).group
+          : new Uint8Array();
       return { type: 'iterationInitialize', group, iterationType };
     }
     case RequestId.iterationNext:

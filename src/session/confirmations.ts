@@ -97,6 +97,8 @@ function overtaken(): CpgError {
   );
 }
 
+const { imul } = Math;
+
 /** Two FNV-like hashes, over the bytes of all parts. */
 function hash(parts: readonly Uint8Array[]): { hashLow: number; hashHigh: number } {
   let hashLow = 0x811c9dc5;
@@ -106,8 +108,8 @@ function hash(parts: readonly Uint8Array[]): { hashLow: number; hashHigh: number
     // eslint-disable-next-line @typescript-eslint/prefer-for-of
     for (let index = 0; index < part.length; index++) {
       const byte = part[index]!;
-      hashLow = Math.imul(hashLow ^ byte, 0x01000193);
-      hashHigh = Math.imul(hashHigh ^ byte, 0x85ebca6b) + (hashHigh >>> 13);
+      hashLow = imul(hashLow ^ byte, 0x01000193);
+      hashHigh = imul(hashHigh ^ byte, 0x85ebca6b) + (hashHigh >>> 13);
     }
   }
   return { hashLow, hashHigh: hashHigh | 0 };

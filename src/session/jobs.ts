@@ -12,7 +12,7 @@ import { CpgError, CS_OK, codeOf } from '../errors';
 import type { Transport } from '../transport/transport';
 import { Backoff } from './deadline';
 import { deferred } from './deferred';
-import type { Job } from './outbox';
+import type { Job, Outbox } from './outbox';
 
 /** How often a large message is begun anew because the membership changed under it. */
 const MAX_RESTARTS = 16;
@@ -21,6 +21,8 @@ const MAX_RESTARTS = 16;
 export interface AwaitingReply {
   readonly requestId: number;
   onReply(response: CpgResponse): void;
+  /** The request was taken back before the daemon saw it: it is to be sent again. */
+  onTakenBack(outbox: Outbox): void;
   fail(error: Error): void;
 }
 
@@ -79,6 +81,7 @@ export function stageMessage(transport: Transport, message: OutgoingMessage): bo
 /** An mcast that found no room, or came behind one that did not. */
 export class MessageJob implements Job {
   readonly #sent = deferred<void>();
+  readonly hasDeadline = false;
   cancelled = false;
 
   constructor(
@@ -109,9 +112,12 @@ export class MessageJob implements Job {
 /** A request and its reply. */
 export class RequestJob implements Job, AwaitingReply {
   readonly #reply = deferred<CpgResponse>();
+  readonly hasDeadline = true;
   cancelled = false;
   /** Staged: from now on its reply must be awaited. */
   started = false;
+  /** Why the caller gave up after that. */
+  abandoned: Error | undefined;
 
   constructor(
     private readonly host: JobHost,
@@ -142,6 +148,15 @@ export class RequestJob implements Job, AwaitingReply {
     this.#reply.resolve(response);
   }
 
+  onTakenBack(outbox: Outbox): void {
+    if (this.abandoned !== undefined) {
+      this.fail(this.abandoned);
+      return;
+    }
+    this.started = false;
+    outbox.putBack(this);
+  }
+
   fail(error: Error): void {
     this.#reply.reject(error);
   }
@@ -162,6 +177,7 @@ export class FragmentedJob implements Job, AwaitingReply {
   #offset = 0;
   #restarts = 0;
   #state: 'ready' | 'inFlight' | 'paused' | 'done' = 'ready';
+  readonly hasDeadline = true;
   cancelled = false;
 
   constructor(
@@ -219,6 +235,12 @@ export class FragmentedJob implements Job, AwaitingReply {
     } else {
       this.fail(CpgError.fromReply(response.error, `mcast of ${this.message.length} bytes`));
     }
+  }
+
+  /** It is still first in the outbox. */
+  onTakenBack(): void {
+    this.#expected?.undo();
+    this.#state = 'ready';
   }
 
   fail(error: Error): void {

@@ -16,6 +16,8 @@ const COMPACT_AFTER = 1024;
 export interface Job {
   /** Bytes this job keeps in memory. */
   readonly bytes: number;
+  /** False for a job that fails when the daemon takes nothing for too long; others have a deadline. */
+  readonly hasDeadline: boolean;
   /** Set once nobody waits for it any more: it is skipped. */
   cancelled: boolean;
   /** Sends, or goes on sending. True when all of it went out, so that the next job may go. */
@@ -68,13 +70,29 @@ export class Outbox {
     }
   }
 
+  /** Puts a job that was taken back before all others. */
+  putBack(job: Job): void {
+    this.#jobs = [job, ...this.#jobs.slice(this.#first)];
+    this.#first = 0;
+    this.#queuedBytes += job.bytes + JOB_BYTES;
+  }
+
   /** Fails every job and forgets it. */
   failAll(error: Error): void {
+    this.#failWhere(() => true, error);
+  }
+
+  /** Fails the jobs that have no deadline of their own. */
+  failMessages(error: Error): void {
+    this.#failWhere((job) => !job.hasDeadline, error);
+  }
+
+  #failWhere(chosen: (job: Job) => boolean, error: Error): void {
     const jobs = this.#jobs.slice(this.#first);
-    this.#jobs = [];
+    this.#jobs = jobs.filter((job) => !chosen(job));
     this.#first = 0;
-    this.#queuedBytes = 0;
-    for (const job of jobs) job.fail(error);
+    this.#queuedBytes = this.#jobs.reduce((sum, job) => sum + job.bytes + JOB_BYTES, 0);
+    for (const job of jobs) if (chosen(job)) job.fail(error);
   }
 
   #shift(job: Job): void {

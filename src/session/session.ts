@@ -402,7 +402,8 @@ export class Session {
     if (debugWire.enabled) debugWire('> %s %o', request.type, request);
     const job = new RequestJob(this.#jobHost, encodeRequest(request), RequestId[request.type]);
     const onAbort = (): void => {
-      if (!job.started) this.#cancel(job, limit.reason as Error);
+      if (job.started) job.abandoned = limit.reason as Error;
+      else this.#cancel(job, limit.reason as Error);
     };
     limit.addEventListener('abort', onAbort);
     try {
@@ -426,8 +427,10 @@ export class Session {
   #send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
-    // Without a signal a staged message need not be taken back, so it can be staged at once.
-    if (this.#outbox.empty && stageMessage(this.transport, message)) return this.messageStaged(message);
+    if (this.#outbox.empty && stageMessage(this.transport, message)) {
+      const posted = this.messageStaged(message);
+      return signal === undefined ? posted : untilAborted(posted, signal);
+    }
     if (this.#ended) throw closedError();
     const job = new MessageJob(this.#jobHost, message);
     return this.#addAbortable(job, job.sent, signal);
@@ -465,7 +468,16 @@ export class Session {
   #cancel(job: Job, reason: Error): void {
     job.cancelled = true;
     job.fail(reason);
+    this.#drain();
+    if (!this.#waiting) this.#disarmStall();
+  }
+
+  #drain(): void {
     this.#outbox.drain();
+    if (this.#wantsDrain && this.#outbox.empty) {
+      this.#wantsDrain = false;
+      this.#observer?.onDrain();
+    }
   }
 
   // ---- what jobs need ------------------------------------------------------------------------------------
@@ -498,7 +510,7 @@ export class Session {
       const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
       return { undo: () => this.#confirmations.withdraw(recorded) };
     },
-    resume: () => this.#outbox.drain(),
+    resume: () => this.#drain(),
   };
 
   // ---- what the transport tells --------------------------------------------------------------------------
@@ -506,13 +518,7 @@ export class Session {
   readonly #listener: TransportListener = {
     onEvents: () => this.#observer?.onEvents(),
     onResponse: (frame) => this.#onResponse(frame),
-    onRoom: () => {
-      this.#outbox.drain();
-      if (this.#wantsDrain && this.#outbox.empty) {
-        this.#wantsDrain = false;
-        this.#observer?.onDrain();
-      }
-    },
+    onRoom: () => this.#drain(),
     onPosted: () => {
       if (this.#awaiting !== undefined) this.#awaiting.posted = true;
       const batch = this.#batch;
@@ -548,7 +554,7 @@ export class Session {
       this.#terminate(reason);
       return;
     }
-    this.#outbox.drain();
+    this.#drain();
     this.#moved();
   }
 
@@ -569,7 +575,7 @@ export class Session {
     if (this.#ended) return;
     this.#ended = true;
     this.#state = 'closed';
-    clearTimeout(this.#stall);
+    this.#disarmStall();
     const error = reason ?? closedError();
     const awaiting = this.#awaiting;
     this.#awaiting = undefined;
@@ -585,22 +591,27 @@ export class Session {
 
   /** One timer for all that waits: it runs while something does, and anew whenever something moves. */
   #armStall(): void {
-    if (!this.#ended) this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
+    if (this.#waiting && !this.#ended) this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
+  }
+
+  get #waiting(): boolean {
+    return this.transport.staged > 0 || !this.#outbox.empty;
   }
 
   #moved(): void {
-    const waiting = this.transport.staged > 0 || !this.#outbox.empty;
-    if (waiting) {
-      this.#stall?.refresh();
-    } else {
-      clearTimeout(this.#stall);
-      this.#stall = undefined;
-    }
+    if (this.#waiting) this.#stall?.refresh();
+    else this.#disarmStall();
   }
 
+  #disarmStall(): void {
+    clearTimeout(this.#stall);
+    this.#stall = undefined;
+  }
+
+  /** Takes back what was not handed over. Messages fail; requests have deadlines of their own and wait on. */
   #onStall(): void {
     this.#stall = undefined;
-    if (this.transport.staged === 0 && this.#outbox.empty) return;
+    if (!this.#waiting) return;
     const error = new CpgError('CS_ERR_TIMEOUT', `mcast: the daemon took nothing for ${this.#timeoutMs} ms`, {
       remedy:
         'nothing of it was sent; see whether the node is overloaded, has lost its cluster, or is stopped',
@@ -610,12 +621,14 @@ export class Session {
     this.#batchRecorded = [];
     this.#batch?.reject(error);
     this.#batch = undefined;
-    const awaiting = this.#awaiting;
-    if (awaiting?.posted === false) {
+    this.#outbox.failMessages(error);
+    if (this.#awaiting?.posted === false) {
+      const { request } = this.#awaiting;
       this.#awaiting = undefined;
-      awaiting.request.fail(error);
+      request.onTakenBack(this.#outbox);
     }
-    this.#outbox.failAll(error);
+    this.#drain();
+    this.#armStall();
   }
 }
 

@@ -98,7 +98,7 @@ export class EventRing {
   #chunkLength(window: Buffer, offset: number, usedBytes: number): number {
     if (offset + CHUNK_HEADER_BYTES > usedBytes) {
       throw malformed(
-        `${this.#ring.name}: an event was announced that is not there`,
+        `${this.#ring.name}: a chunk was announced that is not there`,
         'one chunk for each byte',
       );
     }

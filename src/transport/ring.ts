@@ -29,7 +29,17 @@
  * reads and writes of the file are coherent with the daemon's mapping; no fsync, no blocking, hence the
  * synchronous calls.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync, writevSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+  writevSync,
+} from 'node:fs';
 import { malformed } from '../codec/fields';
 import { CpgError } from '../errors';
 
@@ -58,7 +68,10 @@ export const Header = {
 
 const SEMAPHORE_BYTES = 8;
 const STATE_BYTES = Header.userData + 4 - Header.semaphore;
+const REFERENCES_WHEN_CREATED = 1;
 const REFERENCES_WHEN_CONNECTED = 2;
+/** The files of a ring are for its owner alone. */
+const FILE_MODE = 0o600;
 
 /** A file larger than this is not a ring of ours: 16 MiB frames and their margin. */
 const MAX_DATA_BYTES = 32 * 1024 * 1024;
@@ -124,6 +137,39 @@ export class Ring {
     }
   }
 
+  /**
+   * Makes the two files of the ring `stem`, with `dataBytes` (a multiple of 4) for chunks, as a daemon does
+   * for each connection. They must not exist. Throws the error of the file system; nothing is left then.
+   */
+  static create(stem: string, dataBytes: number): Ring {
+    const opened: { path: string; fd: number }[] = [];
+    const make = (path: string, size: number): number => {
+      const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+      const fd = openSync(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, FILE_MODE);
+      opened.push({ path, fd });
+      // Sparse: pages are taken as chunks reach them.
+      ftruncateSync(fd, size);
+      return fd;
+    };
+    try {
+      const headerFd = make(`${stem}-header`, RING_HEADER_BYTES);
+      const dataFd = make(`${stem}-data`, dataBytes);
+      const header = Buffer.alloc(RING_HEADER_BYTES);
+      header.writeUInt32LE(dataBytes / WORD_BYTES, Header.wordSize);
+      header.write(`${stem}-header`, Header.headerPath);
+      header.write(`${stem}-data`, Header.dataPath);
+      header.writeInt32LE(REFERENCES_WHEN_CREATED, Header.referenceCount);
+      writeSync(headerFd, header, 0, header.length, 0);
+      return new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, dataBytes / WORD_BYTES);
+    } catch (error) {
+      for (const { path, fd } of opened) {
+        closeSync(fd);
+        unlinkSync(path);
+      }
+      throw error;
+    }
+  }
+
   get open(): boolean {
     return this.#open;
   }
@@ -160,6 +206,11 @@ export class Ring {
     scratch.writeUInt32LE(value, 0);
     scratch.writeUInt32LE(0, WORD_BYTES);
     writeSync(this.#headerFd, scratch, 0, SEMAPHORE_BYTES, Header.semaphore);
+  }
+
+  /** Flow control: what the reader of a request ring tells its writer. */
+  setUserData(value: number): void {
+    this.#writeHeaderUint32(Header.userData, value);
   }
 
   publishWritePointer(pointer: number): void {
