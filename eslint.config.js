@@ -1,5 +1,6 @@
 'use strict';
 const js = require('@eslint/js');
+const globals = require('globals');
 const tseslint = require('typescript-eslint');
 
 // Imports point one way: codec <- transport <- session <- dispatcher <- client <- cli.
@@ -21,7 +22,10 @@ module.exports = tseslint.config(
     extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
     languageOptions: { parserOptions: { project: './tsconfig.json', tsconfigRootDir: __dirname } },
     rules: {
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       // Offsets and table look-ups that the code has just checked.
       '@typescript-eslint/no-non-null-assertion': 'off',
@@ -47,7 +51,7 @@ module.exports = tseslint.config(
   })),
   {
     files: ['**/*.js', '**/*.mjs', '**/*.cjs'],
-    languageOptions: { globals: { module: 'writable', require: 'readonly', process: 'readonly', console: 'readonly', __dirname: 'readonly' } },
+    languageOptions: { globals: globals.node },
   },
   { files: ['test/**/*.ts'], rules: { '@typescript-eslint/require-await': 'off' } },
 );

@@ -13,7 +13,8 @@ import { blob, Layout, s32, struct, u32, type Structure } from 'buffer-layout';
 import { CpgError, isCpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
-export type Field = readonly Layout[];
+/** Layouts of buffer-layout, whose types (it has none of its own) stay out of our declarations. */
+export type Field = readonly { readonly span: number }[];
 
 const PADDING_BYTES = 4;
 /** A cell for the length, then the bytes. */
@@ -95,7 +96,7 @@ export class Table<T extends object> {
     readonly name: string,
     ...fields: Field[]
   ) {
-    this.#layout = struct<T>(fields.flat());
+    this.#layout = struct<T>(fields.flat() as unknown as Layout[]);
     this.size = this.#layout.span;
   }
 

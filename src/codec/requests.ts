@@ -175,6 +175,14 @@ export function writeMcastHeader(
   target.writeUInt32LE(messageLength, offset + MCAST_MESSAGE_LENGTH);
 }
 
+/** The message of an mcast request, read in place: the server's hot path. Throws CS_ERR_MESSAGE_ERROR. */
+export function mcastMessage(frame: Buffer): Buffer {
+  if (frame.length < MCAST_HEADER_BYTES)
+    throw malformed(`mcast of ${frame.length} bytes`, `at least ${MCAST_HEADER_BYTES}`);
+  if (frame.readInt32LE(MCAST_SIZE) !== frame.length) frameHeader(frame);
+  return mcast.tail(frame, frame.readUInt32LE(MCAST_MESSAGE_LENGTH));
+}
+
 /** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */
 export function encodePartialMcastHeader(fields: PartialMcastFields): Buffer {
   const size = partialMcast.size + fields.fragmentLength;

@@ -18,7 +18,7 @@
  * are neither read nor written then. A request the daemon does not know, or cannot take now, is answered by
  * a bare header with id 0.
  */
-import { CS_OK } from '../errors';
+import { CpgError, CS_OK } from '../errors';
 import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
 import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields';
 import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header';
@@ -133,8 +133,11 @@ export function encodeResponse(response: CpgResponse): Buffer {
   const header = { id: ResponseId[response.type], size, error: response.error };
   if ('members' in response) {
     const { members } = response;
-    if (members.length > MEMBERSHIP_SLOTS)
-      throw malformed(`${members.length} members`, `at most ${MEMBERSHIP_SLOTS}`);
+    if (members.length > MEMBERSHIP_SLOTS) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `a reply with ${members.length} members`, {
+        remedy: `give at most ${MEMBERSHIP_SLOTS}`,
+      });
+    }
     encodeAddresses(members, bytes, membershipGet.encode({ ...header, count: members.length }, bytes));
   } else if ('handle' in response) {
     iterationInitialize.encode({ ...header, handle: response.handle }, bytes);

@@ -1,0 +1,104 @@
+/** The packed tarball, as a user gets it: require, import, types, the command. */
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import manifest from '../../package.json';
+
+jest.setTimeout(120_000);
+
+const run = promisify(execFile);
+const root = resolve(__dirname, '../..');
+
+describe('the packed package', () => {
+  let project: string;
+
+  beforeAll(async () => {
+    project = mkdtempSync(join(tmpdir(), 'corosync-cpg-pack-'));
+    await run('npm', ['pack', '--ignore-scripts', '--pack-destination', project], { cwd: root });
+    const tarball = readdirSync(project).find((name) => name.endsWith('.tgz'))!;
+    await run('tar', ['xzf', tarball], { cwd: project });
+    const modules = join(project, 'node_modules');
+    mkdirSync(modules);
+    cpSync(join(project, 'package'), join(modules, 'corosync-cpg'), { recursive: true });
+    // Its dependencies, and what the type check needs, from the checkout: no network.
+    for (const name of ['buffer-layout', 'debug', 'ms', '@types/node', 'undici-types']) {
+      mkdirSync(dirname(join(modules, name)), { recursive: true });
+      symlinkSync(join(root, 'node_modules', name), join(modules, name));
+    }
+  });
+  afterAll(() => rmSync(project, { recursive: true, force: true }));
+
+  const file = (name: string, text: string): string => {
+    writeFileSync(join(project, name), text);
+    return name;
+  };
+
+  test('require and import give the same, for every subpath', async () => {
+    const subpaths = Object.keys(manifest.exports).filter((path) => path !== './package.json');
+    for (const subpath of subpaths) {
+      const name = `corosync-cpg${subpath.slice(1)}`;
+      const names =
+        'Object.keys(m).filter((k) => k !== "default" && k !== "module.exports" && k !== "__esModule").sort().join()';
+      const required = await run('node', ['-e', `const m = require('${name}'); console.log(${names})`], {
+        cwd: project,
+      });
+      const imported = await run(
+        'node',
+        ['--input-type=module', '-e', `import * as m from '${name}'; console.log(${names})`],
+        {
+          cwd: project,
+        },
+      );
+      expect(required.stdout.trim()).not.toBe('');
+      expect(imported.stdout).toBe(required.stdout);
+    }
+  });
+
+  test.each([
+    ['ES modules', 'types.mts', ''],
+    ['CommonJS', 'types.cts', ''],
+  ])('the types hold in %s, with library checks on', async (_, name) => {
+    file(
+      name,
+      `import { connect, CpgError, type CpgEvent, type CpgClient } from 'corosync-cpg';
+       import { decodeEvent, encodeRequest } from 'corosync-cpg/codec';
+       export async function use(): Promise<number> {
+         const client: CpgClient = await connect({ address: '@cpg', timeoutMs: 100 });
+         client.on('deliver', ({ group, nodeId, pid, message }) => {
+           const all: [string | Uint8Array, number, number, Uint8Array] = [group, nodeId, pid, message];
+           void all;
+         });
+         client.on('close', (reason?: CpgError) => reason?.code === 'CS_ERR_LIBRARY');
+         await client.join('g', { initialTotemConfchg: true });
+         await client.mcast([Buffer.from('x')], { confirm: true, guarantee: 'AGREED' });
+         for await (const event of client) {
+           const one: CpgEvent = event;
+           if (one.type === 'totemConfchg') return one.ringId.seq > 1n ? 1 : 2;
+         }
+         // @ts-expect-error there is no such event
+         client.on('nonsense', () => undefined);
+         return encodeRequest({ type: 'localGet' }).length + (decodeEvent(new Uint8Array()).type === 'deliver' ? 1 : 0);
+       }`,
+    );
+    const options = [
+      '--noEmit',
+      '--strict',
+      '--module',
+      'node16',
+      '--target',
+      'es2022',
+      '--lib',
+      'es2022,esnext.disposable',
+    ];
+    await run(join(root, 'node_modules/.bin/tsc'), [...options, '--types', 'node', name], { cwd: project });
+  });
+
+  test('nothing in it compiles on install', () => {
+    expect(Object.keys(manifest.dependencies).sort()).toEqual(['buffer-layout', 'debug']);
+    expect(Object.keys(manifest.scripts)).not.toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]),
+    );
+  });
+});
