@@ -3,9 +3,31 @@
  * Guard anything that costs with `log.enabled`.
  */
 import createDebug from 'debug';
+import { groupText } from './codec/groups';
 
 export const debugTransport = createDebug('cpg:transport');
 export const debugSession = createDebug('cpg:session');
 export const debugDispatcher = createDebug('cpg:dispatcher');
+export const debugTap = createDebug('cpg:tap');
 export const debugServer = createDebug('cpg:server');
-export const debugWire = createDebug('cpg:wire');
+const debugWire = createDebug('cpg:wire');
+
+/** Whether debugMessage() shows anything: ask before making something only for it. */
+export function showsMessages(): boolean {
+  return debugWire.enabled;
+}
+
+/** Shows one message of the protocol; `group` as text where it is text. Costs nothing while cpg:wire is off. */
+export function debugMessage<Message extends { type: string; group?: Uint8Array }>(
+  direction: '>' | '<',
+  message: Message,
+): void {
+  if (!showsMessages()) return;
+  const { type, group, ...fields }: { type: string; group?: Uint8Array } = message;
+  debugWire(
+    '%s %s %o',
+    direction,
+    type,
+    group === undefined ? fields : { group: groupText(group), ...fields },
+  );
+}

@@ -9,7 +9,7 @@ import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '
 import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
-import { debugDispatcher as debug, debugWire } from '../debug';
+import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import { untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
@@ -184,7 +184,7 @@ export class Dispatcher {
   }
 
   readonly #handle = (frame: Buffer): boolean => {
-    if (debugWire.enabled) debugWire('< %o', decodeEvent(frame));
+    if (showsMessages()) debugMessage('<', decodeEvent(frame));
     // Most events are messages, so these are read in place.
     if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver) this.#deliver(frame);
     else this.#handleOther(decodeEvent(frame));

@@ -8,6 +8,7 @@ import {
   writeMcastHeader,
 } from '../codec/requests';
 import type { CpgResponse } from '../codec/responses';
+import { debugMessage, showsMessages } from '../debug';
 import { CpgError, CS_OK, codeOf } from '../errors';
 import type { Transport } from '../transport/transport';
 import { Backoff } from './deadline';
@@ -69,13 +70,27 @@ const mcastHeader = Buffer.alloc(MCAST_HEADER_BYTES);
 
 /** Stages a message that fits one frame. False when there is no room. */
 export function stageMessage(transport: Transport, message: OutgoingMessage): boolean {
-  const prepared = message.parts.length === 1 ? preparedMemory.get(message.parts[0]!) : undefined;
-  if (prepared?.headroomBytes === transport.headroomBytes) {
-    writeMcastHeader(prepared.memory, prepared.headroomBytes, message.guarantee, message.length);
-    return transport.stagePrepared(prepared.memory, MCAST_HEADER_BYTES + message.length);
+  const staged = stageFrame(transport, message);
+  if (staged && showsMessages()) {
+    debugMessage('>', {
+      type: 'mcast',
+      guarantee: message.guarantee,
+      length: message.length,
+      parts: message.parts,
+    });
   }
-  writeMcastHeader(mcastHeader, 0, message.guarantee, message.length);
-  return transport.stage(mcastHeader, message.parts, MCAST_HEADER_BYTES + message.length);
+  return staged;
+}
+
+function stageFrame(transport: Transport, { guarantee, length, parts }: OutgoingMessage): boolean {
+  const frameLength = MCAST_HEADER_BYTES + length;
+  const prepared = parts.length === 1 ? preparedMemory.get(parts[0]!) : undefined;
+  if (prepared?.headroomBytes === transport.headroomBytes) {
+    writeMcastHeader(prepared.memory, prepared.headroomBytes, guarantee, length);
+    return transport.stagePrepared(prepared.memory, frameLength);
+  }
+  writeMcastHeader(mcastHeader, 0, guarantee, length);
+  return transport.stage(mcastHeader, parts, frameLength);
 }
 
 /** An mcast that found no room, or came behind one that did not. */
@@ -204,16 +219,14 @@ export class FragmentedJob implements Job, AwaitingReply {
     if (this.#state !== 'ready' || !this.host.claimReply(this)) return false;
     const fragment = this.#fragment();
     const fragmentType = this.#fragmentType(fragment.length);
-    const head = encodePartialMcastHeader({
-      guarantee: this.message.guarantee,
-      messageLength: this.message.length,
-      fragmentLength: fragment.length,
-      fragmentType,
-    });
+    const { guarantee, length: messageLength } = this.message;
+    const fields = { guarantee, messageLength, fragmentLength: fragment.length, fragmentType };
+    const head = encodePartialMcastHeader(fields);
     if (!transport.stage(head, [fragment], PARTIAL_MCAST_HEADER_BYTES + fragment.length)) {
       this.host.releaseReply();
       return false;
     }
+    debugMessage('>', { type: 'partialMcast', ...fields });
     this.#state = 'inFlight';
     this.host.replyExpected();
     // The message can be delivered before the reply to its last fragment is seen.

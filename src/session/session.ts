@@ -21,7 +21,7 @@ import {
   type CpgResponse,
   type ResponseType,
 } from '../codec/responses';
-import { debugSession as debug, debugWire } from '../debug';
+import { debugMessage, debugSession as debug } from '../debug';
 import { CpgError, CS_OK, isCpgError } from '../errors';
 import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
@@ -399,7 +399,7 @@ export class Session {
 
   async #request(request: CpgRequest, limit: AbortSignal): Promise<CpgResponse> {
     limit.throwIfAborted();
-    if (debugWire.enabled) debugWire('> %s %o', request.type, request);
+    debugMessage('>', request);
     const job = new RequestJob(this.#jobHost, encodeRequest(request), RequestId[request.type]);
     const onAbort = (): void => {
       if (job.started) job.abandoned = limit.reason as Error;
@@ -484,7 +484,6 @@ export class Session {
 
   /** Notes a staged message; the promise says that it reached the daemon's ring. */
   messageStaged(message: OutgoingMessage): Promise<void> {
-    if (debugWire.enabled) debugWire('> mcast %o', { guarantee: message.guarantee, length: message.length });
     const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
     if (this.transport.staged === 0) return POSTED;
     if (recorded !== undefined) this.#batchRecorded.push(recorded);
@@ -535,7 +534,7 @@ export class Session {
     this.#awaiting = undefined;
     try {
       const reply = decodeResponse(frame);
-      if (debugWire.enabled) debugWire('< %s %o', reply.type, reply);
+      debugMessage('<', reply);
       // A request the daemon could not take is answered with id 0 and an error, whatever it was.
       const refused = frameId(frame) === ResponseId.join && reply.error !== CS_OK;
       if (

@@ -1,7 +1,7 @@
 /** From an address to a working transport. */
 import { ConnectionType } from '../codec/handshake';
 import { CpgError } from '../errors';
-import { resolveAddress } from './address';
+import { resolveAddress, type Address } from './address';
 import { openConnectionFiles } from './connection-files';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
@@ -13,6 +13,7 @@ export async function connectTransport(
   signal: AbortSignal,
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
+  assertReachable(address);
   const { service, answer, announced } = await ServiceSocket.open(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
@@ -29,4 +30,17 @@ export async function connectTransport(
     service.socket.destroy();
     throw error;
   }
+}
+
+/** Before 20.8, Node cuts the name of a socket at the first NUL, with which every abstract name begins. */
+function assertReachable(address: Address): void {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (address.path.startsWith('/') || major > 20 || (major === 20 && minor >= 8)) return;
+  throw new CpgError(
+    'CS_ERR_NOT_SUPPORTED',
+    `Node ${process.versions.node} cannot reach the abstract socket ${address.text}`,
+    {
+      remedy: "use Node 20.8 or later, or a filesystem socket ('/path')",
+    },
+  );
 }

@@ -67,6 +67,8 @@ export function openConnectionFiles(answer: HandshakeResponse, uid = process.get
       return opening;
     };
     const rings = { request: open('request'), response: open('response'), event: open('event') };
+    // Only now that all three are known to be ours.
+    for (const ring of opened) ring.attach();
     return { directory, serverPid: Number(match[1]), clientPid: Number(match[2]), rings };
   } catch (error) {
     for (const ring of opened) ring.close();

@@ -45,6 +45,8 @@ export class EventRing {
     this.#ring.readPointers();
     const end = this.#ring.writePointer;
     let pointer = this.#ring.readPointer;
+    // Bytes behind `pointer` that were handed out: counted before the handler is called, since it may throw.
+    let offset = 0;
     let consumed = 0;
     let going = true;
     const capacity = this.#ring.wordSize * WORD_BYTES;
@@ -56,7 +58,6 @@ export class EventRing {
         const usedBytes = this.#ring.distance(pointer, end) * WORD_BYTES;
         const window = memory.subarray(0, Math.min(usedBytes, windowBytes));
         this.#ring.read(pointer, window);
-        let offset = 0;
         while (going && consumed < wanted) {
           const length = this.#chunkLength(window, offset, usedBytes);
           const nextOffset = offset + chunkWords(length) * WORD_BYTES;
@@ -74,11 +75,12 @@ export class EventRing {
           going = handler(window.subarray(start, start + length)) && this.#ring.open;
         }
         pointer = this.#ring.advance(pointer, offset / WORD_BYTES);
+        offset = 0;
       }
     } finally {
       if (spareBuffers.length < MAX_SPARE_BUFFERS) spareBuffers.push(memory);
       this.#announced -= consumed;
-      if (consumed > 0 && this.#ring.open) this.#reclaim(pointer);
+      if (consumed > 0 && this.#ring.open) this.#reclaim(this.#ring.advance(pointer, offset / WORD_BYTES));
     }
     return consumed;
   }

@@ -41,30 +41,25 @@ import {
   writevSync,
 } from 'node:fs';
 import { malformed } from '../codec/fields';
+import {
+  CHUNK_HEADER_WORDS,
+  MAX_RING_BYTES,
+  RING_HEADER_BYTES,
+  RingHeader as Header,
+  WORD_BYTES,
+} from '../codec/ring-layout';
 import { CpgError } from '../errors';
 
-/** sizeof(struct qb_ringbuffer_shared_s) plus the int32 of user data, on 64-bit. */
-export const RING_HEADER_BYTES = 8252;
-export const WORD_BYTES = 4;
-/** length and magic. */
-export const CHUNK_HEADER_WORDS = 2;
-export const CHUNK_HEADER_BYTES = CHUNK_HEADER_WORDS * WORD_BYTES;
-/** QB_RB_CHUNK_MARGIN: what a writer needs beyond the payload, so that a full ring never looks empty. */
-export const CHUNK_MARGIN_BYTES = CHUNK_HEADER_BYTES + WORD_BYTES;
-
-export const Magic = { ALLOCATED: 0xa110ced0, COMMITTED: 0xa1a1a1a1, CONSUMED: 0xd0d0d0d0 } as const;
-
-/** Offsets in the header file. */
-export const Header = {
-  writePointer: 0,
-  readPointer: 4,
-  wordSize: 8,
-  headerPath: 12,
-  dataPath: 4108,
-  referenceCount: 8204,
-  semaphore: 8208,
-  userData: 8240,
-} as const;
+export {
+  CHUNK_HEADER_BYTES,
+  CHUNK_HEADER_WORDS,
+  CHUNK_MARGIN_BYTES,
+  chunkWords,
+  Magic,
+  RING_HEADER_BYTES,
+  RingHeader as Header,
+  WORD_BYTES,
+} from '../codec/ring-layout';
 
 const SEMAPHORE_BYTES = 8;
 const STATE_BYTES = Header.userData + 4 - Header.semaphore;
@@ -73,20 +68,12 @@ const REFERENCES_WHEN_CONNECTED = 2;
 /** The files of a ring are for its owner alone. */
 const FILE_MODE = 0o600;
 
-/** A file larger than this is not a ring of ours: 16 MiB frames and their margin. */
-const MAX_DATA_BYTES = 32 * 1024 * 1024;
-
-/** Words a payload of `length` bytes takes with its chunk header. */
-export function chunkWords(length: number): number {
-  return CHUNK_HEADER_WORDS + Math.ceil(length / WORD_BYTES);
-}
-
 // Every access is synchronous, so one scratch buffer serves all rings of the process.
 const scratch = Buffer.alloc(STATE_BYTES);
 
 export class Ring {
-  readonly #headerFd: number;
-  readonly #dataFd: number;
+  #headerFd: number;
+  #dataFd: number;
   /** Words in the circle. */
   readonly wordSize: number;
   /** As of the last readPointers(); always below wordSize. */
@@ -107,7 +94,8 @@ export class Ring {
 
   /**
    * Opens the two files of the ring `stem`. Both must be plain files with one name, owned by `uid`, and of
-   * the sizes their own fields give; otherwise nothing is kept open and CpgError says why.
+   * the sizes their own fields give; otherwise nothing is kept open and CpgError says why. Nothing is written
+   * before attach().
    */
   static open(stem: string, uid: number | undefined): Ring {
     const opened: number[] = [];
@@ -123,13 +111,11 @@ export class Ring {
       const dataSize = fstatSync(dataFd).size;
       readSync(headerFd, scratch, 0, WORD_BYTES, Header.wordSize);
       const wordSize = scratch.readUInt32LE(0);
-      if (wordSize * WORD_BYTES !== dataSize || dataSize > MAX_DATA_BYTES || wordSize <= CHUNK_HEADER_WORDS) {
+      if (wordSize * WORD_BYTES !== dataSize || dataSize > MAX_RING_BYTES || wordSize <= CHUNK_HEADER_WORDS) {
         throw malformed(`a ring of ${wordSize} words in a file of ${dataSize} bytes`, 'sizes that agree');
       }
       const ring = new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, wordSize);
       ring.readPointers();
-      // libqb takes any other count for "not connected".
-      ring.#writeHeaderUint32(Header.referenceCount, REFERENCES_WHEN_CONNECTED);
       return ring;
     } catch (error) {
       for (const fd of opened) closeSync(fd);
@@ -262,6 +248,14 @@ export class Ring {
     this.#open = false;
     closeSync(this.#headerFd);
     closeSync(this.#dataFd);
+    // Numbers are given out anew at once: a late write must not end up in somebody else's file.
+    this.#headerFd = -1;
+    this.#dataFd = -1;
+  }
+
+  /** Tells the daemon that we are there: libqb takes any other count of references for "not connected". */
+  attach(): void {
+    this.#writeHeaderUint32(Header.referenceCount, REFERENCES_WHEN_CONNECTED);
   }
 
   #readHeader(offset: number, length: number): void {

@@ -138,6 +138,7 @@ export class ShmTransport implements Transport {
       if (this.#wantsRoom) {
         this.#wantsRoom = false;
         this.#listener?.onRoom();
+        if (this.#ended) return true;
       }
       if (this.#requests.stagedChunks > 0) {
         const chunks = this.#requests.post();
