@@ -18,12 +18,9 @@ export function showsMessages(): boolean {
 }
 
 /** Shows one message of the protocol; `group` as text where it is text. Costs nothing while cpg:wire is off. */
-export function debugMessage<Message extends { type: string; group?: Uint8Array }>(
-  direction: '>' | '<',
-  message: Message,
-): void {
+export function debugMessage(direction: '>' | '<', message: { type: string; group?: Uint8Array }): void {
   if (!showsMessages()) return;
-  const { type, group, ...fields }: { type: string; group?: Uint8Array } = message;
+  const { type, group, ...fields } = message;
   debugWire(
     '%s %s %o',
     direction,

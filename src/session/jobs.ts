@@ -72,12 +72,8 @@ const mcastHeader = Buffer.alloc(MCAST_HEADER_BYTES);
 export function stageMessage(transport: Transport, message: OutgoingMessage): boolean {
   const staged = stageFrame(transport, message);
   if (staged && showsMessages()) {
-    debugMessage('>', {
-      type: 'mcast',
-      guarantee: message.guarantee,
-      length: message.length,
-      parts: message.parts,
-    });
+    const shown = { type: 'mcast', ...message };
+    debugMessage('>', shown);
   }
   return staged;
 }
@@ -220,13 +216,19 @@ export class FragmentedJob implements Job, AwaitingReply {
     const fragment = this.#fragment();
     const fragmentType = this.#fragmentType(fragment.length);
     const { guarantee, length: messageLength } = this.message;
-    const fields = { guarantee, messageLength, fragmentLength: fragment.length, fragmentType };
+    const fields = {
+      type: 'partialMcast',
+      guarantee,
+      messageLength,
+      fragmentLength: fragment.length,
+      fragmentType,
+    };
     const head = encodePartialMcastHeader(fields);
     if (!transport.stage(head, [fragment], PARTIAL_MCAST_HEADER_BYTES + fragment.length)) {
       this.host.releaseReply();
       return false;
     }
-    debugMessage('>', { type: 'partialMcast', ...fields });
+    debugMessage('>', fields);
     this.#state = 'inFlight';
     this.host.replyExpected();
     // The message can be delivered before the reply to its last fragment is seen.
