@@ -183,10 +183,11 @@ export class Dispatcher {
     }
   }
 
-  readonly #handle = (frame: Buffer): boolean => {
+  readonly #handle = (frame: Buffer, owned: boolean): boolean => {
     if (showsMessages()) debugMessage('<', decodeEvent(frame));
     // Most events are messages, so these are read in place.
-    if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver) this.#deliver(frame);
+    if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver)
+      this.#deliver(frame, owned);
     else this.#handleOther(decodeEvent(frame));
     return !this.#ended && this.#hasRoom();
   };
@@ -229,13 +230,18 @@ export class Dispatcher {
     }
   }
 
-  #deliver(frame: Buffer): void {
+  #deliver(frame: Buffer, owned: boolean): void {
     checkDeliver(frame);
     const nodeId = frame.readUInt32LE(DELIVER.nodeId);
     const pid = frame.readUInt32LE(DELIVER.pid);
     const view = frame.subarray(DELIVER.headerBytes);
     if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(view);
-    this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message: Buffer.from(view) });
+    this.#give('deliver', {
+      group: this.#groupAt(frame),
+      nodeId,
+      pid,
+      message: owned ? view : Buffer.from(view),
+    });
   }
 
   /** The group of a deliver frame; a handle has but one, so its text is made once. */

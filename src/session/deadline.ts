@@ -9,13 +9,20 @@ export class Deadline {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;
   readonly #userSignal: AbortSignal | undefined;
+  /** What the daemon said so far, for the time-out to tell. */
+  lastAnswer: Error | undefined;
   readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
 
   /** `what` is the call the time is for, as it shall stand in the error. */
   constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
     this.#userSignal = userSignal;
     this.#timer = setTimeout(() => {
-      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', `${what}: no answer within ${timeoutMs} ms`));
+      const { lastAnswer } = this;
+      const happened =
+        lastAnswer === undefined
+          ? `${what}: no answer within ${timeoutMs} ms`
+          : `${what}: no success within ${timeoutMs} ms (last answer: ${lastAnswer.message})`;
+      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, { cause: lastAnswer }));
     }, timeoutMs);
     if (userSignal?.aborted === true) this.#onUserAbort();
     else userSignal?.addEventListener('abort', this.#onUserAbort);
@@ -43,7 +50,7 @@ export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
     const onAbort = (): void => reject(signal.reason as Error);
     const done = (): void => signal.removeEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort);
+    else signal.addEventListener('abort', onAbort, { once: true });
     work.finally(done).then(resolve, reject);
   });
 }

@@ -72,7 +72,8 @@ const mcastHeader = Buffer.alloc(MCAST_HEADER_BYTES);
 export function stageMessage(transport: Transport, message: OutgoingMessage): boolean {
   const staged = stageFrame(transport, message);
   if (staged && showsMessages()) {
-    const shown = { type: 'mcast', ...message };
+    const { guarantee, length, parts } = message;
+    const shown = { type: 'mcast', guarantee, length, parts };
     debugMessage('>', shown);
   }
   return staged;

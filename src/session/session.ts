@@ -117,12 +117,10 @@ export class Session {
   static async connect(options: SessionOptions): Promise<Session> {
     const deadline = new Deadline('connect', options.timeoutMs, options.signal);
     try {
-      const transport = await Session.#connectTransport(options.address, deadline.signal);
+      const transport = await Session.#connectTransport(options.address, deadline);
       const session = new Session(transport, options);
       try {
-        session.#nodeId = (
-          await session.#ask('connect', { type: 'localGet' }, 'localGet', deadline.signal)
-        ).nodeId;
+        session.#nodeId = (await session.#ask('connect', { type: 'localGet' }, 'localGet', deadline)).nodeId;
         return session;
       } catch (error) {
         await session.transport.close();
@@ -133,20 +131,17 @@ export class Session {
     }
   }
 
-  static async #connectTransport(address: string | undefined, signal: AbortSignal): Promise<Transport> {
+  static async #connectTransport(address: string | undefined, limit: Deadline): Promise<Transport> {
     const backoff = new Backoff();
-    let refusal: unknown;
     for (;;) {
       try {
-        return await connectTransport(address, signal);
+        return await connectTransport(address, limit.signal);
       } catch (error) {
-        if (!isTransient(error)) throw signal.aborted ? withCause(error, refusal) : error;
-        refusal = error;
-        debug('connect: %s', (error as Error).message);
+        if (!isTransient(error)) throw error;
+        debug('connect: %s', error.message);
+        limit.lastAnswer = error;
       }
-      await backoff.pause(signal).catch((error: unknown) => {
-        throw withCause(error, refusal);
-      });
+      await backoff.pause(limit.signal);
     }
   }
 
@@ -341,7 +336,7 @@ export class Session {
     if (!this.#ended) {
       const deadline = new Deadline('close', Math.min(CLOSE_GRACE_MS, this.#timeoutMs));
       // Requests keep their order, so the reply also says that everything sent before was taken.
-      const finalized = this.#ask('close', { type: 'finalize' }, 'finalize', deadline.signal);
+      const finalized = this.#ask('close', { type: 'finalize' }, 'finalize', deadline);
       await untilAborted(finalized, deadline.signal).catch((error: unknown) =>
         debug('finalize: %s', String(error)),
       );
@@ -360,12 +355,12 @@ export class Session {
   async #call<T>(
     what: string,
     signal: AbortSignal | undefined,
-    work: (limit: AbortSignal) => Promise<T>,
+    work: (limit: Deadline) => Promise<T>,
   ): Promise<T> {
     signal?.throwIfAborted();
     const deadline = new Deadline(what, this.#timeoutMs, signal);
     try {
-      return await untilAborted(work(deadline.signal), deadline.signal);
+      return await untilAborted(work(deadline), deadline.signal);
     } finally {
       deadline.dispose();
     }
@@ -379,11 +374,11 @@ export class Session {
     what: string,
     request: CpgRequest,
     expected: Type,
-    limit: AbortSignal,
+    limit: Deadline,
   ): Promise<SuccessfulReply<Type>> {
     const backoff = new Backoff();
     for (;;) {
-      const reply = await this.#request(request, limit);
+      const reply = await this.#request(request, limit.signal);
       if (reply.error === CS_OK) {
         if (reply.type !== expected) throw this.#unexpected(reply, expected);
         return reply as SuccessfulReply<Type>;
@@ -391,9 +386,8 @@ export class Session {
       const refusal = CpgError.fromReply(reply.error, what);
       if (refusal.code !== 'CS_ERR_TRY_AGAIN' && refusal.code !== 'CS_ERR_BUSY') throw refusal;
       debug('%s', refusal.message);
-      await backoff.pause(limit).catch((error: unknown) => {
-        throw withCause(error, refusal);
-      });
+      limit.lastAnswer = refusal;
+      await backoff.pause(limit.signal);
     }
   }
 
@@ -419,7 +413,7 @@ export class Session {
     // It may fail while we still wait for the message to be sent.
     confirm.promise.catch(() => undefined);
     await this.#call('mcast with confirm', options.signal, async (limit) => {
-      await this.#send({ parts, length, guarantee: options.guarantee, confirm }, limit);
+      await this.#send({ parts, length, guarantee: options.guarantee, confirm }, limit.signal);
       await confirm.promise;
     });
   }
@@ -468,8 +462,11 @@ export class Session {
   #cancel(job: Job, reason: Error): void {
     job.cancelled = true;
     job.fail(reason);
-    this.#drain();
-    if (!this.#waiting) this.#disarmStall();
+    // Later, because the same signal may be about to cancel what comes next.
+    queueMicrotask(() => {
+      this.#drain();
+      if (!this.#waiting) this.#disarmStall();
+    });
   }
 
   #drain(): void {
@@ -639,13 +636,4 @@ function assertSendable(length: number): void {
 
 function closedError(): CpgError {
   return new CpgError('CS_ERR_BAD_HANDLE', 'the handle was closed');
-}
-
-/** A time-out says what the daemon had answered until then. */
-function withCause(error: unknown, cause: unknown): unknown {
-  if (!isCpgError(error) || error.cause !== undefined || !(cause instanceof Error)) return error;
-  return new CpgError(error.code, `${error.what} (last answer: ${cause.message})`, {
-    remedy: error.remedy,
-    cause,
-  });
 }

@@ -5,16 +5,25 @@
 import { malformed } from '../codec/fields';
 import { CHUNK_HEADER_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
 
-/** Looks at one event; the frame is only valid during the call. False stops the reading behind this frame. */
-export type FrameHandler = (frame: Buffer) => boolean;
+/**
+ * Looks at one event. The frame is only valid during the call, unless `owned`: then nobody else has its memory.
+ * False stops the reading behind this frame.
+ */
+export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
 
-/** Read per event when only a few are wanted; a longer one is read again in full. */
+/** Read at once: many small chunks, and little enough to stay in the processor's cache until they are used. */
+const WINDOW_BYTES = 128 * 1024;
+/** A chunk from here on is read on its own, straight into the memory it is handed out in. */
+const LARGE_CHUNK_BYTES = 16 * 1024;
+/** Read behind a large chunk, to see whether another one follows. */
+const PEEK_BYTES = 256;
+/** Read per event when only a few are wanted. */
 const FEW_EVENT_BYTES = 4096;
 
-// A bulk read needs memory of the ring's size for the time of one call. The process keeps one such buffer
-// per nesting of calls (a listener may dispatch another client), not one per connection.
-const spareBuffers: Buffer[] = [];
-const MAX_SPARE_BUFFERS = 2;
+// Windows are needed for the time of one call. The process keeps one per nesting of calls (a listener may
+// dispatch another client), not one per connection.
+const spareWindows: Buffer[] = [];
+const MAX_SPARE_WINDOWS = 2;
 
 export class EventRing {
   readonly #ring: Ring;
@@ -44,43 +53,49 @@ export class EventRing {
     // The end first: whatever lies before it is complete up to the announced chunks.
     this.#ring.readPointers();
     const end = this.#ring.writePointer;
+    const usualBytes =
+      limit < this.#announced ? Math.min(wanted * FEW_EVENT_BYTES, WINDOW_BYTES) : WINDOW_BYTES;
+    // Behind the last consumed chunk, at any moment: a handler may throw.
     let pointer = this.#ring.readPointer;
-    // Bytes behind `pointer` that were handed out: counted before the handler is called, since it may throw.
-    let offset = 0;
     let consumed = 0;
     let going = true;
-    const capacity = this.#ring.wordSize * WORD_BYTES;
-    const spare = spareBuffers.pop();
-    const memory = spare !== undefined && spare.length >= capacity ? spare : Buffer.allocUnsafeSlow(capacity);
+    let windowBytes = usualBytes;
+    const memory = spareWindows.pop() ?? Buffer.allocUnsafeSlow(WINDOW_BYTES);
     try {
-      let windowBytes = (wanted - consumed) * FEW_EVENT_BYTES;
       while (going && consumed < wanted) {
-        const usedBytes = this.#ring.distance(pointer, end) * WORD_BYTES;
+        const base = pointer;
+        const usedBytes = this.#ring.distance(base, end) * WORD_BYTES;
         const window = memory.subarray(0, Math.min(usedBytes, windowBytes));
-        this.#ring.read(pointer, window);
-        while (going && consumed < wanted) {
+        this.#ring.read(base, window);
+        windowBytes = usualBytes;
+        let offset = 0;
+        do {
           const length = this.#chunkLength(window, offset, usedBytes);
-          const nextOffset = offset + chunkWords(length) * WORD_BYTES;
-          if (length === -1 || nextOffset > window.length) {
-            // The window ends inside this chunk: read on from here, with room for all of it.
-            windowBytes = Math.max(
-              length === -1 ? 0 : nextOffset - offset,
-              (wanted - consumed) * FEW_EVENT_BYTES,
-            );
+          const start = offset + CHUNK_HEADER_BYTES;
+          const large = length >= LARGE_CHUNK_BYTES;
+          offset += chunkWords(length) * WORD_BYTES;
+          if (!large && offset > window.length) {
+            // The window ends inside this chunk: read on from here.
+            windowBytes = Math.max(offset - start + CHUNK_HEADER_BYTES, usualBytes);
             break;
           }
-          const start = offset + CHUNK_HEADER_BYTES;
-          offset = nextOffset;
+          let frame: Buffer;
+          if (large) {
+            frame = Buffer.allocUnsafeSlow(length);
+            this.#ring.read(this.#ring.advance(base, start / WORD_BYTES), frame);
+            windowBytes = PEEK_BYTES;
+          } else {
+            frame = window.subarray(start, start + length);
+          }
           consumed++;
-          going = handler(window.subarray(start, start + length)) && this.#ring.open;
-        }
-        pointer = this.#ring.advance(pointer, offset / WORD_BYTES);
-        offset = 0;
+          pointer = this.#ring.advance(base, offset / WORD_BYTES);
+          going = handler(frame, large) && this.#ring.open;
+        } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= window.length);
       }
     } finally {
-      if (spareBuffers.length < MAX_SPARE_BUFFERS) spareBuffers.push(memory);
+      if (spareWindows.length < MAX_SPARE_WINDOWS) spareWindows.push(memory);
       this.#announced -= consumed;
-      if (consumed > 0 && this.#ring.open) this.#reclaim(this.#ring.advance(pointer, offset / WORD_BYTES));
+      if (consumed > 0 && this.#ring.open) this.#reclaim(pointer);
     }
     return consumed;
   }
@@ -96,15 +111,14 @@ export class EventRing {
     this.#ring.publishReadPointer(pointer);
   }
 
-  /** The length of the chunk at `offset`, or -1 when the window ends inside its header. */
+  /** The length of the chunk whose header stands at `offset`. */
   #chunkLength(window: Buffer, offset: number, usedBytes: number): number {
     if (offset + CHUNK_HEADER_BYTES > usedBytes) {
       throw malformed(
-        `${this.#ring.name}: a chunk was announced that is not there`,
+        `${this.#ring.name}: an event was announced that is not there`,
         'one chunk for each byte',
       );
     }
-    if (offset + CHUNK_HEADER_BYTES > window.length) return -1;
     const length = window.readUInt32LE(offset);
     const magic = window.readUInt32LE(offset + WORD_BYTES);
     if (magic !== Magic.COMMITTED || chunkWords(length) * WORD_BYTES > usedBytes - offset) {

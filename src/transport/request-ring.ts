@@ -15,6 +15,9 @@ import { CHUNK_HEADER_BYTES, CHUNK_MARGIN_BYTES, chunkWords, Magic, WORD_BYTES, 
 const GATHER_BYTES = 64 * 1024;
 const DIRECT_BYTES = 16 * 1024;
 
+/** See roomy(): a quarter of the ring. */
+const ROOMY_FRACTION = 4;
+
 const zeros = Buffer.alloc(WORD_BYTES);
 
 export class RequestRing {
@@ -87,6 +90,12 @@ export class RequestRing {
     const { semaphore, userData } = this.#ring.state();
     if (userData !== 0) return 'held';
     return semaphore === 0 ? 'now' : 'busy';
+  }
+
+  /** Whether so much of the ring is free again that staging is worth while although nothing can be posted. */
+  roomy(): boolean {
+    this.#ring.readPointers();
+    return this.#freeBytes() >= (this.#ring.wordSize * WORD_BYTES) / ROOMY_FRACTION;
   }
 
   /** The daemon's flow control: true while it asks us not to send. */

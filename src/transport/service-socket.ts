@@ -201,6 +201,6 @@ function accessDenied(what: string, cause?: Error): CpgError {
 }
 
 /** True for the refusals that pass by themselves. */
-export function isTransient(error: unknown): boolean {
+export function isTransient(error: unknown): error is CpgError {
   return isCpgError(error) && error.code === 'CS_ERR_TRY_AGAIN';
 }

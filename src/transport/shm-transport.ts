@@ -134,12 +134,13 @@ export class ShmTransport implements Transport {
     if (this.#ended) return true;
     if (this.#requests.stagedChunks === 0 && !this.#wantsRoom) return true;
     return this.#guarded(() => {
-      if (this.#requests.postable() !== 'now') return false;
-      if (this.#wantsRoom) {
+      const postable = this.#requests.postable() === 'now';
+      // While the daemon works on one batch, the next one can be laid out in what it has freed.
+      if (this.#wantsRoom && (postable || this.#requests.roomy())) {
         this.#wantsRoom = false;
         this.#listener?.onRoom();
-        if (this.#ended) return true;
       }
+      if (!postable) return false;
       if (this.#requests.stagedChunks > 0) {
         const chunks = this.#requests.post();
         this.#service.socket.write(
