@@ -16,7 +16,7 @@
  */
 import { CS_OK } from '../errors';
 import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
-import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
 import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
@@ -212,3 +212,11 @@ export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
       throw malformed(`an event with id ${id}`, '4, 5, 13 or 17');
   }
 }
+
+/** Fields of each event, by its id. */
+export const EVENT_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
+  [EventId.confchg]: () => confchg.spans,
+  [EventId.deliver]: () => deliver.spans,
+  [EventId.totemConfchg]: () => totemConfchg.spans,
+  [EventId.partialDeliver]: () => partialDeliver.spans,
+};

@@ -86,6 +86,13 @@ export const unset = (span: number): Field => [blob(span)];
 /** Two or more fields the daemon packs without the usual padding between them. */
 export const packedUint32 = (property: string): Field => [u32(property)];
 
+/** Where a field stands in a message. */
+export interface FieldSpan {
+  name: string;
+  offset: number;
+  length: number;
+}
+
 /** A fixed-size part of a message: bytes <-> value, with every length checked. */
 export class Table<T extends object> {
   readonly #layout: Structure<T>;
@@ -98,6 +105,16 @@ export class Table<T extends object> {
   ) {
     this.#layout = struct<T>(fields.flat() as unknown as Layout[]);
     this.size = this.#layout.span;
+  }
+
+  /** Its fields in order, padding left out: for those who show bytes to people. */
+  get spans(): FieldSpan[] {
+    let offset = 0;
+    return this.#layout.fields.flatMap(({ property, span }) => {
+      const start = offset;
+      offset += span;
+      return property === undefined ? [] : [{ name: property, offset: start, length: span }];
+    });
   }
 
   /** Where a field begins: hot paths read and write there without making objects. */

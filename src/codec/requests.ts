@@ -17,7 +17,7 @@
  *
  * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
  */
-import { cpgName, CPG_NAME_BYTES, malformed, Table, uint32, uint64, unset } from './fields';
+import { cpgName, CPG_NAME_BYTES, malformed, Table, uint32, uint64, unset, type FieldSpan } from './fields';
 import {
   frameHeader,
   requestHeaderFields,
@@ -277,3 +277,17 @@ export function decodeRequest(bytes: Uint8Array): CpgRequest {
       throw malformed(`a request with id ${id}`, '0 to 12');
   }
 }
+
+/** Fields of each request, by its id. */
+export const REQUEST_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
+  [RequestId.join]: () => join.spans,
+  [RequestId.leave]: () => leave.spans,
+  [RequestId.mcast]: () => mcast.spans,
+  [RequestId.membershipGet]: () => membershipGet.spans,
+  [RequestId.localGet]: () => empty.spans,
+  [RequestId.iterationInitialize]: () => iterationInitialize.spans,
+  [RequestId.iterationNext]: () => iterationHandle.spans,
+  [RequestId.iterationFinalize]: () => iterationHandle.spans,
+  [RequestId.finalize]: () => empty.spans,
+  [RequestId.partialMcast]: () => partialMcast.spans,
+};

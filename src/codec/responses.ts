@@ -20,7 +20,7 @@
  */
 import { CpgError, CS_OK } from '../errors';
 import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
-import { cpgName, malformed, packedUint32, Table, uint32, uint64 } from './fields';
+import { cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
 import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MEMBERSHIP_SLOTS } from './limits';
 import { RequestId } from './requests';
@@ -179,3 +179,11 @@ export function decodeResponse(bytes: Uint8Array): CpgResponse {
       return { type, error };
   }
 }
+
+/** Fields of the replies that have any besides the header, by their id. */
+export const RESPONSE_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
+  [ResponseId.membershipGet]: () => membershipGet.spans,
+  [ResponseId.localGet]: () => localGet.spans,
+  [ResponseId.iterationInitialize]: () => iterationInitialize.spans,
+  [ResponseId.iterationNext]: () => iterationNext.spans,
+};

@@ -64,12 +64,8 @@ export class Dispatcher {
 
   /** The transport has events. */
   onEvents(): void {
-    if (this.#mode === 'auto') {
-      this.#run();
-    } else {
-      this.#arrival?.resolve();
-      this.#arrival = undefined;
-    }
+    if (this.#mode === 'auto') this.#run();
+    else this.#wake();
   }
 
   /** Somebody began to listen: what came early is theirs, once others had the chance to listen too. */
@@ -114,6 +110,12 @@ export class Dispatcher {
     }
   }
 
+  /** A dispatch() that waits looks again. */
+  #wake(): void {
+    this.#arrival?.resolve();
+    this.#arrival = undefined;
+  }
+
   /** The connection ended: loops end, and throw `reason` if there is one. */
   end(reason?: CpgError): void {
     if (this.#ended) return;
@@ -122,8 +124,7 @@ export class Dispatcher {
     if (this.#turn !== undefined) clearImmediate(this.#turn);
     this.#flushEarly();
     for (const loop of this.#loops) loop.end(reason);
-    this.#arrival?.resolve();
-    this.#arrival = undefined;
+    this.#wake();
   }
 
   #dispatchEnded(flag: DispatchFlag, count: number): number {
@@ -135,7 +136,7 @@ export class Dispatcher {
   /** Up to `limit` events that are there; fragments do not count as events. */
   #dispatchNow(limit: number): number {
     this.#dispatched = 0;
-    while (this.#dispatched < limit && !this.#ended) {
+    while (this.#dispatched < limit && !this.#ended && this.#hasRoom()) {
       const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
       if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
     }
@@ -148,8 +149,13 @@ export class Dispatcher {
     if (this.#session.transport.pendingEvents > 0) this.#later();
   }
 
+  /** A loop has room again, or there is more to read. */
   #later(): void {
     if (this.#ended) return;
+    if (this.#mode === 'manual') {
+      this.#wake();
+      return;
+    }
     this.#turn ??= setImmediate(() => {
       this.#turn = undefined;
       this.#flushEarly();

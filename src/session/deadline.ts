@@ -47,7 +47,8 @@ export class Deadline {
 /** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error);
+    // Work that can stop does so first: whoever sees the rejection then sees the state it left, too.
+    const onAbort = (): void => void setImmediate(() => reject(signal.reason as Error));
     const done = (): void => signal.removeEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });

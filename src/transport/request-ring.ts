@@ -160,7 +160,8 @@ export class RequestRing {
     chunkHeader.writeUInt32LE(length, 0);
     chunkHeader.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
     const padding = zeros.subarray(0, (WORD_BYTES - (length % WORD_BYTES)) % WORD_BYTES);
-    const all = [chunkHeader, head, ...parts, padding];
+    // An empty piece at the end would cost a write of its own.
+    const all = [chunkHeader, head, ...parts, padding].filter((piece) => piece.length > 0);
     this.#ring.writeParts(this.#end, all, CHUNK_HEADER_BYTES + length + padding.length);
   }
 
