@@ -160,6 +160,8 @@ export class Session {
 
   observe(observer: SessionObserver): void {
     this.#observer = observer;
+    // What came before; later, so that the observer's own users can begin to listen.
+    if (this.transport.pendingEvents > 0) setImmediate(() => observer.onEvents());
   }
 
   /** True for our own address as it stands in events. */

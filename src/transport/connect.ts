@@ -1,5 +1,7 @@
 /** From an address to a working transport. */
+import { malformed } from '../codec/fields';
 import { ConnectionType } from '../codec/handshake';
+import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { CpgError } from '../errors';
 import { resolveAddress, type Address } from './address';
 import { openConnectionFiles } from './connection-files';
@@ -23,6 +25,13 @@ export async function connectTransport(
         {
           remedy: 'set "qb_ipc_type: native" in the system section of corosync.conf and restart corosync',
         },
+      );
+    }
+    // A daemon grants at least what we asked for, so its largest frame holds any message of ours and its header.
+    if (answer.maxMessageSize < IPC_REQUEST_SIZE_BYTES) {
+      throw malformed(
+        `a largest frame of ${answer.maxMessageSize} bytes`,
+        `at least ${IPC_REQUEST_SIZE_BYTES}`,
       );
     }
     return new ShmTransport(service, openConnectionFiles(answer), answer.maxMessageSize, announced);

@@ -82,7 +82,8 @@ export class EventRing {
           let frame: Buffer;
           if (large) {
             frame = Buffer.allocUnsafeSlow(length);
-            this.#ring.read(this.#ring.advance(base, start / WORD_BYTES), frame);
+            if (offset <= window.length) window.copy(frame, 0, start);
+            else this.#ring.read(this.#ring.advance(base, start / WORD_BYTES), frame);
             windowBytes = PEEK_BYTES;
           } else {
             frame = window.subarray(start, start + length);
