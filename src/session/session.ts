@@ -99,6 +99,8 @@ export class Session {
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   #ended = false;
+  /** Why everything fails since then. */
+  #endError: CpgError | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(transport: Transport, options: SessionOptions) {
@@ -120,7 +122,8 @@ export class Session {
       const transport = await Session.#connectTransport(options.address, deadline);
       const session = new Session(transport, options);
       try {
-        session.#nodeId = (await session.#ask('connect', { type: 'localGet' }, 'localGet', deadline)).nodeId;
+        const asked = session.#ask('connect', { type: 'localGet' }, 'localGet', deadline);
+        session.#nodeId = (await untilAborted(asked, deadline.signal)).nodeId;
         return session;
       } catch (error) {
         await session.transport.close();
@@ -484,6 +487,12 @@ export class Session {
   /** Notes a staged message; the promise says that it reached the daemon's ring. */
   messageStaged(message: OutgoingMessage): Promise<void> {
     const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
+    if (this.#endError !== undefined) {
+      // The connection ended while the message was staged. Its sender may have been told already.
+      const failed = Promise.reject(this.#endError);
+      failed.catch(() => undefined);
+      return failed;
+    }
     if (this.transport.staged === 0) return POSTED;
     if (recorded !== undefined) this.#batchRecorded.push(recorded);
     this.#armStall();
@@ -500,7 +509,9 @@ export class Session {
       this.#awaiting = undefined;
     },
     replyExpected: () => {
-      if (this.transport.staged === 0) this.#awaiting!.posted = true;
+      // The connection may have ended while the request was staged.
+      if (this.#awaiting === undefined) return;
+      if (this.transport.staged === 0) this.#awaiting.posted = true;
       this.transport.expectResponse();
     },
     messageStaged: (message) => this.messageStaged(message),
@@ -575,6 +586,7 @@ export class Session {
     this.#state = 'closed';
     this.#disarmStall();
     const error = reason ?? closedError();
+    this.#endError = error;
     const awaiting = this.#awaiting;
     this.#awaiting = undefined;
     awaiting?.request.fail(error);

@@ -1,0 +1,609 @@
+/** From the event ring to listeners and loops, through a real client on a fake daemon. */
+import type { ConfchgEvent, CpgClient, CpgError, CpgEvent } from '../../src';
+import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-queue';
+import { Bench, stateOf, turns, type Pair } from '../support/fake-client';
+import { cpgError, rejectionOf } from '../support/errors';
+
+const bench = new Bench();
+
+const text = ({ message }: { message: Uint8Array }): string => Buffer.from(message).toString();
+const numbers = (count: number, from = 0): string[] =>
+  Array.from({ length: count }, (_, index) => `${from + index}`);
+
+/** Texts of messages as a listener sees them. */
+function listen(client: CpgClient): string[] {
+  const seen: string[] = [];
+  client.on('deliver', (event) => seen.push(text(event)));
+  return seen;
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await turns(1);
+}
+
+describe('events', () => {
+  test('are handed to listeners with their fields, in the order of the daemon', async () => {
+    const { client, connection } = await bench.joined();
+    const log: unknown[] = [];
+    client.on('confchg', (event) => log.push(event));
+    client.on('deliver', (event) => log.push({ ...event, message: text(event) }));
+    client.on('totemConfchg', (event) => log.push(event));
+    const lists = {
+      members: [{ nodeId: 1, pid: 2, reason: 0 }],
+      left: [{ nodeId: 3, pid: 4, reason: 5 }],
+      joined: [{ nodeId: 5, pid: 6, reason: 1 }],
+    };
+    const group = Buffer.from('g');
+    const ringId = { nodeId: 1, seq: 2n ** 63n };
+    connection.send(
+      { type: 'confchg', group, ...lists },
+      { type: 'deliver', group, nodeId: 7, pid: 8, message: Buffer.from('m') },
+      { type: 'totemConfchg', ringId, members: [1, 2] },
+    );
+    await until(() => log.length === 3);
+    expect(log).toEqual([
+      { group: 'g', ...lists },
+      { group: 'g', nodeId: 7, pid: 8, message: 'm' },
+      { ringId, members: [1, 2] },
+    ]);
+  });
+
+  test('a loop gives the same, with the type', async () => {
+    const { client, connection } = await bench.joined();
+    const loop = client[Symbol.asyncIterator]();
+    connection.send({ type: 'totemConfchg', ringId: { nodeId: 1, seq: 1n }, members: [] });
+    connection.deliver('m', 3, 4);
+    expect((await loop.next()).value).toEqual({
+      type: 'totemConfchg',
+      ringId: { nodeId: 1, seq: 1n },
+      members: [],
+    });
+    expect((await loop.next()).value).toMatchObject({ type: 'deliver', group: 'g', nodeId: 3, pid: 4 });
+  });
+
+  test.each([
+    ['text', Buffer.from('größe\0'), 'größe\0'],
+    ['bytes', Buffer.from([0xff, 0]), new Uint8Array([0xff, 0])],
+  ])('the group is %s where it can be', async (_, group, expected) => {
+    const { client, connection } = await bench.joined();
+    const groups: unknown[] = [];
+    client.on('deliver', (event) => groups.push(event.group));
+    client.on('confchg', (event) => groups.push(event.group));
+    const message = Buffer.from('m');
+    connection.send(
+      { type: 'deliver', group, nodeId: 1, pid: 1, message },
+      { type: 'confchg', group, members: [], left: [], joined: [] },
+      { type: 'deliver', group: Buffer.from('other'), nodeId: 1, pid: 1, message },
+      { type: 'deliver', group, nodeId: 1, pid: 1, message },
+    );
+    await until(() => groups.length === 4);
+    const plain = groups.map((item) =>
+      typeof item === 'string' ? item : Uint8Array.from(item as Uint8Array),
+    );
+    expect(plain).toEqual([expected, expected, 'other', expected]);
+  });
+
+  test('messages are the receiver’s own: what comes later does not change them', async () => {
+    const { client, connection } = await bench.joined({}, { words: 2048 });
+    const kept: Uint8Array[] = [];
+    client.on('deliver', ({ message }) => kept.push(message));
+    const sizes = Array.from({ length: 60 }, (_, index) => (index * 97) % 3000);
+    for (const [index, size] of sizes.entries()) connection.deliver(Buffer.alloc(size, index));
+    await until(() => kept.length === sizes.length);
+    kept.forEach((message, index) => {
+      expect(Buffer.compare(message, Buffer.alloc(sizes[index]!, index))).toBe(0);
+    });
+  });
+
+  test('fragments are one event, and are dropped with a sender that leaves', async () => {
+    const { client, connection } = await bench.joined();
+    const seen = listen(client);
+    const group = Buffer.from('g');
+    const piece = (fragmentType: number, from: string, pid = 5): void =>
+      connection.send({
+        type: 'partialDeliver',
+        group,
+        messageLength: 6,
+        nodeId: 2,
+        pid,
+        fragmentType,
+        fragment: Buffer.from(from),
+      });
+    piece(1, 'abc');
+    connection.deliver('between');
+    piece(1, 'uvw', 6);
+    const left = [{ nodeId: 2, pid: 5, reason: 5 }];
+    connection.send({ type: 'confchg', group, members: [], left, joined: [] });
+    piece(3, 'def');
+    piece(3, 'xyz', 6);
+    connection.deliver('end');
+    await until(() => seen.includes('end'));
+    expect(seen).toEqual(['between', 'uvwxyz', 'end']);
+  });
+
+  test('a message that cannot be put together is reported, and the connection goes on', async () => {
+    const { client, connection } = await bench.joined();
+    const errors: Error[] = [];
+    client.on('error', (error) => errors.push(error));
+    const seen = listen(client);
+    const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, pid: 5 };
+    connection.send({ ...base, messageLength: 2 ** 27, fragmentType: 1, fragment: Buffer.from('x') });
+    connection.send({ ...base, messageLength: 2, fragmentType: 1, fragment: Buffer.from('xxx') });
+    connection.deliver('after');
+    await until(() => seen.length === 1);
+    expect(errors).toMatchObject([cpgError('CS_ERR_TOO_BIG'), cpgError('CS_ERR_MESSAGE_ERROR')]);
+    expect(client.state).toBe('joined');
+  });
+});
+
+describe('what comes before anybody listens', () => {
+  test('is for the first listener', async () => {
+    const { client, connection } = await bench.joined();
+    for (const number of numbers(5)) connection.deliver(number);
+    await turns();
+    const seen = listen(client);
+    connection.deliver('5');
+    await until(() => seen.length === 6);
+    expect(seen).toEqual(numbers(6));
+  });
+
+  test('is for all that begin to listen in the same turn', async () => {
+    const { client, connection } = await bench.joined();
+    connection.send({ type: 'confchg', group: Buffer.from('g'), members: [], left: [], joined: [] });
+    connection.deliver('a');
+    await turns();
+    const first = listen(client);
+    const second = listen(client);
+    const confchgs: ConfchgEvent[] = [];
+    client.on('confchg', (event) => confchgs.push(event));
+    await until(() => second.length === 1);
+    expect([first, second, confchgs.length]).toEqual([['a'], ['a'], 1]);
+  });
+
+  test('is for the first loop; the second begins with what comes then', async () => {
+    const { client, connection } = await bench.joined();
+    connection.deliver('early');
+    await turns();
+    const first = client[Symbol.asyncIterator]();
+    const second = client[Symbol.asyncIterator]();
+    connection.deliver('late');
+    expect((await first.next()).value).toMatchObject({ message: Buffer.from('early') });
+    expect((await first.next()).value).toMatchObject({ message: Buffer.from('late') });
+    expect((await second.next()).value).toMatchObject({ message: Buffer.from('late') });
+  });
+
+  test('is given up when it is too much, rather than that the ring fills up', async () => {
+    const { client, connection } = await bench.joined();
+    const many = MAX_QUEUED_EVENTS + 10;
+    for (const number of numbers(many)) connection.deliver(number);
+    await until(() => connection.event.readPointer === connection.event.writePointer);
+    await turns();
+    const seen = listen(client);
+    connection.deliver('new');
+    await until(() => seen.length > 0);
+    expect(seen).toEqual(['new']);
+  });
+});
+
+describe('a loop that is slow', () => {
+  test('stops the reading: events stay in the ring, and then in the daemon; nothing is lost', async () => {
+    const { client, connection } = await bench.joined({}, { words: 16 * 1024 });
+    const loop = client[Symbol.asyncIterator]();
+    const many = 3 * MAX_QUEUED_EVENTS;
+    for (const number of numbers(many)) connection.deliver(number);
+    await turns(300);
+    // The queue, the ring, and the daemon have all of it between them.
+    expect(connection.event.readPointer).not.toBe(connection.event.writePointer);
+    expect(connection.queuedEvents).toBeGreaterThan(0);
+    const seen: string[] = [];
+    for await (const event of { [Symbol.asyncIterator]: () => loop }) {
+      if (event.type === 'deliver') seen.push(text(event));
+      if (seen.length === many) break;
+    }
+    expect(seen).toEqual(numbers(many));
+  });
+
+  test('holds up listeners too, until it goes on or is left', async () => {
+    const { client, connection } = await bench.joined();
+    const loop = client[Symbol.asyncIterator]();
+    const seen = listen(client);
+    const many = 2 * MAX_QUEUED_EVENTS;
+    for (const number of numbers(many)) connection.deliver(number);
+    await turns(200);
+    expect(seen).toHaveLength(MAX_QUEUED_EVENTS);
+    await loop.next();
+    await until(() => seen.length > MAX_QUEUED_EVENTS);
+    await turns();
+    expect(seen).toHaveLength(MAX_QUEUED_EVENTS + 1);
+    await loop.return?.();
+    await until(() => seen.length === many);
+    expect(seen).toEqual(numbers(many));
+  });
+
+  test('counts bytes as well', async () => {
+    const { client, connection } = await bench.joined();
+    const loop = client[Symbol.asyncIterator]();
+    const seen = listen(client);
+    for (let index = 0; index < 12; index++) connection.deliver(Buffer.alloc(1024 * 1024 - 1024, index));
+    await turns(200);
+    expect(seen.length).toBeLessThan(7);
+    for (let index = 0; index < 12; index++) {
+      const { value } = await loop.next();
+      expect((value as Extract<CpgEvent, { type: 'deliver' }>).message[0]).toBe(index);
+    }
+  });
+});
+
+describe('a listener that throws', () => {
+  test('is reported to error listeners; reading goes on', async () => {
+    const { client, connection } = await bench.joined();
+    const errors: Error[] = [];
+    client.on('error', (error) => errors.push(error));
+    const seen: string[] = [];
+    client.on('deliver', (event) => {
+      seen.push(text(event));
+      if (seen.length % 2 === 1) throw new Error(`at ${text(event)}`);
+    });
+    for (const number of numbers(4)) connection.deliver(number);
+    await until(() => seen.length === 4);
+    expect(seen).toEqual(numbers(4));
+    expect(errors.map(({ message }) => message)).toEqual(['at 0', 'at 2']);
+    expect(client.state).toBe('joined');
+  });
+
+  test('is a process warning without them, and no uncaught exception', async () => {
+    const { client, connection } = await bench.joined();
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    try {
+      client.on('deliver', () => {
+        // eslint-disable-next-line @typescript-eslint/only-throw-error -- users do
+        throw 'not even an Error';
+      });
+      connection.deliver('a');
+      connection.deliver('b');
+      await until(() => warned.mock.calls.length === 2);
+      expect(warned.mock.calls.map(([warning]) => (warning as Error).message)).toEqual([
+        'not even an Error',
+        'not even an Error',
+      ]);
+    } finally {
+      warned.mockRestore();
+    }
+  });
+
+  test('also an error listener that throws is only a warning', async () => {
+    const { client, connection } = await bench.joined();
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    try {
+      client.on('error', () => {
+        throw new Error('second');
+      });
+      client.on('deliver', () => {
+        throw new Error('first');
+      });
+      connection.deliver('a');
+      await until(() => warned.mock.calls.length === 1);
+      expect(warned.mock.calls[0]![0]).toMatchObject({ message: 'second' });
+    } finally {
+      warned.mockRestore();
+    }
+  });
+
+  test.each(['drain', 'close'] as const)('%s', async (name) => {
+    const { client, connection } = await bench.joined({}, { words: 1024 });
+    const errors: Error[] = [];
+    client.on('error', (error) => errors.push(error));
+    client.on(name, () => {
+      throw new Error('of the test');
+    });
+    if (name === 'drain') {
+      connection.hold();
+      while (client.tryMcast('m'));
+      connection.release();
+      await until(() => errors.length > 0);
+      await client.localNodeId();
+    }
+    await client.close();
+    expect(errors).toMatchObject([{ message: 'of the test' }]);
+  });
+
+  test('listeners may close, send and ask', async () => {
+    const { client, connection } = await bench.joined();
+    const done = new Promise<number>((resolve, reject) => {
+      client.once('deliver', () => {
+        client
+          .mcast('from a listener')
+          .then(() => client.localNodeId())
+          .then(resolve, reject);
+      });
+    });
+    connection.deliver('a');
+    expect(await done).toBe(1);
+    expect(connection.texts).toEqual(['from a listener']);
+    const closed = new Promise((resolve) => client.once('close', () => resolve(undefined)));
+    client.once('deliver', () => void client.close());
+    connection.deliver('b');
+    await closed;
+  });
+});
+
+describe('an event that is not one ends the connection', () => {
+  function frame(id: number, length: number): Buffer {
+    const bytes = Buffer.alloc(length);
+    if (length >= 12) {
+      bytes.writeInt32LE(id, 0);
+      bytes.writeInt32LE(length, 8);
+    }
+    return bytes;
+  }
+
+  test.each([
+    ['an unknown id', frame(99, 24)],
+    ['nothing', Buffer.alloc(0)],
+    ['a header cut short', frame(4, 11)],
+    ['deliver without its fields', frame(5, 183)],
+    ['confchg without its fields', frame(4, 40)],
+    ['deliver that says more than it has', withLength(frame(5, 190), 160, 7)],
+    ['deliver that says less than it has', withLength(frame(5, 190), 160, 5)],
+    ['deliver with a group of 129 bytes', withLength(withLength(frame(5, 190), 160, 6), 24, 129)],
+    ['confchg with more members than it has', withLength(frame(4, 208), 160, 2)],
+  ])('%s', async (_, bytes) => {
+    const { client, connection } = await bench.joined();
+    const seen = listen(client);
+    const loop = client[Symbol.asyncIterator]();
+    const closed = new Promise<CpgError | undefined>((resolve) => client.on('close', resolve));
+    connection.deliver('good');
+    connection.send(bytes);
+    connection.deliver('behind it');
+    expect(await closed).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
+    expect(seen).toEqual(['good']);
+    expect((await loop.next()).done).toBe(false);
+    expect(await rejectionOf(loop.next())).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
+    expect(client.state).toBe('closed');
+  });
+
+  function withLength(bytes: Buffer, offset: number, value: number): Buffer {
+    bytes.writeUInt32LE(value, offset);
+    return bytes;
+  }
+
+  test('a byte without an event', async () => {
+    const { client, connection } = await bench.joined();
+    const closed = new Promise<CpgError | undefined>((resolve) => client.on('close', resolve));
+    connection.socket.write(Buffer.alloc(1));
+    expect(await closed).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
+  });
+});
+
+describe('the end', () => {
+  test('close() ends loops after what they have', async () => {
+    const { client, connection } = await bench.joined();
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('a');
+    await turns();
+    await client.close();
+    expect((await loop.next()).done).toBe(false);
+    expect(await loop.next()).toEqual({ value: undefined, done: true });
+    // One begun after the end is over at once.
+    expect(await client[Symbol.asyncIterator]().next()).toEqual({ value: undefined, done: true });
+  });
+
+  test('close() ends a loop that waits', async () => {
+    const { client } = await bench.joined();
+    const waiting = client[Symbol.asyncIterator]().next();
+    await client.close();
+    expect(await waiting).toEqual({ value: undefined, done: true });
+  });
+
+  test('a lost connection is thrown by each loop, once', async () => {
+    const { client, connection } = await bench.joined();
+    const loops = [client[Symbol.asyncIterator](), client[Symbol.asyncIterator]()];
+    const waiting = loops.map((loop) => rejectionOf(loop.next()));
+    connection.drop();
+    for (const error of await Promise.all(waiting)) expect(error).toMatchObject(cpgError('CS_ERR_LIBRARY'));
+    for (const loop of loops) expect(await loop.next()).toEqual({ value: undefined, done: true });
+  });
+
+  test('close is told once, without a reason when it was asked for, with one when not', async () => {
+    for (const lost of [false, true]) {
+      const { client, connection } = await bench.joined();
+      const reasons: unknown[][] = [];
+      client.on('close', (...args) => reasons.push(args));
+      if (lost) connection.drop();
+      else void client.close();
+      await until(() => reasons.length > 0);
+      await client.close();
+      await turns();
+      expect(reasons).toMatchObject(lost ? [[cpgError('CS_ERR_LIBRARY')]] : [[]]);
+    }
+  });
+
+  test('what came before the end still reaches a listener that is added in time', async () => {
+    const { client, connection } = await bench.joined();
+    connection.deliver('early');
+    await turns();
+    const seen = listen(client);
+    await client.close();
+    expect(seen).toEqual(['early']);
+  });
+});
+
+describe('manual dispatch', () => {
+  const manual = (): Promise<Pair> => bench.joined({ dispatch: 'manual' });
+
+  test('leaves events in the ring until it is called', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    connection.deliver('a');
+    await turns();
+    expect(seen).toEqual([]);
+    expect(connection.event.readPointer).not.toBe(connection.event.writePointer);
+    expect(await client.dispatch('all')).toBe(1);
+    expect(seen).toEqual(['a']);
+  });
+
+  test('all: what is there, also nothing', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    expect(await client.dispatch('all')).toBe(0);
+    for (const number of numbers(5)) connection.deliver(number);
+    await turns();
+    expect(await client.dispatch('all')).toBe(5);
+    expect(await client.dispatch('all')).toBe(0);
+    expect(seen).toEqual(numbers(5));
+  });
+
+  test('one: waits for an event, and takes no more than one', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    const waiting = client.dispatch('one');
+    expect(await stateOf(waiting)).toBe('pending');
+    connection.deliver('0');
+    connection.deliver('1');
+    expect(await waiting).toBe(1);
+    expect(seen).toEqual(['0']);
+    expect(await client.dispatch('one')).toBe(1);
+    expect(seen).toEqual(['0', '1']);
+  });
+
+  test('oneNonblocking: an event, or CS_ERR_TRY_AGAIN', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    expect(await rejectionOf(client.dispatch('oneNonblocking'))).toMatchObject(cpgError('CS_ERR_TRY_AGAIN'));
+    connection.deliver('0');
+    connection.deliver('1');
+    await turns();
+    expect(await client.dispatch('oneNonblocking')).toBe(1);
+    expect(seen).toEqual(['0']);
+    expect(await client.dispatch('oneNonblocking')).toBe(1);
+    expect(await rejectionOf(client.dispatch('oneNonblocking'))).toMatchObject(cpgError('CS_ERR_TRY_AGAIN'));
+  });
+
+  test('blocking: until the handle is closed', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    const dispatching = client.dispatch('blocking');
+    for (const number of numbers(3)) connection.deliver(number);
+    await until(() => seen.length === 3);
+    connection.deliver('3');
+    await until(() => seen.length === 4);
+    expect(await stateOf(dispatching)).toBe('pending');
+    await client.close();
+    expect(await dispatching).toBe(4);
+  });
+
+  test('fragments count as one event with the last of them', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    const base = {
+      type: 'partialDeliver' as const,
+      group: Buffer.from('g'),
+      nodeId: 2,
+      pid: 5,
+      messageLength: 3,
+    };
+    connection.send({ ...base, fragmentType: 1, fragment: Buffer.from('a') });
+    connection.send({ ...base, fragmentType: 2, fragment: Buffer.from('b') });
+    await turns();
+    expect(await client.dispatch('all')).toBe(0);
+    const waiting = client.dispatch('one');
+    connection.send({ ...base, fragmentType: 3, fragment: Buffer.from('c') });
+    connection.deliver('next');
+    expect(await waiting).toBe(1);
+    expect(seen).toEqual(['abc']);
+  });
+
+  test.each(['one', 'blocking'] as const)('%s: a signal ends the waiting', async (flag) => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    const controller = new AbortController();
+    const waiting = client.dispatch(flag, { signal: controller.signal });
+    waiting.catch(() => undefined);
+    expect(await stateOf(waiting)).toBe('pending');
+    controller.abort(new Error('of the test'));
+    await expect(waiting).rejects.toThrow('of the test');
+    await expect(client.dispatch(flag, { signal: controller.signal })).rejects.toThrow('of the test');
+    connection.deliver('a');
+    await turns();
+    expect(seen).toEqual([]);
+    expect(await client.dispatch('one')).toBe(1);
+  });
+
+  test('close while waiting: one is CS_ERR_BAD_HANDLE', async () => {
+    const { client } = await manual();
+    const waiting = rejectionOf(client.dispatch('one'));
+    await turns(3);
+    await client.close();
+    expect(await waiting).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+    for (const flag of ['one', 'all', 'oneNonblocking'] as const) {
+      expect(await rejectionOf(client.dispatch(flag))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+    }
+    expect(await client.dispatch('blocking')).toBe(0);
+  });
+
+  test('a lost connection is thrown by all four', async () => {
+    const { client, connection } = await manual();
+    const waiting = [rejectionOf(client.dispatch('one')), rejectionOf(client.dispatch('blocking'))];
+    await turns(3);
+    connection.drop();
+    for (const error of await Promise.all(waiting)) expect(error).toMatchObject(cpgError('CS_ERR_LIBRARY'));
+    for (const flag of ['one', 'all', 'blocking', 'oneNonblocking'] as const) {
+      expect(await rejectionOf(client.dispatch(flag))).toMatchObject(cpgError('CS_ERR_LIBRARY'));
+    }
+  });
+
+  test('from a listener, for the events behind its own', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    let inner: Promise<number> | undefined;
+    client.once('deliver', () => {
+      inner = client.dispatch('one');
+    });
+    connection.deliver('0');
+    connection.deliver('1');
+    connection.deliver('2');
+    await turns();
+    expect(await client.dispatch('one')).toBe(1);
+    expect(await inner).toBe(1);
+    expect(seen).toEqual(['0', '1']);
+  });
+
+  test('leaving a loop does not dispatch anything by itself', async () => {
+    const { client, connection } = await manual();
+    const seen = listen(client);
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('a');
+    await turns();
+    await loop.return?.();
+    await turns();
+    expect(seen).toEqual([]);
+    expect(await client.dispatch('all')).toBe(1);
+  });
+
+  test('a loop that is full stops dispatching until it goes on', async () => {
+    const { client, connection } = await manual();
+    const loop = client[Symbol.asyncIterator]();
+    const many = MAX_QUEUED_EVENTS + 5;
+    for (const number of numbers(many)) connection.deliver(number);
+    await until(() => connection.queuedEvents === 0);
+    await turns();
+    expect(await client.dispatch('all')).toBe(MAX_QUEUED_EVENTS);
+    expect(await client.dispatch('all')).toBe(0);
+    const waiting = client.dispatch('one');
+    expect(await stateOf(waiting)).toBe('pending');
+    await loop.next();
+    expect(await waiting).toBe(1);
+    const rest = client.dispatch('blocking');
+    for (let index = 1; index < many; index++) {
+      const { value } = await loop.next();
+      expect(text(value as Extract<CpgEvent, { type: 'deliver' }>)).toBe(`${index}`);
+    }
+    await client.close();
+    expect(await rest).toBe(4);
+  });
+
+  test('is refused on a handle that dispatches by itself', async () => {
+    const { client } = await bench.joined();
+    expect(await rejectionOf(client.dispatch('all'))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+  });
+});

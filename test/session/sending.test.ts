@@ -1,0 +1,315 @@
+/** Messages on their way into the daemon's ring: batches, flow control, a ring that is full, the bounds. */
+import { MAX_QUEUED_BYTES } from '../../src/session/outbox';
+import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
+import { cpgError, rejectionOf, thrownBy } from '../support/errors';
+
+const bench = new Bench();
+
+/** A ring that is full after a few dozen small messages. */
+const SMALL = { words: 1024 };
+const ATOMIC = 1024 * 1024 - 1024;
+
+/** Sends numbered messages with tryMcast until it says no; returns how many it took. */
+function fill({ client }: Pair, from = 0): number {
+  let next = from;
+  while (client.tryMcast(`${next}`)) next++;
+  return next - from;
+}
+
+const numbers = (count: number): string[] => Array.from({ length: count }, (_, index) => `${index}`);
+
+describe('a message', () => {
+  test.each([
+    ['text', 'größe', Buffer.from('größe')],
+    ['nothing', '', Buffer.alloc(0)],
+    ['no pieces', [], Buffer.alloc(0)],
+    ['bytes', Uint8Array.from([0, 1, 255]), Buffer.from([0, 1, 255])],
+    ['pieces', [Buffer.from('a'), new Uint8Array(), Buffer.from('bc')], Buffer.from('abc')],
+    ['the largest that is not fragmented', Buffer.alloc(ATOMIC, 7), Buffer.alloc(ATOMIC, 7)],
+  ])('%s arrives as it is', async (_, message, expected) => {
+    const { client, connection } = await bench.joined();
+    await client.mcast(message);
+    // The ring holds but one of the largest.
+    await connection.untilTaken('mcast');
+    expect(client.tryMcast(message)).toBe(true);
+    await connection.untilTaken('mcast', 2);
+    for (const taken of connection.taken('mcast')) expect(Buffer.compare(taken.message, expected)).toBe(0);
+  });
+
+  test.each([null, undefined, 5, {}, ['a'], [Buffer.from('a'), 5]])('%j is refused', async (message) => {
+    const { client } = await bench.joined();
+    expect(await rejectionOf(client.mcast(message as never))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+    expect(thrownBy(() => client.tryMcast(message as never))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+  });
+
+  test('its guarantee stands in the request', async () => {
+    const { client, connection } = await bench.joined();
+    for (const guarantee of ['UNORDERED', 'FIFO', 'AGREED', 'SAFE'] as const)
+      await client.mcast('m', { guarantee });
+    await client.mcast('m');
+    await connection.untilTaken('mcast', 5);
+    expect(connection.taken('mcast').map(({ guarantee }) => guarantee)).toEqual([0, 1, 2, 3, 2]);
+  });
+
+  test('memory from alloc() goes out as it is filled, again and again, also shortly before the end', async () => {
+    const { client, connection } = await bench.joined({}, SMALL);
+    for (const size of [0, 1, 2, 3, 4, 5, 100, 1000]) {
+      const message = client.alloc(size);
+      expect(message).toHaveLength(size);
+      for (const filling of [1, 2]) {
+        message.fill(filling);
+        await client.mcast(message);
+        await turns(2);
+      }
+    }
+    await connection.untilTaken('mcast', 16);
+    const taken = connection.taken('mcast').map(({ message }) => Buffer.from(message));
+    const expected = [0, 1, 2, 3, 4, 5, 100, 1000].flatMap((size) => [
+      Buffer.alloc(size, 1),
+      Buffer.alloc(size, 2),
+    ]);
+    expect(taken).toEqual(expected);
+  });
+
+  test('a part of memory from alloc() is a message like any other', async () => {
+    const { client, connection } = await bench.joined();
+    const memory = client.alloc(10).fill(5);
+    await client.mcast(memory.subarray(2, 6));
+    await connection.untilTaken('mcast');
+    expect(connection.taken('mcast')[0]!.message).toEqual(Buffer.alloc(4, 5));
+  });
+
+  test.each([-1, 1.5, NaN, Infinity])('alloc(%d) is refused', async (size) => {
+    const { client } = await bench.joined();
+    expect(thrownBy(() => client.alloc(size))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+  });
+});
+
+test('thousands of messages through a ring of 4 KiB come out as they went in', async () => {
+  const { client, connection } = await bench.joined({}, SMALL);
+  const seen: string[] = [];
+  client.on('deliver', ({ message }) => seen.push(Buffer.from(message).toString()));
+  const expected: string[] = [];
+  const sent: Promise<void>[] = [];
+  for (let index = 0; index < 3000; index++) {
+    const text = `${index} ${'x'.repeat((index * 7) % 200)}`;
+    expected.push(text);
+    sent.push(client.mcast(text));
+  }
+  await Promise.all(sent);
+  await connection.untilTaken('mcast', 3000);
+  while (seen.length < 3000) await turns(5);
+  expect(connection.texts).toEqual(expected);
+  expect(seen).toEqual(expected);
+});
+
+describe('flow control', () => {
+  test.each([1, 2])('%i: nothing is sent until it is 0 again; then all, in order', async (value) => {
+    const pair = await bench.joined();
+    const { client, connection } = pair;
+    connection.request.flowControl = value;
+    expect(client.flowControl).toBe(true);
+    const sent = numbers(10).map((text) => client.mcast(text));
+    expect(await stateOf(sent[0]!)).toBe('pending');
+    expect(connection.request.semaphore).toBe(0);
+    expect(connection.texts).toEqual([]);
+    connection.request.flowControl = 0;
+    await Promise.all(sent);
+    expect(client.flowControl).toBe(false);
+    await connection.untilTaken('mcast', 10);
+    expect(connection.texts).toEqual(numbers(10));
+  });
+
+  test('held for too long: CS_ERR_TIMEOUT, and then nothing of it is sent', async () => {
+    const pair = await bench.joined({ timeoutMs: SHORT_MS }, SMALL);
+    const { client, connection } = pair;
+    connection.request.flowControl = 1;
+    // Staged in the ring, and waiting behind it: neither may be sent later.
+    const lost = numbers(200).map((text) => rejectionOf(client.mcast(text)));
+    const fragmented = rejectionOf(client.mcast(Buffer.alloc(2 ** 21)));
+    for (const error of await Promise.all(lost)) expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+    expect(await fragmented).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+    connection.request.flowControl = 0;
+    await client.mcast('after');
+    await connection.untilTaken('mcast');
+    await client.localNodeId();
+    expect(connection.texts).toEqual(['after']);
+    expect(connection.taken('partialMcast')).toEqual([]);
+  });
+
+  test('a request that is held times out and is not sent either', async () => {
+    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+    connection.request.flowControl = 2;
+    expect(await rejectionOf(client.membership())).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+    connection.request.flowControl = 0;
+    expect(await client.localNodeId()).toBe(1);
+    expect(connection.taken('localGet')).toHaveLength(2);
+  });
+
+  test('the clock of messages begins anew whenever the daemon takes some', async () => {
+    const { client, connection } = await bench.joined({ timeoutMs: 2 * SHORT_MS });
+    const { request } = connection;
+    // Each is held for half the limit, all together for twice as long.
+    for (const text of numbers(4)) {
+      request.flowControl = 1;
+      const sent = client.mcast(text);
+      setTimeout(() => (request.flowControl = 0), SHORT_MS);
+      await sent;
+    }
+    await connection.untilTaken('mcast', 4);
+    expect(connection.texts).toEqual(numbers(4));
+  });
+});
+
+describe('a daemon that is stopped', () => {
+  test('what is posted stays posted; what waits behind it times out and is not sent', async () => {
+    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+    connection.hold();
+    await client.mcast('posted');
+    const waiting = numbers(5).map((text) => rejectionOf(client.mcast(text)));
+    for (const error of await Promise.all(waiting)) expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+    connection.release();
+    await client.mcast('after');
+    await connection.untilTaken('mcast', 2);
+    expect(connection.texts).toEqual(['posted', 'after']);
+  });
+});
+
+describe('tryMcast', () => {
+  test('says false when the ring is full; drain follows when there is room, and nothing was lost', async () => {
+    const pair = await bench.joined({}, SMALL);
+    const { client, connection } = pair;
+    connection.hold();
+    const taken = fill(pair);
+    expect(taken).toBeGreaterThan(10);
+    expect(client.tryMcast('no')).toBe(false);
+    let drained = 0;
+    const drain = new Promise<void>((resolve) =>
+      client.on('drain', () => {
+        drained++;
+        resolve();
+      }),
+    );
+    await turns();
+    expect(drained).toBe(0);
+    connection.release();
+    await drain;
+    expect(client.tryMcast(`${taken}`)).toBe(true);
+    await connection.untilTaken('mcast', taken + 1);
+    expect(connection.texts).toEqual(numbers(taken + 1));
+    await turns();
+    expect(drained).toBe(1);
+  });
+
+  test('under flow control it stages until the ring is full, then drain comes with its end', async () => {
+    const pair = await bench.joined({}, SMALL);
+    const { client, connection } = pair;
+    connection.request.flowControl = 1;
+    const taken = fill(pair);
+    expect(taken).toBeGreaterThan(10);
+    const drain = new Promise<void>((resolve) => client.once('drain', resolve));
+    connection.request.flowControl = 0;
+    await drain;
+    await connection.untilTaken('mcast', taken);
+    expect(connection.texts).toEqual(numbers(taken));
+  });
+
+  test('does not overtake messages that wait', async () => {
+    const { client, connection } = await bench.joined();
+    connection.script('localGet', 'silence');
+    const request = client.localNodeId();
+    const second = client.membership();
+    expect(client.tryMcast('no')).toBe(false);
+    const drain = new Promise<void>((resolve) => client.once('drain', resolve));
+    await connection.untilTaken('localGet', 2);
+    connection.respond({ type: 'localGet', error: 1, nodeId: 1 });
+    await Promise.all([request, second, drain]);
+    expect(client.tryMcast('yes')).toBe(true);
+    await connection.untilTaken('mcast');
+    expect(connection.texts).toEqual(['yes']);
+  });
+
+  test('a message for fragments is CS_ERR_TOO_BIG', async () => {
+    const { client } = await bench.joined();
+    expect(client.tryMcast(Buffer.alloc(ATOMIC))).toBe(true);
+    expect(thrownBy(() => client.tryMcast(Buffer.alloc(ATOMIC + 1)))).toMatchObject(
+      cpgError('CS_ERR_TOO_BIG'),
+    );
+  });
+
+  test('copies the bytes: they may change at once', async () => {
+    const { client, connection } = await bench.joined();
+    const bytes = Buffer.from('as it was');
+    expect(client.tryMcast(bytes)).toBe(true);
+    bytes.fill(0);
+    await connection.untilTaken('mcast');
+    expect(connection.texts).toEqual(['as it was']);
+  });
+});
+
+describe('what may wait is bounded', () => {
+  test('beyond the bound it is CS_ERR_TRY_AGAIN, and the others still go', async () => {
+    const { client, connection } = await bench.joined();
+    connection.echo = false;
+    connection.request.flowControl = 1;
+    const bytes = Buffer.alloc(ATOMIC);
+    const sent: Promise<void>[] = [];
+    const refused: unknown[] = [];
+    while (refused.length === 0 && sent.length < 1000) {
+      const message = client.mcast(bytes);
+      message.catch((error: unknown) => refused.push(error));
+      sent.push(message);
+      // A refusal comes at once.
+      await turns(1);
+    }
+    void sent.pop();
+    expect(refused).toMatchObject([cpgError('CS_ERR_TRY_AGAIN')]);
+    const room = MAX_QUEUED_BYTES / ATOMIC;
+    expect(sent.length).toBeGreaterThan(room - 2);
+    expect(sent.length).toBeLessThan(room + 3);
+    connection.request.flowControl = 0;
+    await Promise.all(sent);
+  });
+});
+
+describe('close', () => {
+  test('hands over what was sent before', async () => {
+    const { client, connection } = await bench.joined({}, SMALL);
+    const sent = numbers(500).map((text) => client.mcast(text));
+    await client.close();
+    await Promise.all(sent);
+    expect(connection.texts).toEqual(numbers(500));
+    expect(connection.requests.at(-1)).toEqual({ type: 'finalize' });
+  });
+
+  test('settles everything when the daemon takes nothing; twice is once', async () => {
+    const pair = await bench.joined({ timeoutMs: SHORT_MS }, SMALL);
+    const { client, connection } = pair;
+    connection.request.flowControl = 1;
+    const sent = numbers(300).map((text) => rejectionOf(client.mcast(text)));
+    const confirmed = rejectionOf(client.mcast('c', { confirm: true }));
+    const request = rejectionOf(client.localNodeId());
+    expect(client.close()).toBe(client.close());
+    await client.close();
+    for (const { code } of await Promise.all([...sent, confirmed, request])) {
+      expect(['CS_ERR_TIMEOUT', 'CS_ERR_BAD_HANDLE']).toContain(code);
+    }
+    expect(client.state).toBe('closed');
+    expect(client.fd).toBe(-1);
+    expect(client.flowControl).toBe(false);
+  });
+
+  test('a lost connection rejects everything with what happened', async () => {
+    const { client, connection } = await bench.joined({}, SMALL);
+    connection.request.flowControl = 1;
+    const sent = numbers(100).map((text) => rejectionOf(client.mcast(text)));
+    const confirmed = rejectionOf(client.mcast('c', { confirm: true }));
+    const request = rejectionOf(client.localNodeId());
+    connection.drop();
+    for (const error of await Promise.all([...sent, confirmed, request])) {
+      expect(error).toMatchObject(cpgError('CS_ERR_LIBRARY'));
+      expect(error.message).toContain('closed the connection');
+    }
+    expect(await rejectionOf(client.mcast('m'))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+  });
+});

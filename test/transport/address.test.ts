@@ -1,0 +1,83 @@
+/** What users write as an address, and the socket name it stands for. */
+import { resolveAddress } from '../../src/transport/address';
+import { thrownBy } from '../support/errors';
+
+const none = (): boolean => false;
+const FORCED = '/etc/libqb/force-filesystem-sockets';
+
+describe('an abstract socket', () => {
+  test('is padded with NUL to the 108 bytes of sun_path', () => {
+    const { path, text } = resolveAddress('@cpg', none);
+    expect(text).toBe('@cpg');
+    expect(path).toBe(`\0cpg${'\0'.repeat(104)}`);
+    expect(Buffer.byteLength(path)).toBe(108);
+  });
+
+  test('is padded by bytes, not by characters', () => {
+    expect(Buffer.byteLength(resolveAddress('@größe', none).path)).toBe(108);
+  });
+
+  test('has at most 107 bytes', () => {
+    expect(resolveAddress(`@${'x'.repeat(107)}`, none).path).toBe(`\0${'x'.repeat(107)}`);
+    expect(thrownBy(() => resolveAddress(`@${'x'.repeat(108)}`, none)).code).toBe('CS_ERR_INVALID_PARAM');
+    expect(thrownBy(() => resolveAddress(`@${'ö'.repeat(54)}`, none)).code).toBe('CS_ERR_INVALID_PARAM');
+  });
+});
+
+describe('a filesystem socket', () => {
+  test('is taken as it is', () => {
+    expect(resolveAddress('/run/cpg', none)).toEqual({ text: '/run/cpg', path: '/run/cpg' });
+  });
+
+  test('has at most 107 bytes, since the system adds a NUL', () => {
+    const longest = `/${'x'.repeat(106)}`;
+    expect(resolveAddress(longest, none).path).toBe(longest);
+    expect(thrownBy(() => resolveAddress(`${longest}x`, none)).code).toBe('CS_ERR_INVALID_PARAM');
+  });
+});
+
+test.each(['', '@', 'cpg', 'run/cpg', './cpg', '\0cpg', '@c\0pg', '/run/\0', ' @cpg'])(
+  '%j is refused',
+  (text) => {
+    const error = thrownBy(() => resolveAddress(text, none));
+    expect(error.code).toBe('CS_ERR_INVALID_PARAM');
+    expect(error.message).toContain('@name');
+  },
+);
+
+describe('when libqb is told to use filesystem sockets', () => {
+  test.each(['/run/cpg', '/var/run/cpg', '/tmp/cpg'])('@cpg is found at %s', (path) => {
+    expect(resolveAddress('@cpg', (file) => file === FORCED || file === path).path).toBe(path);
+  });
+
+  test('@cpg leads to the first of these places when there is none', () => {
+    expect(resolveAddress('@cpg', (file) => file === FORCED).path).toBe('/run/cpg');
+  });
+
+  test('a path stays a path', () => {
+    expect(resolveAddress('/somewhere', (file) => file === FORCED).path).toBe('/somewhere');
+  });
+});
+
+describe('without an address', () => {
+  const before = process.env['CPG_ADDRESS'];
+  afterEach(() => {
+    if (before === undefined) delete process.env['CPG_ADDRESS'];
+    else process.env['CPG_ADDRESS'] = before;
+  });
+
+  test('the environment counts', () => {
+    process.env['CPG_ADDRESS'] = '/from/the/environment';
+    expect(resolveAddress(undefined, none).path).toBe('/from/the/environment');
+  });
+
+  test('then @cpg', () => {
+    delete process.env['CPG_ADDRESS'];
+    expect(resolveAddress(undefined, none).text).toBe('@cpg');
+  });
+
+  test('a bad one in the environment is refused like any other', () => {
+    process.env['CPG_ADDRESS'] = 'nonsense';
+    expect(thrownBy(() => resolveAddress(undefined, none)).code).toBe('CS_ERR_INVALID_PARAM');
+  });
+});

@@ -1,0 +1,329 @@
+/**
+ * A spoofed daemon may name any files in its handshake. What is not plainly a connection of ours is
+ * CS_ERR_SECURITY, and then nothing was written and nothing stays open.
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { HandshakeResponse } from '../../src/codec';
+import {
+  openConnectionFiles,
+  removeIfDaemonDied,
+  type ConnectionFiles,
+} from '../../src/transport/connection-files';
+import { openDescriptors } from '../support/descriptors';
+import { thrownBy } from '../support/errors';
+import { FakeRing } from '../support/fake-ring';
+
+const RINGS = ['request', 'response', 'event'] as const;
+const NOBODY = 65534;
+const asRoot = process.geteuid?.() === 0 ? test : test.skip;
+
+let base: string;
+let directory: string;
+let rings: FakeRing[];
+let answer: HandshakeResponse;
+
+beforeEach(() => {
+  base = mkdtempSync(join(tmpdir(), 'files-'));
+  directory = join(base, `qb-${process.pid}-1234-27-AbCdEf`);
+  mkdirSync(directory, { mode: 0o770 });
+  chmodSync(directory, 0o770);
+  rings = RINGS.map((ring) => new FakeRing(join(directory, `qb-${ring}-cpg`), 64));
+  answer = named(directory);
+});
+afterEach(() => {
+  for (const ring of rings) ring.close();
+  rmSync(base, { recursive: true, force: true });
+});
+
+function named(inDirectory: string): HandshakeResponse {
+  const stem = (ring: string): string => `${inDirectory}/qb-${ring}-cpg`;
+  return {
+    error: 0,
+    connectionType: 1,
+    maxMessageSize: 1024 * 1024,
+    connection: 1n,
+    request: stem('request'),
+    response: stem('response'),
+    event: stem('event'),
+  };
+}
+
+/** All bytes below `base`, to see that nothing was written. */
+function everything(): Record<string, string> {
+  const files: Record<string, string> = {};
+  for (const entry of readdirSync(base, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isFile()) files[path] = readFileSync(path).toString('base64');
+  }
+  return files;
+}
+
+/** Opens, and expects that this fails without a trace. */
+function refusal(given = answer): { code: string; message: string } {
+  const files = everything();
+  const descriptors = openDescriptors();
+  const error = thrownBy(() => openConnectionFiles(given));
+  expect(openDescriptors()).toEqual(descriptors);
+  expect(everything()).toEqual(files);
+  return error;
+}
+
+function closeAll(files: ConnectionFiles): void {
+  for (const ring of Object.values(files.rings)) ring.close();
+}
+
+describe('a connection as libqb makes it', () => {
+  test('is opened, and its references are set to 2', () => {
+    const files = openConnectionFiles(answer);
+    expect(files).toMatchObject({ directory, serverPid: process.pid, clientPid: 1234 });
+    expect(rings.map((ring) => ring.references)).toEqual([2, 2, 2]);
+    closeAll(files);
+  });
+
+  test('leaves nothing open when it is closed, also twice', () => {
+    const before = openDescriptors();
+    const files = openConnectionFiles(answer);
+    expect(openDescriptors()).toHaveLength(before.length + 6);
+    closeAll(files);
+    closeAll(files);
+    expect(openDescriptors()).toEqual(before);
+  });
+
+  test('a closed ring refuses to be used: its descriptors may be those of other files by now', () => {
+    const { rings: opened } = openConnectionFiles(answer);
+    for (const ring of Object.values(opened)) ring.close();
+    const files = everything();
+    for (const ring of Object.values(opened)) {
+      expect(() => ring.setSemaphore(1)).toThrow();
+      expect(() => ring.publishReadPointer(1)).toThrow();
+      expect(() => ring.write(0, Buffer.alloc(4))).toThrow();
+      expect(() => ring.writeParts(0, [Buffer.alloc(4)], 4)).toThrow();
+      expect(() => ring.semaphore()).toThrow();
+    }
+    expect(everything()).toEqual(files);
+  });
+});
+
+describe('names that are not those of libqb are CS_ERR_SECURITY', () => {
+  const inOther = (path: string): HandshakeResponse => ({ ...answer, event: path });
+
+  test.each([
+    ['no names at all', () => ({ ...answer, request: '', response: '', event: '' })],
+    ['a relative name', () => named(`qb-${process.pid}-1234-27-AbCdEf`)],
+    ['another directory', () => inOther(`${base}/qb-event-cpg`)],
+    ['a ring in a directory below', () => inOther(`${directory}/sub/qb-event-cpg`)],
+    ['.. in the name', () => inOther(`${directory}/../${directory.split('/').at(-1)}/qb-event-cpg`)],
+    ['.. behind it', () => inOther(`${directory}/qb-event-cpg/../../qb-event-cpg`)],
+    ['. in the name', () => inOther(`${directory}/./qb-event-cpg`)],
+    ['a double slash', () => inOther(`${directory}//qb-event-cpg`)],
+    ['the rings swapped', () => ({ ...answer, event: answer.request, request: answer.event })],
+    ['one ring twice', () => ({ ...answer, response: answer.request })],
+    ['a name of its own kind', () => inOther(`${directory}/secrets`)],
+    ['a directory of another form', () => named(`${base}/ring-1-2-3-AbCdEf`)],
+    ['a directory without pids', () => named(`${base}/qb-x-y-27-AbCdEf`)],
+    ['the root', () => named('')],
+  ])('%s', (_, given) => {
+    expect(refusal(given()).code).toBe('CS_ERR_SECURITY');
+  });
+
+  test('also when such files are there', () => {
+    const other = join(base, 'other-1-2-3-x');
+    mkdirSync(other);
+    for (const ring of RINGS) rings.push(new FakeRing(join(other, `qb-${ring}-cpg`), 64));
+    expect(refusal(named(other)).code).toBe('CS_ERR_SECURITY');
+    expect(refusal({ ...answer, event: `${other}/qb-event-cpg` }).code).toBe('CS_ERR_SECURITY');
+  });
+});
+
+describe('a directory that is not ours is CS_ERR_SECURITY', () => {
+  test('a symbolic link to one that is', () => {
+    const link = join(base, `qb-${process.pid}-1234-28-AbCdEf`);
+    symlinkSync(directory, link);
+    expect(refusal(named(link)).code).toBe('CS_ERR_SECURITY');
+  });
+
+  test('a file', () => {
+    const file = join(base, `qb-${process.pid}-1234-28-AbCdEf`);
+    writeFileSync(file, '');
+    expect(refusal(named(file)).code).toBe('CS_ERR_SECURITY');
+  });
+
+  test('one that everybody may write to', () => {
+    chmodSync(directory, 0o777);
+    expect(refusal().code).toBe('CS_ERR_SECURITY');
+    chmodSync(directory, 0o772);
+    expect(refusal().code).toBe('CS_ERR_SECURITY');
+  });
+
+  asRoot('one of another user', () => {
+    chownSync(directory, NOBODY, NOBODY);
+    expect(refusal().code).toBe('CS_ERR_SECURITY');
+  });
+});
+
+// The last ring counts most: the others have been opened by then.
+describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => {
+  describe.each(['header', 'data'] as const)('its %s', (part) => {
+    let path: string;
+    let elsewhere: string;
+    beforeEach(() => {
+      path = join(directory, `qb-${ring}-cpg-${part}`);
+      elsewhere = join(base, 'elsewhere');
+    });
+
+    test('a symbolic link, even to a file that would do', () => {
+      renameSync(path, elsewhere);
+      symlinkSync(elsewhere, path);
+      expect(refusal().code).toBe('CS_ERR_SECURITY');
+    });
+
+    test('a dangling symbolic link', () => {
+      unlinkSync(path);
+      symlinkSync(elsewhere, path);
+      expect(refusal().code).toBe('CS_ERR_SECURITY');
+      expect(existsSync(elsewhere)).toBe(false);
+    });
+
+    test('a file that has a second name', () => {
+      linkSync(path, elsewhere);
+      expect(refusal().code).toBe('CS_ERR_SECURITY');
+    });
+
+    test('a pipe, which does not make us wait either', () => {
+      unlinkSync(path);
+      execFileSync('mkfifo', [path]);
+      expect(refusal().code).toBe('CS_ERR_SECURITY');
+    });
+
+    asRoot('a file of another user', () => {
+      chownSync(path, NOBODY, NOBODY);
+      expect(refusal().code).toBe('CS_ERR_SECURITY');
+    });
+  });
+});
+
+describe('rings that are damaged', () => {
+  test.each(RINGS)('a %s header of another size is CS_ERR_NOT_SUPPORTED', (ring) => {
+    for (const size of [0, 8248, 8251, 8253, 8304]) {
+      truncateSync(join(directory, `qb-${ring}-cpg-header`), size);
+      expect(refusal().code).toBe('CS_ERR_NOT_SUPPORTED');
+    }
+  });
+
+  test.each(RINGS)('a %s ring whose size is not that of its file is CS_ERR_MESSAGE_ERROR', (ring) => {
+    const damaged = rings[RINGS.indexOf(ring)]!;
+    for (const words of [0, 1, 63, 65, 0x40000040, 0xffffffff]) {
+      damaged.wordSize = words;
+      expect(refusal().code).toBe('CS_ERR_MESSAGE_ERROR');
+    }
+    damaged.wordSize = 64;
+    damaged.truncate('data', 0);
+    expect(refusal().code).toBe('CS_ERR_MESSAGE_ERROR');
+  });
+
+  test('a ring too small for a chunk, or absurdly large, is CS_ERR_MESSAGE_ERROR', () => {
+    const [ring] = rings;
+    ring!.wordSize = 2;
+    ring!.truncate('data', 8);
+    expect(refusal().code).toBe('CS_ERR_MESSAGE_ERROR');
+    const path = join(directory, 'qb-request-cpg-data');
+    ring!.wordSize = 2 ** 28;
+    truncateSync(path, 2 ** 30);
+    try {
+      expect(thrownBy(() => openConnectionFiles(answer)).code).toBe('CS_ERR_MESSAGE_ERROR');
+    } finally {
+      truncateSync(path, 0);
+    }
+  });
+
+  test.each([
+    [64, 0],
+    [0, 64],
+    [0xffffffff, 0xffffffff],
+  ])('pointers %i and %i outside are CS_ERR_MESSAGE_ERROR', (write, read) => {
+    rings[2]!.writePointer = write;
+    rings[2]!.readPointer = read;
+    expect(refusal().code).toBe('CS_ERR_MESSAGE_ERROR');
+  });
+
+  test('files that are not there are CS_ERR_LIBRARY, with a word about containers', () => {
+    unlinkSync(join(directory, 'qb-event-cpg-data'));
+    const missing = refusal();
+    expect(missing.code).toBe('CS_ERR_LIBRARY');
+    expect(missing.message).toContain('/dev/shm');
+    rmSync(directory, { recursive: true });
+    expect(refusal().code).toBe('CS_ERR_LIBRARY');
+  });
+});
+
+describe('after the daemon hung up', () => {
+  function opened(serverPid: number): ConnectionFiles {
+    const target = join(base, `qb-${serverPid}-1234-27-AbCdEf`);
+    if (target !== directory) renameSync(directory, target);
+    const files = openConnectionFiles(named(target));
+    closeAll(files);
+    return files;
+  }
+
+  async function deadPid(): Promise<number> {
+    const child = spawn('true');
+    await once(child, 'exit');
+    return child.pid!;
+  }
+
+  test.each(['dead already', 'dying'] as const)(
+    'files of one that is dead are removed (%s)',
+    async (state) => {
+      const files = opened(await deadPid());
+      await removeIfDaemonDied(files, state);
+      expect(readdirSync(base)).toEqual([]);
+    },
+  );
+
+  test('files of one that lives are left to it', async () => {
+    const files = opened(process.pid);
+    await removeIfDaemonDied(files, 'dead already');
+    expect(readdirSync(files.directory)).toHaveLength(6);
+  });
+
+  test('files of one that dies meanwhile are removed', async () => {
+    const child = spawn('sleep', ['60']);
+    const files = opened(child.pid!);
+    const removed = removeIfDaemonDied(files, 'dying');
+    child.kill('SIGKILL');
+    await removed;
+    expect(readdirSync(base)).toEqual([]);
+  });
+
+  test('only the six files of the connection are removed: others stay, and the directory with them', async () => {
+    const files = opened(await deadPid());
+    writeFileSync(join(files.directory, 'other'), 'kept');
+    await removeIfDaemonDied(files, 'dead already');
+    expect(readdirSync(files.directory)).toEqual(['other']);
+  });
+
+  test('nothing is left to do when the daemon removed them', async () => {
+    const files = opened(await deadPid());
+    rmSync(files.directory, { recursive: true });
+    await expect(removeIfDaemonDied(files, 'dying')).resolves.toBeUndefined();
+  });
+});

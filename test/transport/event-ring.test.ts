@@ -1,0 +1,388 @@
+/** The daemon writes events and announces each by a byte; we read no more than was announced. */
+import fs from 'node:fs';
+import fc from 'fast-check';
+import { EventRing } from '../../src/transport/event-ring';
+import { thrownBy } from '../support/errors';
+import { BEING_WRITTEN } from '../support/fake-ring';
+import { assertProperty } from '../support/property';
+import { difference, pattern, RingPair } from './ring-fixture';
+
+const WORDS = 40;
+const LARGEST = WORDS * 4 - 12;
+
+/** Consumes, and copies the frames, which are only valid during the call. */
+function consume(ring: EventRing, limit = Infinity): Buffer[] {
+  const frames: Buffer[] = [];
+  const count = ring.consume(limit, (frame) => {
+    frames.push(Buffer.from(frame));
+    return true;
+  });
+  expect(count).toBe(frames.length);
+  return frames;
+}
+
+describe('a small ring', () => {
+  let pair: RingPair;
+
+  beforeAll(() => {
+    pair = new RingPair('event', WORDS);
+  });
+  afterAll(() => pair.close());
+
+  function put(...frames: Buffer[]): void {
+    for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
+  }
+
+  test('every length at every word', () => {
+    for (let at = 0; at < WORDS; at++) {
+      for (let length = 0; length <= LARGEST; length++) {
+        pair.reset(at);
+        const frame = pattern(length, at);
+        pair.theirs.put(frame);
+        const ring = new EventRing(pair.ours);
+        ring.announce(1);
+        let result = 'nothing came';
+        ring.consume(1, (seen) => {
+          result = difference([seen], [frame]);
+          return true;
+        });
+        if (result !== '') throw new Error(`${length} bytes at word ${at}: ${result}`);
+        if (pair.theirs.semaphore !== 0 || pair.theirs.readPointer !== pair.theirs.writePointer) {
+          throw new Error(`${length} bytes at word ${at}: not given back`);
+        }
+      }
+    }
+  });
+
+  test('batches at every word', () => {
+    for (let at = 0; at < WORDS; at++) {
+      for (let length = 0; length <= 40; length++) {
+        pair.reset(at);
+        const frames = [pattern(length, 1), pattern(40 - length, 2), pattern(1, 3), pattern(length % 9, 4)];
+        put(...frames);
+        const ring = new EventRing(pair.ours);
+        ring.announce(frames.length);
+        expect(difference(consume(ring), frames)).toBe('');
+        expect(ring.announced).toBe(0);
+      }
+    }
+  });
+
+  test('a limit below what is announced leaves the rest for later', () => {
+    for (let at = 0; at < WORDS; at++) {
+      pair.reset(at);
+      const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
+      put(...frames);
+      const ring = new EventRing(pair.ours);
+      ring.announce(3);
+      expect(difference(consume(ring, 1), frames.slice(0, 1))).toBe('');
+      expect(ring.announced).toBe(2);
+      expect(difference(consume(ring, 2), frames.slice(1))).toBe('');
+      expect(ring.announced).toBe(0);
+      expect(consume(ring)).toEqual([]);
+    }
+  });
+
+  test('no more than announced is consumed, whatever lies in the ring', () => {
+    pair.reset(30);
+    const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
+    put(...frames);
+    const ring = new EventRing(pair.ours);
+    expect(consume(ring)).toEqual([]);
+    expect(pair.theirs.readPointer).toBe(30);
+    ring.announce(2);
+    expect(difference(consume(ring), frames.slice(0, 2))).toBe('');
+    expect(consume(ring)).toEqual([]);
+    ring.announce(1);
+    expect(difference(consume(ring), frames.slice(2))).toBe('');
+  });
+
+  test('an event that is added while others are read is not lost', () => {
+    pair.reset(36);
+    put(pattern(10, 1));
+    const ring = new EventRing(pair.ours);
+    ring.announce(1);
+    const late = pattern(11, 2);
+    ring.consume(Infinity, () => {
+      put(late);
+      return true;
+    });
+    ring.announce(1);
+    expect(difference(consume(ring), [late])).toBe('');
+  });
+
+  test('saying false stops behind the frame it was said for', () => {
+    pair.reset(38);
+    const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
+    put(...frames);
+    const ring = new EventRing(pair.ours);
+    ring.announce(3);
+    expect(ring.consume(Infinity, () => false)).toBe(1);
+    expect(difference(consume(ring), frames.slice(1))).toBe('');
+  });
+
+  test('a handler that throws has had its event: the next one follows, none comes twice', () => {
+    for (let at = 0; at < WORDS; at++) {
+      pair.reset(at);
+      const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
+      put(...frames);
+      const ring = new EventRing(pair.ours);
+      ring.announce(3);
+      let seen = 0;
+      expect(() =>
+        ring.consume(Infinity, () => {
+          if (++seen === 2) throw new Error('of the test');
+          return true;
+        }),
+      ).toThrow('of the test');
+      expect(ring.announced).toBe(1);
+      expect(difference(consume(ring), frames.slice(2))).toBe('');
+      expect(pair.theirs.readPointer).toBe(pair.theirs.writePointer);
+    }
+  });
+
+  test('a handler that closes the ring is the last one called, and nothing is written behind it', () => {
+    const own = new RingPair('event', WORDS);
+    try {
+      own.theirs.put(pattern(10, 1));
+      own.theirs.put(pattern(11, 2));
+      const ring = new EventRing(own.ours);
+      ring.announce(2);
+      const calls = ring.consume(Infinity, () => {
+        own.ours.close();
+        return true;
+      });
+      expect(calls).toBe(1);
+      expect([own.theirs.readPointer, own.theirs.semaphore]).toEqual([0, 2]);
+    } finally {
+      own.close();
+    }
+  });
+
+  test('handlers may read other rings', () => {
+    const other = new RingPair('event', 64);
+    try {
+      pair.reset(39);
+      const frames = [pattern(30, 1), pattern(31, 2)];
+      put(...frames);
+      const inner = [pattern(100, 3), pattern(99, 4)];
+      for (const frame of inner) other.theirs.put(frame);
+      const ring = new EventRing(pair.ours);
+      const nested = new EventRing(other.ours);
+      ring.announce(2);
+      nested.announce(2);
+      const seen: Buffer[] = [];
+      const seenInside: Buffer[] = [];
+      ring.consume(Infinity, (frame) => {
+        seenInside.push(...consume(nested, 1));
+        seen.push(Buffer.from(frame));
+        return true;
+      });
+      expect(difference(seen, frames)).toBe('');
+      expect(difference(seenInside, inner)).toBe('');
+    } finally {
+      other.close();
+    }
+  });
+
+  test('the semaphore is written before the pointer: the daemon never sees a full ring that is empty', () => {
+    const { theirs } = pair;
+    for (const count of [1, 2, 3]) {
+      pair.reset(37);
+      for (let index = 0; index < count; index++) put(pattern(10, index));
+      const ring = new EventRing(pair.ours);
+      ring.announce(count);
+      const seen: string[] = [];
+      const { writeSync } = fs;
+      const spy = jest.spyOn(fs, 'writeSync').mockImplementation((...args: Parameters<typeof writeSync>) => {
+        const written = writeSync(...args);
+        seen.push(theirs.readPointer === theirs.writePointer && theirs.semaphore > 0 ? 'full' : 'fine');
+        return written;
+      });
+      try {
+        ring.consume(Infinity, () => true);
+      } finally {
+        spy.mockRestore();
+      }
+      expect(seen.length).toBeGreaterThanOrEqual(2);
+      expect(seen).not.toContain('full');
+      expect(theirs.semaphore).toBe(0);
+      expect(theirs.free).toBe(WORDS * 4);
+    }
+  });
+
+  test('the semaphore does not grow while events are read in part', () => {
+    pair.reset(0);
+    const ring = new EventRing(pair.ours);
+    let next = 0;
+    let read = 0;
+    for (let round = 0; round < 200; round++) {
+      while (pair.theirs.put(pattern(8, next))) {
+        next++;
+        ring.announce(1);
+      }
+      expect(difference(consume(ring, 2), [pattern(8, read), pattern(8, read + 1)])).toBe('');
+      read += 2;
+      expect(pair.theirs.semaphore).toBe(0);
+    }
+  });
+
+  test('any mixture of puts, announcements and limits keeps order and content', async () => {
+    await assertProperty(
+      fc.property(
+        fc.nat(WORDS - 1),
+        fc.array(fc.tuple(fc.array(fc.nat(50), { maxLength: 4 }), fc.nat(3), fc.nat(4)), { maxLength: 20 }),
+        (at, rounds) => {
+          pair.reset(at);
+          const ring = new EventRing(pair.ours);
+          const expected: Buffer[] = [];
+          const seen: Buffer[] = [];
+          let unannounced = 0;
+          for (const [lengths, announce, limit] of rounds) {
+            for (const length of lengths) {
+              const frame = pattern(length, expected.length);
+              if (!pair.theirs.put(frame)) continue;
+              expected.push(frame);
+              unannounced++;
+            }
+            const bytes = Math.min(announce, unannounced);
+            unannounced -= bytes;
+            ring.announce(bytes);
+            seen.push(...consume(ring, limit));
+          }
+          ring.announce(unannounced);
+          seen.push(...consume(ring));
+          expect(difference(seen, expected)).toBe('');
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  describe('a ring that is not what it should be is CS_ERR_MESSAGE_ERROR', () => {
+    test.each([
+      ['an announced event that is not there', (): void => undefined],
+      ['bad magic', (): void => pair.theirs.stage(pattern(8, 1), 0x12345678)],
+      ['a chunk still being written', (): void => pair.theirs.stage(pattern(8, 1), BEING_WRITTEN)],
+      ['a length one beyond what was written', (): void => damagedLength(9)],
+      ['an enormous length', (): void => damagedLength(0xffffffff)],
+      ['a write pointer outside', (): void => void (pair.theirs.writePointer = WORDS)],
+      ['a read pointer outside', (): void => void (pair.theirs.readPointer = 0x80000000)],
+      ['half a chunk header', (): void => void (pair.theirs.writePointer = 36)],
+    ])('%s', (_, damage) => {
+      pair.reset(35);
+      damage();
+      const ring = new EventRing(pair.ours);
+      ring.announce(1);
+      let calls = 0;
+      const { code } = thrownBy(() =>
+        ring.consume(1, () => {
+          calls++;
+          return true;
+        }),
+      );
+      expect(code).toBe('CS_ERR_MESSAGE_ERROR');
+      expect(calls).toBe(0);
+    });
+
+    function damagedLength(length: number): void {
+      pair.theirs.stage(pattern(8, 1));
+      pair.theirs.setWord(35, length);
+    }
+
+    test('the good events before a bad one are handed out', () => {
+      pair.reset(35);
+      const good = pattern(8, 1);
+      put(good);
+      pair.theirs.stage(pattern(8, 2), 0);
+      const ring = new EventRing(pair.ours);
+      ring.announce(2);
+      const seen: Buffer[] = [];
+      const { code } = thrownBy(() =>
+        ring.consume(2, (frame) => {
+          seen.push(Buffer.from(frame));
+          return true;
+        }),
+      );
+      expect(code).toBe('CS_ERR_MESSAGE_ERROR');
+      expect(difference(seen, [good])).toBe('');
+    });
+
+    test.each(['header', 'data'] as const)('a %s file cut short', (what) => {
+      const cut = new RingPair('event', WORDS);
+      try {
+        cut.theirs.put(pattern(60, 1));
+        cut.theirs.truncate(what, what === 'header' ? 4 : 20);
+        const ring = new EventRing(cut.ours);
+        ring.announce(1);
+        expect(thrownBy(() => ring.consume(1, () => true)).code).toBe('CS_ERR_MESSAGE_ERROR');
+      } finally {
+        cut.close();
+      }
+    });
+  });
+});
+
+describe('a large ring, which is read in windows', () => {
+  // A few events are read 4096 bytes each at first: longer ones end behind the window.
+  const LARGE_WORDS = 20_000;
+  let pair: RingPair;
+
+  beforeAll(() => {
+    pair = new RingPair('event', LARGE_WORDS);
+  });
+  afterAll(() => pair.close());
+
+  test.each([
+    ['one long event', [70_000]],
+    ['a short one before a long one', [10, 60_000]],
+    ['a long one before a short one', [60_000, 10]],
+    ['long ones only', [20_000, 25_000, 30_000]],
+    ['one that ends where the window ends', [4096 - 8]],
+    ['one that ends a word behind the window', [4096 - 4]],
+    ['a header that is cut by the window', [8192 - 8 - 4 - 8, 100, 1, 2]],
+  ])('%s, wherever it begins', (_, lengths) => {
+    const frames = lengths.map((length, index) => pattern(length, index));
+    const starts = [
+      0,
+      1,
+      2,
+      1000,
+      10_000,
+      19_000,
+      19_990,
+      ...Array.from({ length: 12 }, (__, i) => 19_988 + i),
+    ];
+    for (const at of starts) {
+      pair.reset(at);
+      for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
+      const ring = new EventRing(pair.ours);
+      ring.announce(frames.length);
+      expect(difference(consume(ring), frames)).toBe('');
+      expect(pair.theirs.semaphore).toBe(0);
+    }
+  });
+
+  test('every distance of a chunk from the end of its window', () => {
+    // With two events wanted the window has 8192 bytes; the first event moves the second one across its end.
+    for (let length = 8192 - 8 - 40; length <= 8192 + 8; length++) {
+      pair.reset(17);
+      const frames = [pattern(length, 1), pattern(29, 2)];
+      for (const frame of frames) pair.theirs.put(frame);
+      const ring = new EventRing(pair.ours);
+      ring.announce(2);
+      expect(difference(consume(ring), frames)).toBe('');
+    }
+  });
+
+  test('a window that stops early does not lose its place', () => {
+    pair.reset(19_995);
+    const frames = Array.from({ length: 50 }, (_, index) => pattern(index * 25, index));
+    for (const frame of frames) pair.theirs.put(frame);
+    const ring = new EventRing(pair.ours);
+    ring.announce(frames.length);
+    const seen: Buffer[] = [];
+    while (ring.announced > 0) seen.push(...consume(ring, 3));
+    expect(difference(seen, frames)).toBe('');
+  });
+});
