@@ -40,11 +40,6 @@ export class RequestRing {
     return this.#stagedChunks;
   }
 
-  /** True when a frame of `length` bytes would fit an empty ring. */
-  holds(length: number): boolean {
-    return length + CHUNK_MARGIN_BYTES <= this.#ring.wordSize * WORD_BYTES;
-  }
-
   /**
    * Stages one frame made of `head` and `parts`, together `length` bytes.
    * False when the ring has no room for it now; nothing is changed then.

@@ -86,10 +86,6 @@ export class ShmTransport implements Transport {
     return !this.#ended && this.#guarded(() => this.#requests.flowControl(), false);
   }
 
-  holds(length: number): boolean {
-    return length <= this.maxFrameBytes && this.#requests.holds(length);
-  }
-
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
     return this.#staging(() => this.#requests.stage(head, parts, length));
   }
@@ -139,6 +135,7 @@ export class ShmTransport implements Transport {
       if (this.#wantsRoom && (postable || this.#requests.roomy())) {
         this.#wantsRoom = false;
         this.#listener?.onRoom();
+        if (this.#ended) return true;
       }
       if (!postable) return false;
       if (this.#requests.stagedChunks > 0) {

@@ -36,8 +36,6 @@ export interface Transport {
   listen(listener: TransportListener): void;
   /** The daemon's flow control: true while it asks us not to send. */
   flowControl(): boolean;
-  /** True when a frame of this size can ever be staged. */
-  holds(length: number): boolean;
   /**
    * Takes over one frame made of `head` and `parts`, together `length` bytes; the memory is free again when
    * this returns. False when there is no room now: onRoom() follows.

@@ -110,7 +110,7 @@ describe('a daemon that is busy', () => {
     expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     expect(error.message).toContain('CS_ERR_TRY_AGAIN');
     expect(error.cause).toMatchObject(cpgError('CS_ERR_TRY_AGAIN'));
-    // With pauses of 5, 10, 20, 40, 80 ms there cannot be more; without growth there would be 30.
+    // With pauses of 5, 10, 20, 40, 80, 160 ms there cannot be more; without growth there would be 60.
     expect(connection.taken('join').length).toBeGreaterThan(1);
     expect(connection.taken('join').length).toBeLessThanOrEqual(6);
     expect(client.state).toBe('unjoined');

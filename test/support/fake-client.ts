@@ -4,7 +4,7 @@ import { openDescriptors } from './descriptors';
 import { FakeDaemon, type FakeConnection, type FakeDaemonOptions } from './fake-daemon';
 
 /** Long enough for a busy machine to answer, short enough to wait for where a test runs into it. */
-export const SHORT_MS = 150;
+export const SHORT_MS = 300;
 
 export interface Pair {
   client: CpgClient;
