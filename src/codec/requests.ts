@@ -175,12 +175,20 @@ export function writeMcastHeader(
   target.writeUInt32LE(messageLength, offset + MCAST_MESSAGE_LENGTH);
 }
 
-/** The message of an mcast request, read in place: the server's hot path. Throws CS_ERR_MESSAGE_ERROR. */
-export function mcastMessage(frame: Buffer): Buffer {
+/**
+ * Throws CS_ERR_MESSAGE_ERROR unless the lengths inside an mcast request agree with its size. The message
+ * stands behind MCAST_HEADER_BYTES then: the server's hot path takes it from there.
+ */
+export function checkMcast(frame: Buffer): void {
   if (frame.length < MCAST_HEADER_BYTES)
     throw malformed(`mcast of ${frame.length} bytes`, `at least ${MCAST_HEADER_BYTES}`);
-  if (frame.readInt32LE(MCAST_SIZE) !== frame.length) frameHeader(frame);
-  return mcast.tail(frame, frame.readUInt32LE(MCAST_MESSAGE_LENGTH));
+  const size = frame.readInt32LE(MCAST_SIZE);
+  const claimed = frame.readUInt32LE(MCAST_MESSAGE_LENGTH);
+  const present = frame.length - MCAST_HEADER_BYTES;
+  if (size !== frame.length)
+    throw malformed(`mcast that says ${size} bytes on a frame of ${frame.length}`, 'the same');
+  if (claimed !== present)
+    throw malformed(`mcast that says ${claimed} bytes and carries ${present}`, 'the same');
 }
 
 /** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */

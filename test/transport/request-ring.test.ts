@@ -139,7 +139,6 @@ describe('a small ring', () => {
         expect(transfer(pair, ring, [pattern(LARGEST, at)], stage)).toBe('');
       }
     }
-    const ring = new RequestRing(pair.ours);
   });
 
   test('a full ring refuses, loses nothing, and takes again when the daemon took some', () => {
