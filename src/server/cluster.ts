@@ -1,0 +1,406 @@
+/** Several nodes in one process, and everything that can happen to them. */
+import type { Duplex } from 'node:stream';
+import { setImmediate as turn } from 'node:timers/promises';
+import { connect, type ConnectOptions, type CpgClient } from '../client';
+import { CpgError } from '../errors';
+import { Congestion } from './congestion';
+import { FaultState, type Faults } from './faults';
+import { privateAddress } from './listener';
+import { Node, type NodeHost } from './node';
+import { Random } from './random';
+import { TotalOrder, type ClockMode } from './total-order';
+import { ringBase } from './wire/ring-directory';
+
+export interface ClusterOptions {
+  /** How many nodes, with nodeids from 1 on, or their nodeids. Default 1. */
+  nodes?: number | readonly number[];
+  /** Where a node listens: '/path' or '@name'. Default: sockets in a private directory that stop() removes. */
+  address?: (nodeId: number) => string;
+  /**
+   * 'manual': joins, leaves and messages are not ordered until step() or run(), and `seed` decides in which
+   * order. Default 'real'.
+   */
+  clock?: ClockMode;
+  /** For everything left to chance: whose message is next with the manual clock, faults. Default 1. */
+  seed?: number;
+  /** False softens what surprises in the real daemon; see docs/testing-your-cluster-code.md. Default true. */
+  strict?: boolean;
+  /** Clients that one node serves at a time; more are told CS_ERR_NO_RESOURCES. Default 1000. */
+  maxConnections?: number;
+}
+
+const DEFAULT_MAX_CONNECTIONS = 1000;
+const MAX_NODES = 128;
+const MAX_NODE_ID = 0xffffffff;
+/** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
+const FIRST_CLIENT_PID = 1001;
+/** Turns of the event loop without a request after which clients in this process have said all they had to. */
+const QUIET_TURNS = 4;
+
+type State = 'stopped' | 'starting' | 'running';
+
+/** One node of a simulated cluster. */
+export class ClusterNode {
+  readonly nodeId: number;
+  /** Where clients connect; the same after a restart. */
+  readonly address: string;
+  readonly #node: Node;
+  readonly #control: NodeControl;
+
+  /** @internal */
+  constructor(node: Node, control: NodeControl) {
+    this.#node = node;
+    this.#control = control;
+    this.nodeId = node.nodeId;
+    this.address = node.address;
+  }
+
+  get running(): boolean {
+    return this.#control.isRunning(this.#node);
+  }
+
+  /** Connected clients. */
+  get clients(): number {
+    return this.#node.clients;
+  }
+
+  /** The ring this node is in, and its nodes. */
+  get ring(): { nodeId: number; seq: bigint; members: readonly number[] } {
+    return { ...this.#node.ringId, members: this.#node.members };
+  }
+
+  /** Connects a client to this node; see connect(). */
+  connect(options: Omit<ConnectOptions, 'address'> = {}): Promise<CpgClient> {
+    return connect({ ...options, address: this.address });
+  }
+
+  /** Serves a client on a stream that was accepted elsewhere. */
+  handle(stream: Duplex): void {
+    this.#node.handle(stream);
+  }
+
+  /** Replaces the faults of this node; none without an argument. */
+  inject(faults: Faults = {}): void {
+    this.#node.setFaults(faults);
+  }
+
+  /** Hangs up on all clients, or on the one with this pid of connect(); returns how many there were. */
+  disconnect(clientPid?: number): number {
+    return this.#node.disconnect(clientPid);
+  }
+
+  /** As by SIGKILL: its clients lose their connections, the other nodes lose its processes (reason 3). */
+  crash(): void {
+    this.#control.crash(this.#node);
+  }
+
+  /** As by SIGTERM: its processes leave (reason 5) before the node does. */
+  stop(): void {
+    this.#control.shutDown(this.#node);
+  }
+
+  /** Starts it again after crash() or stop(), empty and with its old address; or crashes it first. */
+  restart(): Promise<void> {
+    return this.#control.restart(this.#node);
+  }
+}
+
+/** What a node's handle asks of the cluster. */
+interface NodeControl {
+  isRunning(node: Node): boolean;
+  crash(node: Node): void;
+  shutDown(node: Node): void;
+  restart(node: Node): Promise<void>;
+}
+
+interface Place {
+  node: Node;
+  handle: ClusterNode;
+  state: State;
+  closed: Promise<void>;
+  /** The side of the network it is on. */
+  side: number;
+}
+
+/**
+ * A cluster in this process. Nodes speak to clients as corosync does, over sockets and shared memory, so that
+ * clients in any process can use it; among themselves they only pretend.
+ */
+export class SimulatedCluster {
+  readonly #places = new Map<number, Place>();
+  readonly #order: TotalOrder;
+  readonly #mode: ClockMode;
+  readonly #congestion = new Congestion((held) => this.#onCongestion(held));
+  readonly #removeDirectory: () => void;
+  #congested = false;
+  #lastClientPid = FIRST_CLIENT_PID - 1;
+  #requests = 0;
+  #stopping: Promise<void> | undefined;
+
+  private constructor(options: ClusterOptions) {
+    const { clock = 'real', seed = 1, strict = true, maxConnections = DEFAULT_MAX_CONNECTIONS } = options;
+    this.#mode = clock;
+    this.#order = new TotalOrder(clock, new Random(seed));
+    const nodeIds = checkedNodeIds(options.nodes ?? 1);
+    let addressOf = options.address;
+    if (addressOf === undefined) {
+      const { address, remove } = privateAddress('cpg');
+      addressOf = (nodeId) => (nodeIds.length === 1 ? address : `${address}-${nodeId}`);
+      this.#removeDirectory = remove;
+    } else {
+      this.#removeDirectory = () => undefined;
+    }
+    const base = ringBase();
+    for (const nodeId of nodeIds) {
+      const host: NodeHost = {
+        ringBase: base,
+        strict,
+        maxConnections,
+        faults: new FaultState(new Random(seed + nodeId)),
+        isCongested: () => this.#congested,
+        nextClientPid: () => ++this.#lastClientPid,
+        submit: (node, message) => this.#order.submit(node, message),
+        onBytesWaiting: (connection, bytes) => this.#congestion.update(connection, bytes),
+        onClosed: (connection) => this.#congestion.forget(connection),
+        onRequest: () => {
+          this.#requests++;
+        },
+      };
+      const node = new Node(nodeId, addressOf(nodeId), host);
+      const handle = new ClusterNode(node, this.#control);
+      this.#places.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
+    }
+  }
+
+  /** Starts all nodes; resolves when they are one cluster and listen. Rejects as listen() and with RangeError. */
+  static async start(options: ClusterOptions = {}): Promise<SimulatedCluster> {
+    const cluster = new SimulatedCluster(options);
+    const places = [...cluster.#places.values()];
+    try {
+      const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
+      const failure = started.find((result) => result.status === 'rejected');
+      if (failure !== undefined) throw failure.reason;
+    } catch (error) {
+      await Promise.all(places.map(({ node }) => node.close()));
+      cluster.#removeDirectory();
+      throw error;
+    }
+    for (const place of places) {
+      place.state = 'running';
+      cluster.#order.add(place.node);
+    }
+    cluster.#form();
+    return cluster;
+  }
+
+  /** All nodes, also those that do not run. */
+  get nodes(): ClusterNode[] {
+    return [...this.#places.values()].map(({ handle }) => handle);
+  }
+
+  /** The node with this nodeid. Throws RangeError when there is none. */
+  node(nodeId: number): ClusterNode {
+    return this.#place(nodeId).handle;
+  }
+
+  /**
+   * Cuts the network: nodes see those of their own group only; one that is not named sees nobody. Every side
+   * forms its ring before this returns.
+   */
+  partition(...sides: readonly (readonly number[])[]): void {
+    const named = sides.flat();
+    if (new Set(named).size !== named.length)
+      throw new RangeError('partition: a node cannot be on two sides');
+    for (const nodeId of named) this.#place(nodeId);
+    this.#order.catchUp();
+    let alone = sides.length;
+    for (const [nodeId, place] of this.#places) {
+      const side = sides.findIndex((members) => members.includes(nodeId));
+      place.side = side === -1 ? alone++ : side;
+    }
+    this.#form();
+  }
+
+  /** Joins the network again; all running nodes form one ring before this returns. */
+  heal(): void {
+    this.#order.catchUp();
+    for (const place of this.#places.values()) place.side = 0;
+    this.#form();
+  }
+
+  // ---- the manual clock ------------------------------------------------------------------------------------
+
+  /** Milliseconds of the cluster's clock. */
+  get nowMs(): number {
+    return this.#order.nowMs;
+  }
+
+  /** Joins, leaves and messages that wait to be ordered. */
+  get waiting(): number {
+    return this.#order.waiting;
+  }
+
+  /**
+   * Manual clock: waits until clients of this process have sent what they had to send, then orders one message
+   * (or join, or leave) on all nodes of its ring. False when none may be ordered.
+   */
+  async step(): Promise<boolean> {
+    this.#assertManual('step');
+    await this.#quiet();
+    return this.#order.step();
+  }
+
+  /** Manual clock: makes the time go on, so that delayed messages become due. */
+  advance(byMs: number): void {
+    this.#assertManual('advance');
+    if (!(byMs >= 0)) throw new RangeError(`advance by ${byMs} ms`);
+    this.#order.advance(byMs);
+  }
+
+  /** Manual clock: steps and advances until nothing is left to do. Returns the number of messages ordered. */
+  async run(): Promise<number> {
+    this.#assertManual('run');
+    let ordered = 0;
+    for (;;) {
+      if (await this.step()) {
+        ordered++;
+        continue;
+      }
+      const waitMs = this.#order.nextDueInMs();
+      if (waitMs === undefined) return ordered;
+      this.#order.advance(waitMs);
+    }
+  }
+
+  // ---- the end ---------------------------------------------------------------------------------------------
+
+  /** Hangs up on all clients and removes everything. Can be called again. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#order.close();
+    await Promise.all(
+      [...this.#places.values()].map(async (place) => {
+        place.state = 'stopped';
+        await Promise.all([place.node.close(), place.closed]);
+      }),
+    );
+    this.#congestion.close();
+    this.#removeDirectory();
+  }
+
+  readonly #control: NodeControl = {
+    isRunning: (node) => this.#place(node.nodeId).state === 'running',
+    crash: (node) => this.#crash(this.#place(node.nodeId)),
+    shutDown: (node) => {
+      const place = this.#place(node.nodeId);
+      if (place.state !== 'running') return;
+      // With the connections go their processes; the others hear of that while the node is still there.
+      node.disconnect();
+      this.#order.flush(node);
+      this.#crash(place);
+    },
+    restart: async (node) => {
+      const place = this.#place(node.nodeId);
+      this.#crash(place);
+      if (place.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
+      place.state = 'starting';
+      try {
+        await place.closed;
+        await node.listen();
+        // Who stopped the cluster meanwhile has closed what there was, and this came later.
+        if (this.#isStopped()) throw stopped(node.nodeId);
+      } catch (error) {
+        place.state = 'stopped';
+        await node.close();
+        throw this.#isStopped() ? stopped(node.nodeId) : error;
+      }
+      place.state = 'running';
+      node.reset();
+      this.#order.add(node);
+      this.#form();
+    },
+  };
+
+  #isStopped(): boolean {
+    return this.#stopping !== undefined;
+  }
+
+  #crash(place: Place): void {
+    if (place.state !== 'running') return;
+    this.#order.catchUp();
+    place.state = 'stopped';
+    // First out of the order: what its dying connections say reaches nobody.
+    this.#order.remove(place.node);
+    place.closed = place.node.close();
+    this.#form();
+  }
+
+  /** Rings after any change of nodes or network. */
+  #form(): void {
+    const sides = new Map<number, Node[]>();
+    for (const { node, state, side } of this.#places.values()) {
+      if (state === 'running') sides.set(side, [...(sides.get(side) ?? []), node]);
+    }
+    this.#order.form([...sides.values()]);
+  }
+
+  #place(nodeId: number): Place {
+    const place = this.#places.get(nodeId);
+    if (place === undefined) throw new RangeError(`there is no node ${nodeId}`);
+    return place;
+  }
+
+  #onCongestion(held: boolean): void {
+    this.#congested = held;
+    for (const { node } of this.#places.values()) node.hold();
+  }
+
+  /** Resolves when the event loop went round a few times and nobody asked anything. */
+  async #quiet(): Promise<void> {
+    let seen = this.#requests;
+    for (let quietTurns = 0; quietTurns < QUIET_TURNS; quietTurns++) {
+      await turn();
+      if (this.#requests === seen) continue;
+      seen = this.#requests;
+      quietTurns = -1;
+    }
+  }
+
+  #assertManual(what: string): void {
+    if (this.#mode !== 'manual') {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `${what} of a cluster with the real clock`, {
+        remedy: "start it with { clock: 'manual' }",
+      });
+    }
+  }
+}
+
+function checkedNodeIds(nodes: number | readonly number[]): readonly number[] {
+  const nodeIds = typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => index + 1) : nodes;
+  const valid = nodeIds.every((nodeId) => Number.isInteger(nodeId) && nodeId > 0 && nodeId <= MAX_NODE_ID);
+  if (
+    !valid ||
+    nodeIds.length === 0 ||
+    nodeIds.length > MAX_NODES ||
+    new Set(nodeIds).size !== nodeIds.length
+  ) {
+    throw new RangeError(
+      `a cluster has 1 to ${MAX_NODES} nodes with different nodeids, not ${String(nodes)}`,
+    );
+  }
+  return nodeIds;
+}
+
+function stopped(nodeId: number): CpgError {
+  return new CpgError('CS_ERR_BAD_HANDLE', `node ${nodeId} cannot be started now`, {
+    remedy: 'it is starting already, or its cluster was stopped',
+  });
+}

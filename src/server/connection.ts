@@ -1,0 +1,242 @@
+/** One client of the server: its stream, its rings, and what it may not do. */
+import type { Duplex } from 'node:stream';
+import { frameId } from '../codec/header';
+import { CpgError } from '../errors';
+import { debugServer as debug } from '../debug';
+import { EventRing } from '../transport/event-ring';
+import type { ClientPort, ServiceHandle } from './cpg-service';
+import { EventWriter } from './wire/event-writer';
+import {
+  acceptance,
+  frameBytesFor,
+  HandshakeReader,
+  refusal,
+  refusalFor,
+  type Refusal,
+} from './wire/handshake';
+import { ResponseWriter } from './wire/response-writer';
+import { createRings, type RingDirectory } from './wire/ring-directory';
+
+/** A client that says nothing for so long after connecting is dropped. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Requests read in one turn of the event loop, so that every client gets its turn. */
+const REQUESTS_PER_TURN = 4096;
+/** Events that may wait for a client that does not read; with more it is dropped. */
+export const MAX_QUEUED_EVENT_BYTES = 64 * 1024 * 1024;
+
+/** QB_IPC_MSG_DISCONNECT: a client that says goodbye. */
+const DISCONNECT_ID = -3;
+const ID_BYTES = 4;
+
+const WAKE_UP_BYTES = 16 * 1024;
+const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
+
+/** What a connection needs of the node it belongs to. */
+export interface ConnectionHost {
+  /** Where the rings go. */
+  readonly ringBase: string;
+  /** Says why not, or numbers the client. */
+  admit(): { refuse: Refusal } | { clientPid: number; connection: number };
+  /** A client with working rings. */
+  serve(connection: Connection): ServiceHandle;
+  /** The bytes that wait for this client changed. */
+  onBytesWaiting(connection: Connection, bytes: number): void;
+  onClosed(connection: Connection): void;
+}
+
+interface Open {
+  directory: RingDirectory;
+  requests: EventRing;
+  responses: ResponseWriter;
+  events: EventWriter;
+}
+
+export class Connection implements ClientPort {
+  readonly #stream: Duplex;
+  readonly #host: ConnectionHost;
+  readonly #handshake = new HandshakeReader();
+  readonly #handshakeTimer: NodeJS.Timeout;
+  #open: Open | undefined;
+  #service: ServiceHandle | undefined;
+  #continuing: NodeJS.Immediate | undefined;
+  #closed = false;
+  /** The number in the names of the rings, which the client takes for its pid. 0 before the handshake. */
+  clientPid = 0;
+
+  constructor(stream: Duplex, host: ConnectionHost) {
+    this.#stream = stream;
+    this.#host = host;
+    this.#handshakeTimer = setTimeout(() => this.drop('no handshake in time'), HANDSHAKE_TIMEOUT_MS);
+    this.#handshakeTimer.unref();
+    stream.on('data', (bytes: Buffer) => this.#onBytes(bytes));
+    stream.on('error', (error) => debug('client %d: %s', this.clientPid, error.message));
+    stream.once('close', () => this.#onStreamClosed());
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** When this client last made room for events; milliseconds as performance.now(). */
+  get lastProgress(): number {
+    return this.#open?.events.lastProgress ?? 0;
+  }
+
+  // ---- what the service does with it -----------------------------------------------------------------------
+
+  respond(frame: Buffer): void {
+    if (this.#closed || this.#open === undefined) return;
+    try {
+      this.#open.responses.write(frame);
+    } catch (error) {
+      this.drop(error);
+    }
+  }
+
+  send(head: Buffer, body: Buffer, start: number): void {
+    if (!this.#closed) this.#open?.events.append(head, body, start);
+  }
+
+  // ---- what the node does with it --------------------------------------------------------------------------
+
+  /** Flow control: asks the client not to send, or to send again. */
+  hold(on: boolean): void {
+    if (this.#closed || this.#open === undefined) return;
+    try {
+      this.#open.directory.rings.request.setUserData(on ? 1 : 0);
+    } catch (error) {
+      this.drop(error);
+    }
+  }
+
+  /** Ends the connection; the client sees its daemon hang up. */
+  drop(reason: unknown): void {
+    if (this.#closed) return;
+    debug('client %d dropped: %s', this.clientPid, reason instanceof Error ? reason.message : reason);
+    this.#close();
+  }
+
+  // ---- the stream ------------------------------------------------------------------------------------------
+
+  #onBytes(bytes: Buffer): void {
+    if (this.#closed) return;
+    try {
+      if (this.#open !== undefined) {
+        this.#open.requests.announce(bytes.length);
+        this.#readRequests();
+        return;
+      }
+      const asked = this.#handshake.take(bytes);
+      if (asked !== undefined) this.#answer(asked);
+    } catch (error) {
+      this.drop(error);
+    }
+  }
+
+  #answer(asked: number): void {
+    clearTimeout(this.#handshakeTimer);
+    const admission = this.#host.admit();
+    if ('refuse' in admission) {
+      this.#refuse(admission.refuse);
+      return;
+    }
+    const { clientPid, connection } = admission;
+    const frameBytes = frameBytesFor(asked);
+    let directory: RingDirectory;
+    try {
+      directory = createRings(this.#host.ringBase, clientPid, connection, frameBytes);
+    } catch (error) {
+      debug('no rings for a client: %s', (error as Error).message);
+      this.#refuse(refusalFor(error));
+      return;
+    }
+    const { request, response, event } = directory.rings;
+    this.clientPid = clientPid;
+    this.#open = {
+      directory,
+      requests: new EventRing(request),
+      responses: new ResponseWriter(response),
+      events: new EventWriter(event, {
+        announce: (count) => this.#announce(count),
+        unreadAnnouncements: () => this.#stream.writableLength,
+        onQueued: (bytes) => this.#onQueued(bytes),
+        onFailure: (error) => this.drop(error),
+      }),
+    };
+    this.#stream.write(acceptance(directory, connection, frameBytes));
+    debug('client %d connected', clientPid);
+    this.#service = this.#host.serve(this);
+  }
+
+  #refuse(reason: Refusal): void {
+    debug('client refused: %s', reason);
+    this.#stream.end(refusal(reason));
+    // The answer still goes out; nobody waits for the client to hang up as well.
+    this.#stream.once('finish', () => this.#stream.destroy());
+  }
+
+  /** The client's requests are read by the rules by which a client reads its events. */
+  #readRequests(): void {
+    const { requests } = this.#open!;
+    let left = REQUESTS_PER_TURN;
+    while (left > 0 && this.#hasRequests()) left -= requests.consume(left, this.#onRequest);
+    if (this.#hasRequests()) {
+      this.#continuing ??= setImmediate(() => {
+        this.#continuing = undefined;
+        if (!this.#closed) this.#guarded(() => this.#readRequests());
+      });
+    }
+  }
+
+  readonly #onRequest = (frame: Buffer): boolean => {
+    if (frame.length >= ID_BYTES && frameId(frame) === DISCONNECT_ID) this.#close();
+    else this.#service!.request(frame);
+    return !this.#closed;
+  };
+
+  #hasRequests(): boolean {
+    return !this.#closed && this.#open !== undefined && this.#open.requests.announced > 0;
+  }
+
+  #guarded(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.drop(error);
+    }
+  }
+
+  #announce(count: number): void {
+    if (this.#stream.destroyed) return;
+    for (let left = count; left > 0; left -= WAKE_UP_BYTES) {
+      this.#stream.write(wakeUps.subarray(0, Math.min(left, WAKE_UP_BYTES)));
+    }
+  }
+
+  #onQueued(bytes: number): void {
+    if (bytes > MAX_QUEUED_EVENT_BYTES) {
+      this.drop(new CpgError('CS_ERR_QUEUE_FULL', `it does not read: ${bytes} bytes of events wait for it`));
+    } else {
+      this.#host.onBytesWaiting(this, bytes);
+    }
+  }
+
+  #onStreamClosed(): void {
+    if (this.#closed) return;
+    // What the client had announced before it went counts.
+    while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
+    this.#close();
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#handshakeTimer);
+    clearImmediate(this.#continuing);
+    this.#stream.destroy();
+    this.#open?.events.close();
+    this.#service?.close();
+    this.#open?.directory.remove();
+    this.#host.onClosed(this);
+  }
+}

@@ -1,0 +1,8 @@
+/** corosync-cpg/server: CPG without corosync, for tests, demos and trying things out. */
+export { startServer, CpgServer } from './server';
+export type { ServerOptions } from './server';
+export { SimulatedCluster, ClusterNode } from './cluster';
+export type { ClusterOptions } from './cluster';
+export type { ClockMode } from './total-order';
+export type { Faults } from './faults';
+export type { Refusal } from './wire/handshake';

@@ -1,0 +1,203 @@
+/** One node: a socket, the connections behind it, and the CPG service they talk to. */
+import type { Duplex } from 'node:stream';
+import type { RingId } from '../codec/events';
+import { debugServer as debug } from '../debug';
+import { CpgService, type RingChange, type ServiceHandle } from './cpg-service';
+import { Connection, type ConnectionHost } from './connection';
+import type { FaultState, Faults } from './faults';
+import { listen, type Listener } from './listener';
+import type { Ordered } from './ordered';
+import type { Process } from './process-list';
+import type { OrderedNode } from './total-order';
+import type { Refusal } from './wire/handshake';
+
+/** Its clients are held while more than this waits to be ordered ... */
+const HOLD_BYTES = 1024 * 1024;
+/** ... until no more than this does. */
+const RELEASE_BYTES = 256 * 1024;
+
+/** Connections, served or not, for each client that may be served. */
+const CONNECTIONS_PER_CLIENT = 2;
+
+/** A node that starts takes its last ring's number and goes on from there, as totem does. */
+const SEQ_OF_FIRST_RING = 5n;
+
+/** What a node needs of its cluster. */
+export interface NodeHost {
+  readonly ringBase: string;
+  readonly strict: boolean;
+  readonly maxConnections: number;
+  /** Whether all senders are to wait. */
+  isCongested(): boolean;
+  readonly faults: FaultState;
+  /** Numbers a new connection; no two of the cluster are the same. */
+  nextClientPid(): number;
+  submit(node: Node, message: Ordered): void;
+  /** So many bytes wait for this client now. */
+  onBytesWaiting(connection: Connection, bytes: number): void;
+  onClosed(connection: Connection): void;
+  /** A request came in. */
+  onRequest(): void;
+}
+
+export class Node implements OrderedNode, ConnectionHost {
+  readonly #host: NodeHost;
+  readonly #connections = new Set<Connection>();
+  /** Connections that are past their handshake. */
+  #served = 0;
+  #lastConnection = 0;
+  #service: CpgService;
+  #listener: Listener | undefined;
+  #full = false;
+  #held = false;
+
+  constructor(
+    readonly nodeId: number,
+    readonly address: string,
+    host: NodeHost,
+  ) {
+    this.#host = host;
+    this.#service = this.#newService(0n);
+  }
+
+  // ---- from outside ----------------------------------------------------------------------------------------
+
+  get faults(): FaultState {
+    return this.#host.faults;
+  }
+
+  setFaults(faults: Faults): void {
+    this.faults.set(faults);
+  }
+
+  /** Clients that are past their handshake. */
+  get clients(): number {
+    return this.#served;
+  }
+
+  /** Begins to listen. Rejects as listen() does. */
+  async listen(): Promise<void> {
+    this.#listener = await listen(this.address, (stream) => this.handle(stream));
+  }
+
+  /** Serves a client on a stream that came from anywhere. */
+  handle(stream: Duplex): void {
+    // Also those that never finish their handshake take descriptors.
+    if (this.#connections.size >= CONNECTIONS_PER_CLIENT * this.#host.maxConnections) {
+      debug('node %d: too many connections', this.nodeId);
+      stream.destroy();
+      return;
+    }
+    this.#connections.add(new Connection(stream, this));
+  }
+
+  /** Hangs up on all clients, or on the one with this number in its rings. Returns how many there were. */
+  disconnect(clientPid?: number): number {
+    const chosen = [...this.#connections].filter(
+      (connection) => clientPid === undefined || connection.clientPid === clientPid,
+    );
+    for (const connection of chosen) connection.drop('disconnected, as told');
+    return chosen.length;
+  }
+
+  /** Nothing is served any more; resolves when the address is free. */
+  async close(): Promise<void> {
+    const closing = this.#listener?.close();
+    this.#listener = undefined;
+    this.disconnect();
+    await closing;
+  }
+
+  /** Forgets everything but its last ring. */
+  reset(): void {
+    this.#service = this.#newService(this.ringId.seq);
+    this.#full = false;
+  }
+
+  hold(): void {
+    const held = this.#full || this.#host.isCongested();
+    if (held === this.#held) return;
+    this.#held = held;
+    for (const connection of this.#connections) connection.hold(held);
+  }
+
+  // ---- for the total order ---------------------------------------------------------------------------------
+
+  get ringId(): RingId {
+    return this.#service.ringId;
+  }
+
+  get members(): readonly number[] {
+    return this.#service.members;
+  }
+
+  localProcesses(): Process[] {
+    return this.#service.localProcesses();
+  }
+
+  deliver(message: Ordered): void {
+    this.#service.deliver(message);
+  }
+
+  changeRing(change: RingChange): void {
+    debug('node %d: ring %d.%s', this.nodeId, change.ringId.nodeId, change.ringId.seq);
+    this.#service.changeRing(change);
+  }
+
+  onQueued(bytes: number): void {
+    if (bytes > HOLD_BYTES) this.#full = true;
+    else if (bytes <= RELEASE_BYTES) this.#full = false;
+    this.hold();
+  }
+
+  // ---- for the service -------------------------------------------------------------------------------------
+
+  overloaded(): boolean {
+    return this.#full || this.faults.takeTryAgain();
+  }
+
+  submit(message: Ordered): void {
+    this.#host.submit(this, message);
+  }
+
+  // ---- for connections -------------------------------------------------------------------------------------
+
+  get ringBase(): string {
+    return this.#host.ringBase;
+  }
+
+  admit(): { refuse: Refusal } | { clientPid: number; connection: number } {
+    if (this.faults.refuse !== undefined) return { refuse: this.faults.refuse };
+    if (this.#served >= this.#host.maxConnections) return { refuse: 'EMFILE' };
+    return { clientPid: this.#host.nextClientPid(), connection: ++this.#lastConnection };
+  }
+
+  serve(connection: Connection): ServiceHandle {
+    this.#served++;
+    if (this.#held) connection.hold(true);
+    const handle = this.#service.open(connection);
+    return {
+      request: (frame) => {
+        this.#host.onRequest();
+        handle.request(frame);
+      },
+      close: () => {
+        this.#served--;
+        handle.close();
+      },
+    };
+  }
+
+  onBytesWaiting(connection: Connection, bytes: number): void {
+    this.#host.onBytesWaiting(connection, bytes);
+  }
+
+  onClosed(connection: Connection): void {
+    this.#connections.delete(connection);
+    this.#host.onClosed(connection);
+  }
+
+  #newService(lastSeq: bigint): CpgService {
+    return new CpgService(this, { nodeId: this.nodeId, seq: lastSeq + SEQ_OF_FIRST_RING }, this.#host.strict);
+  }
+}

@@ -1,0 +1,69 @@
+/** One node that serves CPG: corosync's socket without corosync. */
+import type { Duplex } from 'node:stream';
+import type { ConnectOptions, CpgClient } from '../client';
+import { SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
+
+export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConnections' | 'seed'> {
+  /** Where to listen: '/path' or '@name'. Default: a socket in a private directory that close() removes. */
+  address?: string;
+  /** Default 1. */
+  nodeId?: number;
+}
+
+export class CpgServer {
+  readonly #cluster: SimulatedCluster;
+  readonly #node: ClusterNode;
+
+  /** @internal Use startServer(). */
+  constructor(cluster: SimulatedCluster, node: ClusterNode) {
+    this.#cluster = cluster;
+    this.#node = node;
+  }
+
+  /** What to give to connect(). */
+  get address(): string {
+    return this.#node.address;
+  }
+
+  get nodeId(): number {
+    return this.#node.nodeId;
+  }
+
+  /** The node behind it, for faults. */
+  get node(): ClusterNode {
+    return this.#node;
+  }
+
+  /** Connects a client; see connect(). */
+  connect(options: Omit<ConnectOptions, 'address'> = {}): Promise<CpgClient> {
+    return this.#node.connect(options);
+  }
+
+  /** Serves a client on a stream that was accepted elsewhere. */
+  handle(stream: Duplex): void {
+    this.#node.handle(stream);
+  }
+
+  /** Hangs up on all clients and removes everything. Can be called again. */
+  close(): Promise<void> {
+    return this.#cluster.stop();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Starts a server; resolves when it listens. Rejects with CpgError: CS_ERR_EXIST when somebody listens at the
+ * address, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_LIBRARY otherwise; RangeError for a bad nodeId.
+ */
+export async function startServer(options: ServerOptions = {}): Promise<CpgServer> {
+  const { address, nodeId = 1, ...others } = options;
+  const cluster = await SimulatedCluster.start({
+    ...others,
+    nodes: [nodeId],
+    ...(address === undefined ? {} : { address: () => address }),
+  });
+  return new CpgServer(cluster, cluster.node(nodeId));
+}

@@ -1,0 +1,243 @@
+/**
+ * What totem does for corosync: one order of messages for all nodes that see each other, and rings, the
+ * memberships of such nodes.
+ *
+ * Every node has a queue of what it wants to send. The token goes from queue to queue; whoever has it gets
+ * one message ordered, and that message is delivered on all nodes of its ring before the next one is. So the
+ * nodes of a ring always agree, and a change of rings falls between two messages for all of them.
+ *
+ *     submit() -> queue of node 1 --.
+ *     submit() -> queue of node 2 ---+-- token --> deliver() on every node of the ring
+ *     submit() -> queue of node 3 --'
+ *
+ * With the real clock the token turns by itself, and a message that finds all queues empty does not wait for
+ * it. With the manual clock nothing moves but by step() and advance(), and the seed decides who is next.
+ */
+import type { RingId } from '../codec/events';
+import { debugServer as debug } from '../debug';
+import type { FaultState } from './faults';
+import { keepable, orderedBytes, type Ordered } from './ordered';
+import type { RingChange } from './cpg-service';
+import type { Process } from './process-list';
+import type { Random } from './random';
+
+/** A node, as the order sees it. */
+export interface OrderedNode {
+  readonly nodeId: number;
+  readonly ringId: RingId;
+  /** The nodes of its present ring. */
+  readonly members: readonly number[];
+  readonly faults: FaultState;
+  localProcesses(): Process[];
+  deliver(message: Ordered): void;
+  changeRing(change: RingChange): void;
+  /** Its queue holds this many bytes now. */
+  onQueued(bytes: number): void;
+}
+
+export type ClockMode = 'real' | 'manual';
+
+/** Beyond this, a node loses further messages, as a daemon does whose clients ignore its flow control. */
+const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
+/** Messages ordered in one turn of the event loop. */
+const MESSAGES_PER_TURN = 1024;
+/** How far apart the sequence numbers of consecutive rings are. */
+const RING_SEQ_STEP = 4n;
+
+interface Queued {
+  readonly message: Ordered;
+  /** When it may be ordered, by our clock. */
+  readonly dueMs: number;
+}
+
+interface Seat {
+  readonly node: OrderedNode;
+  readonly queue: Queued[];
+  queuedBytes: number;
+  ring: Seat[];
+}
+
+export class TotalOrder {
+  readonly #mode: ClockMode;
+  readonly #random: Random;
+  readonly #seats = new Map<OrderedNode, Seat>();
+  #queuedMessages = 0;
+  #manualNowMs = 0;
+  #lastSender = 0;
+  #turn: { atMs: number; cancel: () => void } | undefined;
+
+  constructor(mode: ClockMode, random: Random) {
+    this.#mode = mode;
+    this.#random = random;
+  }
+
+  /** Messages that wait to be ordered. */
+  get waiting(): number {
+    return this.#queuedMessages;
+  }
+
+  get nowMs(): number {
+    return this.#mode === 'manual' ? this.#manualNowMs : performance.now();
+  }
+
+  /**
+   * Real clock: orders what is due and only waits for the next turn of the event loop. What was sent before
+   * something happens to nodes or network comes before it.
+   */
+  catchUp(): void {
+    while (this.#mode === 'real' && this.step());
+  }
+
+  /** Takes in nodes, each alone in a ring of its own until form() says otherwise. */
+  add(node: OrderedNode): void {
+    const seat: Seat = { node, queue: [], queuedBytes: 0, ring: [] };
+    seat.ring = [seat];
+    this.#seats.set(node, seat);
+  }
+
+  /** The node is gone with all it had not sent; form() tells the others. */
+  remove(node: OrderedNode): void {
+    const seat = this.#seats.get(node);
+    if (seat === undefined) return;
+    this.#queuedMessages -= seat.queue.length;
+    this.#seats.delete(node);
+  }
+
+  /** Orders what a node has in its queue now, without regard to delays: it is about to stop. */
+  flush(node: OrderedNode): void {
+    const seat = this.#seats.get(node);
+    while (seat !== undefined && seat.queue.length > 0) this.#orderNext(seat);
+  }
+
+  /**
+   * Forms rings: the nodes of each side see each other and nobody else. Sides whose nodes are a ring already
+   * stay as they are. All present nodes are to be named.
+   */
+  form(sides: readonly (readonly OrderedNode[])[]): void {
+    for (const side of sides) {
+      const seats = side
+        .map((node) => this.#seats.get(node)!)
+        .sort((one, other) => one.node.nodeId - other.node.nodeId);
+      const members = seats.map(({ node }) => node.nodeId);
+      if (seats.every(({ node }) => node.members.join() === members.join() && sameRing(seats, node)))
+        continue;
+      this.#formRing(seats, members);
+    }
+  }
+
+  submit(node: OrderedNode, message: Ordered): void {
+    const seat = this.#seats.get(node);
+    if (seat === undefined) return;
+    const { faults } = node;
+    const multicast = message.kind === 'message' || message.kind === 'fragment';
+    if (multicast && this.#queuedMessages === 0 && this.#mode === 'real' && faults.none) {
+      for (const { node: receiver } of seat.ring) receiver.deliver(message);
+      return;
+    }
+    if (faults.loses(message)) {
+      debug('node %d: a message is lost, as told', node.nodeId);
+      return;
+    }
+    if (message.kind === 'message' && seat.queuedBytes > MAX_QUEUE_BYTES) {
+      debug('node %d: a message is lost, the queue is full', node.nodeId);
+      return;
+    }
+    const dueMs = this.nowMs + faults.delayMs();
+    seat.queue.push({ message: keepable(message), dueMs });
+    seat.queuedBytes += orderedBytes(message);
+    this.#queuedMessages++;
+    node.onQueued(seat.queuedBytes);
+    if (this.#turn !== undefined && dueMs < this.#turn.atMs) {
+      this.#turn.cancel();
+      this.#turn = undefined;
+    }
+    this.#scheduleTurn();
+  }
+
+  /** Orders one message; false when none may be ordered now. */
+  step(): boolean {
+    const now = this.nowMs;
+    const ready = [...this.#seats.values()].filter(({ queue }) => queue.length > 0 && queue[0]!.dueMs <= now);
+    if (ready.length === 0) return false;
+    const next =
+      this.#mode === 'manual'
+        ? this.#random.pick(ready)
+        : (ready.find(({ node }) => node.nodeId > this.#lastSender) ?? ready[0]!);
+    this.#lastSender = next.node.nodeId;
+    this.#orderNext(next);
+    return true;
+  }
+
+  /** Manual clock: goes on by so many milliseconds. */
+  advance(byMs: number): void {
+    this.#manualNowMs += byMs;
+  }
+
+  /** Milliseconds until a message may be ordered; undefined when none waits. */
+  nextDueInMs(): number | undefined {
+    const due = [...this.#seats.values()].flatMap(({ queue }) => queue.slice(0, 1).map(({ dueMs }) => dueMs));
+    return due.length === 0 ? undefined : Math.max(0, Math.min(...due) - this.nowMs);
+  }
+
+  close(): void {
+    this.#turn?.cancel();
+    this.#turn = undefined;
+    this.#seats.clear();
+    this.#queuedMessages = 0;
+  }
+
+  #orderNext(seat: Seat): void {
+    const { message } = seat.queue.shift()!;
+    this.#queuedMessages--;
+    seat.queuedBytes -= orderedBytes(message);
+    seat.node.onQueued(seat.queuedBytes);
+    for (const { node } of seat.ring) node.deliver(message);
+  }
+
+  #formRing(seats: Seat[], members: number[]): void {
+    const seq = seats.reduce(
+      (highest, { node }) => (node.ringId.seq > highest ? node.ringId.seq : highest),
+      0n,
+    );
+    const ringId = { nodeId: members[0]!, seq: seq + RING_SEQ_STEP };
+    debug('ring %d.%s of nodes %s', ringId.nodeId, ringId.seq, members.join());
+    // The last node of the ring is the one that completes the round before, so it is the first to tell.
+    const tellers = [...seats.slice(-1), ...seats.slice(0, -1)];
+    const joinLists = tellers.map(({ node }) => node.localProcesses());
+    const changes = seats.map((seat) => {
+      const present = new Set(
+        seat.ring.filter((other) => seats.includes(other)).map(({ node }) => node.nodeId),
+      );
+      const left = seat.node.members.filter((nodeId) => !present.has(nodeId));
+      return { node: seat.node, change: { ringId, members, left, joinLists } };
+    });
+    for (const seat of seats) seat.ring = seats;
+    for (const { node, change } of changes) node.changeRing(change);
+  }
+
+  #scheduleTurn(): void {
+    if (this.#mode === 'manual' || this.#turn !== undefined) return;
+    const waitMs = this.nextDueInMs();
+    if (waitMs === undefined) return;
+    const turn = (): void => {
+      this.#turn = undefined;
+      for (let count = 0; count < MESSAGES_PER_TURN && this.step(); count++);
+      this.#scheduleTurn();
+    };
+    const atMs = this.nowMs + waitMs;
+    if (waitMs > 0) {
+      const timer = setTimeout(turn, waitMs);
+      this.#turn = { atMs, cancel: () => clearTimeout(timer) };
+    } else {
+      const immediate = setImmediate(turn);
+      this.#turn = { atMs, cancel: () => clearImmediate(immediate) };
+    }
+  }
+}
+
+/** Whether all seats are in the present ring of the node: not only the same numbers, after a restart. */
+function sameRing(seats: readonly Seat[], node: OrderedNode): boolean {
+  return seats.every(
+    (seat) => seat.ring.length === seats.length && seat.ring.some((other) => other.node === node),
+  );
+}

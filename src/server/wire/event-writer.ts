@@ -1,0 +1,192 @@
+/**
+ * The event ring, seen from its writer, and the queue behind it for a client that reads more slowly than
+ * others send.
+ *
+ * Events are laid out as chunks in slabs of memory. A flush moves as many whole chunks as the ring has room
+ * for with one write, publishes the write pointer, and then sends one byte for each chunk on the service
+ * socket. Nothing tells us when the client gives space back, so while chunks wait, a poller looks.
+ *
+ *     append() -> | slab | slab | slab | -> ring -> byte on the socket
+ *
+ * The semaphore is not 0 while chunks are new, for those who look on. The client puts it to 0 whenever it
+ * likes, and neither side decides anything by it, so it does not matter that we cannot add to it atomically.
+ * Whether the ring has room we know from the pointers: since a writer keeps a margin, equal pointers mean
+ * empty.
+ */
+import {
+  CHUNK_HEADER_BYTES,
+  CHUNK_MARGIN_BYTES,
+  chunkWords,
+  Magic,
+  WORD_BYTES,
+  type Ring,
+} from '../../transport/ring';
+import { Poller } from '../../transport/poller';
+
+/** What goes into the ring without waiting for the end of a burst: readers work while we still write. */
+const SLAB_BYTES = 64 * 1024;
+/** Slabs kept for use again, for all connections of the process. */
+const MAX_SPARE_SLABS = 64;
+const MAX_LOOPED_BYTES = 128;
+/** A busy client makes room within a fraction of a millisecond; one that does not read is looked at now and then. */
+const ROOM_POLLING = { turns: 400, maxPauseMs: 20 };
+/** Announcements the client has not taken from its socket; it reads nothing then, so it gets nothing more. */
+const MAX_UNREAD_ANNOUNCEMENTS = 64 * 1024;
+
+interface Slab {
+  memory: Buffer;
+  /** Chunks before this offset are in the ring. */
+  start: number;
+  end: number;
+}
+
+const spareSlabs: Buffer[] = [];
+
+/** What the writer needs of its connection. */
+export interface EventWriterHost {
+  /** Sends `count` bytes on the service socket, of any value. */
+  announce(count: number): void;
+  /** Bytes announced that the socket still holds. */
+  unreadAnnouncements(): number;
+  /** The number of queued bytes changed. */
+  onQueued(bytes: number): void;
+  /** The ring cannot be used any more. */
+  onFailure(error: unknown): void;
+}
+
+export class EventWriter {
+  readonly #ring: Ring;
+  readonly #host: EventWriterHost;
+  readonly #slabs: Slab[] = [];
+  readonly #polling = new Poller(() => this.#pollRoom(), ROOM_POLLING);
+  #queuedBytes = 0;
+  #flushScheduled = false;
+  #closed = false;
+  /** While events wait: when the client last made room for some, in milliseconds as performance.now(). */
+  lastProgress = performance.now();
+
+  constructor(ring: Ring, host: EventWriterHost) {
+    this.#ring = ring;
+    this.#host = host;
+  }
+
+  /** Bytes that wait for room in the ring. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** Queues one event of `head` and of `body` from `start` on; their memory is free again when this returns. */
+  append(head: Buffer, body: Buffer, start: number): void {
+    if (this.#closed) return;
+    const length = head.length + body.length - start;
+    const bytes = chunkWords(length) * WORD_BYTES;
+    const { memory, end } = this.#slabFor(bytes);
+    memory.writeUInt32LE(length, end);
+    memory.writeUInt32LE(Magic.COMMITTED, end + WORD_BYTES);
+    memory.set(head, end + CHUNK_HEADER_BYTES);
+    copy(body, start, memory, end + CHUNK_HEADER_BYTES + head.length);
+    for (let at = end + CHUNK_HEADER_BYTES + length; at < end + bytes; at++) memory[at] = 0;
+    this.#slabs.at(-1)!.end = end + bytes;
+    this.#queuedBytes += bytes;
+    if (this.#polling.running) {
+      this.#host.onQueued(this.#queuedBytes);
+    } else if (this.#queuedBytes >= SLAB_BYTES) {
+      this.flush();
+    } else if (!this.#flushScheduled) {
+      // At the end of the burst of requests, or whatever else made these events.
+      this.#flushScheduled = true;
+      process.nextTick(() => {
+        this.#flushScheduled = false;
+        if (!this.#polling.running) this.flush();
+      });
+    }
+  }
+
+  /** Moves what fits into the ring. */
+  flush(): void {
+    if (this.#closed || this.#queuedBytes === 0) return;
+    try {
+      this.#move();
+    } catch (error) {
+      this.#host.onFailure(error);
+      return;
+    }
+    this.#host.onQueued(this.#queuedBytes);
+    // The host may have closed us over the queue's length, which empties it.
+    if (this.#queuedBytes > 0 && !this.#polling.running) {
+      this.lastProgress = performance.now();
+      this.#polling.start();
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#polling.stop();
+    this.#slabs.length = 0;
+    this.#queuedBytes = 0;
+  }
+
+  #pollRoom(): boolean {
+    const before = this.#queuedBytes;
+    this.flush();
+    if (this.#closed || this.#queuedBytes === 0) return true;
+    // It reads: look again soon, however long it took until now.
+    if (this.#queuedBytes < before) this.#polling.start();
+    return false;
+  }
+
+  #move(): void {
+    this.#ring.readPointers();
+    let pointer = this.#ring.writePointer;
+    let free = (this.#ring.wordSize - this.#ring.distance(this.#ring.readPointer, pointer)) * WORD_BYTES;
+    let chunks = 0;
+    while (this.#slabs.length > 0 && this.#host.unreadAnnouncements() + chunks < MAX_UNREAD_ANNOUNCEMENTS) {
+      const slab = this.#slabs[0]!;
+      const from = slab.start;
+      while (slab.start < slab.end) {
+        const length = slab.memory.readUInt32LE(slab.start);
+        if (length + CHUNK_MARGIN_BYTES > free) break;
+        const bytes = chunkWords(length) * WORD_BYTES;
+        slab.start += bytes;
+        free -= bytes;
+        chunks++;
+      }
+      if (slab.start > from) {
+        this.#ring.write(pointer, slab.memory.subarray(from, slab.start));
+        pointer = this.#ring.advance(pointer, (slab.start - from) / WORD_BYTES);
+        this.#queuedBytes -= slab.start - from;
+      }
+      if (slab.start < slab.end) break;
+      this.#slabs.shift();
+      if (slab.memory.length === SLAB_BYTES && spareSlabs.length < MAX_SPARE_SLABS)
+        spareSlabs.push(slab.memory);
+    }
+    if (chunks === 0) return;
+    this.lastProgress = performance.now();
+    // Chunks first, then the pointer that covers them, then the bytes that tell of them.
+    this.#ring.publishWritePointer(pointer);
+    this.#ring.setSemaphore(chunks);
+    this.#host.announce(chunks);
+  }
+
+  #slabFor(bytes: number): Slab {
+    const last = this.#slabs.at(-1);
+    if (last !== undefined && last.memory.length - last.end >= bytes) return last;
+    const memory =
+      bytes > SLAB_BYTES
+        ? Buffer.allocUnsafeSlow(bytes)
+        : (spareSlabs.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES));
+    const slab = { memory, start: 0, end: 0 };
+    this.#slabs.push(slab);
+    return slab;
+  }
+}
+
+/** The rest of `source` from `from` on, to `target`: byte by byte where that is faster than making a view. */
+function copy(source: Buffer, from: number, target: Buffer, to: number): void {
+  if (source.length - from > MAX_LOOPED_BYTES) {
+    source.copy(target, to, from);
+    return;
+  }
+  for (let at = from, end = source.length; at < end; at++) target[to++] = source[at]!;
+}

@@ -1,0 +1,79 @@
+/**
+ * The files of one connection, made as a daemon makes them (transport/connection-files.ts is the other side):
+ *
+ *     <base>/qb-<our pid>-<client pid>-<connection>-XXXXXX/qb-{request,response,event}-cpg-{header,data}
+ *
+ * The directory is for its owner alone (0700), and so are the files (0600).
+ */
+import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { MAX_FRAME_BYTES } from '../../codec/limits';
+import { CHUNK_MARGIN_BYTES, Ring } from '../../transport/ring';
+import { removeOnExit } from '../exit';
+
+const SHARED_MEMORY = '/dev/shm';
+const PAGE_BYTES = 4096;
+type RingName = 'request' | 'response' | 'event';
+
+export interface RingDirectory {
+  readonly path: string;
+  /** What the handshake tells the client: the two files of each ring begin with this. */
+  readonly stems: Record<RingName, string>;
+  readonly rings: Record<RingName, Ring>;
+  /** Closes and removes everything. Can be called again. */
+  remove(): void;
+}
+
+/** Where rings go: shared memory, or the directory for temporary files where there is none. */
+export function ringBase(): string {
+  try {
+    accessSync(SHARED_MEMORY, constants.W_OK | constants.X_OK);
+    return SHARED_MEMORY;
+  } catch {
+    return tmpdir();
+  }
+}
+
+/**
+ * Makes the rings for frames of up to `frameBytes`. Throws the error of the file system, or RangeError for a
+ * size no ring of ours has; nothing is left then.
+ */
+export function createRings(
+  base: string,
+  clientPid: number,
+  connection: number,
+  frameBytes: number,
+): RingDirectory {
+  if (!(frameBytes > 0 && frameBytes <= MAX_FRAME_BYTES))
+    throw new RangeError(`frames of ${frameBytes} bytes`);
+  const path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-`));
+  const dataBytes = Math.ceil((frameBytes + CHUNK_MARGIN_BYTES + 1) / PAGE_BYTES) * PAGE_BYTES;
+  const stem = (ring: RingName): string => join(path, `qb-${ring}-cpg`);
+  const created: Ring[] = [];
+  const remove = (): void => {
+    for (const ring of created) ring.close();
+    rmSync(path, { recursive: true, force: true });
+  };
+  const create = (ring: RingName): Ring => {
+    const made = Ring.create(stem(ring), dataBytes);
+    created.push(made);
+    return made;
+  };
+  try {
+    const rings = { request: create('request'), response: create('response'), event: create('event') };
+    const keepOnExit = removeOnExit(remove);
+    return {
+      path,
+      stems: { request: stem('request'), response: stem('response'), event: stem('event') },
+      rings,
+      remove: () => {
+        keepOnExit();
+        remove();
+      },
+    };
+  } catch (error) {
+    remove();
+    throw error;
+  }
+}

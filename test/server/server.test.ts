@@ -1,0 +1,187 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { connect } from '../../src';
+import { encodeRequest, type CpgRequest } from '../../src/codec/requests';
+import { decodeResponse } from '../../src/codec/responses';
+import { startServer, type CpgServer } from '../../src/server';
+import { RawClient } from '../conformance/raw-client';
+import { Collector } from '../support/collector';
+import { eventually, openDescriptors, ringDirectories } from './leftovers';
+
+let directory: string;
+let server: CpgServer | undefined;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'cpg-test-'));
+});
+
+afterEach(async () => {
+  await server?.close();
+  server = undefined;
+  rmSync(directory, { recursive: true, force: true });
+});
+
+describe('addresses', () => {
+  test('a private socket by default, gone after close', async () => {
+    server = await startServer();
+    const { address } = server;
+    const client = await connect({ address });
+    expect(await client.localNodeId()).toBe(1);
+    await client.close();
+    await server.close();
+    expect(existsSync(address)).toBe(false);
+    expect(existsSync(join(address, '..'))).toBe(false);
+  });
+
+  test('a path, for its owner alone', async () => {
+    const address = join(directory, 'socket');
+    server = await startServer({ address, nodeId: 7 });
+    expect(server.address).toBe(address);
+    expect(statSync(address).mode & 0o777).toBe(0o600);
+    const client = await server.connect();
+    expect(await client.localNodeId()).toBe(7);
+  });
+
+  test('an abstract name', async () => {
+    const address = `@cpg-test-${process.pid}`;
+    server = await startServer({ address });
+    const client = await connect({ address });
+    expect(await client.localNodeId()).toBe(1);
+    await expect(startServer({ address })).rejects.toMatchObject({ code: 'CS_ERR_EXIST' });
+  });
+
+  test('what somebody listens at is not taken from him', async () => {
+    const address = join(directory, 'socket');
+    server = await startServer({ address });
+    await expect(startServer({ address })).rejects.toMatchObject({ code: 'CS_ERR_EXIST' });
+    expect(await (await server.connect()).localNodeId()).toBe(1);
+  });
+
+  test('the socket of a dead server is replaced', async () => {
+    const address = join(directory, 'socket');
+    const script = `require('node:net').createServer().listen(${JSON.stringify(address)}, () => process.kill(process.pid, 'SIGKILL'))`;
+    spawnSync(process.execPath, ['-e', script]);
+    expect(existsSync(address)).toBe(true);
+    server = await startServer({ address });
+    expect(await (await server.connect()).localNodeId()).toBe(1);
+  });
+
+  test('a file that is no socket is left alone', async () => {
+    const address = join(directory, 'file');
+    writeFileSync(address, 'precious');
+    await expect(startServer({ address })).rejects.toMatchObject({ code: 'CS_ERR_EXIST' });
+    expect(statSync(address).size).toBe(8);
+  });
+
+  test.each([
+    ['cpg', 'CS_ERR_INVALID_PARAM'],
+    [`/${'x'.repeat(200)}`, 'CS_ERR_INVALID_PARAM'],
+    ['/nowhere/at/all', 'CS_ERR_LIBRARY'],
+  ])('%s cannot be used', async (address, code) => {
+    await expect(startServer({ address })).rejects.toMatchObject({ code });
+  });
+
+  test.each([0, -1, 1.5, 2 ** 32])('nodeid %p cannot be used', async (nodeId) => {
+    await expect(startServer({ nodeId })).rejects.toThrow(RangeError);
+  });
+});
+
+describe('a life', () => {
+  test('everything a client does', async () => {
+    server = await startServer();
+    const one = await server.connect();
+    const two = await server.connect();
+    expect(one.pid).not.toBe(two.pid);
+    const seenByOne = new Collector(one);
+    const seenByTwo = new Collector(two);
+    await one.join('group', { initialTotemConfchg: true });
+    await two.join('group');
+    await one.mcast('hello', { confirm: true });
+    await two.mcast(Buffer.alloc(5_000_000, 'x'), { confirm: true });
+    await seenByOne.until('both messages', ({ deliveries }) => deliveries.length === 2);
+    await seenByTwo.until('both messages', ({ deliveries }) => deliveries.length === 2);
+    expect(seenByOne.deliveries[0]).toMatchObject({ group: 'group', nodeId: 1, pid: one.pid });
+    expect(Buffer.alloc(5_000_000, 'x').equals(seenByOne.deliveries[1]!.message)).toBe(true);
+    expect(seenByOne.totem).toHaveLength(1);
+    expect(seenByTwo.totem).toHaveLength(0);
+    expect((await one.membership()).map(({ pid }) => pid)).toEqual([one.pid, two.pid]);
+    for await (const row of one.groups({ namesOnly: true })) expect(row).toMatchObject({ group: 'group' });
+    await one.leave();
+    await seenByTwo.until('the leave', ({ confchgs }) => confchgs.at(-1)?.left.length === 1);
+    await one.close();
+    await two.close();
+  });
+
+  test('close is for all who call it, and leaves nothing', async () => {
+    const descriptors = openDescriptors();
+    server = await startServer();
+    const client = await server.connect();
+    const collector = new Collector(client);
+    await client.join('g');
+    expect(ringDirectories()).toHaveLength(1);
+    await Promise.all([server.close(), server.close()]);
+    await server.close();
+    await collector.until('its end', ({ closed }) => closed !== undefined);
+    expect(collector.closed?.[0]).toMatchObject({ code: 'CS_ERR_LIBRARY' });
+    expect(ringDirectories()).toEqual([]);
+    await eventually('the closing of all descriptors', () => openDescriptors() <= descriptors);
+    await expect(client.mcast('too late')).rejects.toMatchObject({ code: 'CS_ERR_BAD_HANDLE' });
+  });
+
+  test('rings are for their owner alone, and go with their client', async () => {
+    server = await startServer();
+    const client = await server.connect();
+    const rings = join('/dev/shm', ringDirectories()[0]!);
+    expect(statSync(rings).mode & 0o777).toBe(0o700);
+    const files = readdirSync(rings);
+    expect(files).toHaveLength(6);
+    for (const file of files) expect(statSync(join(rings, file)).mode & 0o777).toBe(0o600);
+    await client.close();
+    await eventually('the removal of the rings', () => !existsSync(rings));
+  });
+
+  test('streams that were accepted elsewhere', async () => {
+    const running = await startServer();
+    server = running;
+    const address = join(directory, 'elsewhere');
+    const front = createServer((stream) => running.handle(stream));
+    await new Promise<void>((resolve) => front.listen(address, resolve));
+    const client = await connect({ address });
+    expect(await client.localNodeId()).toBe(1);
+    await client.close();
+    front.close();
+  });
+
+  test('as many clients as it may serve', async () => {
+    server = await startServer({ maxConnections: 2 });
+    const first = await server.connect();
+    await server.connect();
+    await expect(server.connect()).rejects.toMatchObject({ code: 'CS_ERR_NO_RESOURCES' });
+    await first.close();
+    const { node } = server;
+    await eventually('the end of the first', () => node.clients === 1);
+    await server.connect();
+  });
+});
+
+describe('without strict', () => {
+  test('a client that left may join again, and hears nothing meanwhile', async () => {
+    server = await startServer({ strict: false });
+    const raw = await RawClient.connect(server.address);
+    const ask = async (request: CpgRequest): Promise<number> =>
+      decodeResponse(await raw.request(encodeRequest(request))).error;
+    const group = Buffer.from('g');
+    expect(await ask({ type: 'join', group: new Uint8Array(), pid: 5, flags: 0 })).toBe(7);
+    expect(await ask({ type: 'join', group, pid: 5, flags: 0 })).toBe(1);
+    await eventually('the join', () => raw.takeEvents().length === 1);
+    expect(await ask({ type: 'leave', group: Buffer.from('other'), pid: 5 })).toBe(7);
+    expect(await ask({ type: 'leave', group, pid: 5 })).toBe(1);
+    await eventually('the leave', () => raw.takeEvents().length === 1);
+    expect(await ask({ type: 'join', group, pid: 5, flags: 0 })).toBe(1);
+    await eventually('the second join', () => raw.takeEvents().length === 1);
+    await raw.kill();
+  });
+});
