@@ -1,0 +1,408 @@
+-- Wireshark dissector for captures of `cpg tap --write`: libqb IPC, with all fields of corosync's CPG service.
+--
+--   wireshark -X lua_script:qbcpg.lua capture.pcapng
+--
+-- A packet is an "exported PDU" whose tags name this dissector. What it is given begins with a header of 32
+-- bytes and three names (see src/tap/capture/packet.ts), then comes the frame as it stood in the ring. All
+-- numbers are little-endian.
+
+local qbcpg = Proto("qbcpg", "libqb IPC (corosync CPG)")
+
+local RINGS = { [0] = "request", [1] = "response", [2] = "event" }
+
+local ERRORS = {
+  [1] = "CS_OK", [2] = "CS_ERR_LIBRARY", [3] = "CS_ERR_VERSION", [4] = "CS_ERR_INIT", [5] = "CS_ERR_TIMEOUT",
+  [6] = "CS_ERR_TRY_AGAIN", [7] = "CS_ERR_INVALID_PARAM", [8] = "CS_ERR_NO_MEMORY", [9] = "CS_ERR_BAD_HANDLE",
+  [10] = "CS_ERR_BUSY", [11] = "CS_ERR_ACCESS", [12] = "CS_ERR_NOT_EXIST", [13] = "CS_ERR_NAME_TOO_LONG",
+  [14] = "CS_ERR_EXIST", [15] = "CS_ERR_NO_SPACE", [16] = "CS_ERR_INTERRUPT", [17] = "CS_ERR_NAME_NOT_FOUND",
+  [18] = "CS_ERR_NO_RESOURCES", [19] = "CS_ERR_NOT_SUPPORTED", [20] = "CS_ERR_BAD_OPERATION",
+  [21] = "CS_ERR_FAILED_OPERATION", [22] = "CS_ERR_MESSAGE_ERROR", [23] = "CS_ERR_QUEUE_FULL",
+  [24] = "CS_ERR_QUEUE_NOT_AVAILABLE", [25] = "CS_ERR_BAD_FLAGS", [26] = "CS_ERR_TOO_BIG",
+  [27] = "CS_ERR_NO_SECTIONS", [28] = "CS_ERR_CONTEXT_NOT_FOUND", [30] = "CS_ERR_TOO_MANY_GROUPS",
+  [100] = "CS_ERR_SECURITY",
+}
+
+local REASONS = { [0] = "undefined", [1] = "join", [2] = "leave", [3] = "node down", [4] = "node up", [5] = "process down" }
+local GUARANTEES = { [0] = "unordered", [1] = "fifo", [2] = "agreed", [3] = "safe" }
+local ITERATIONS = { [1] = "names only", [2] = "one group", [3] = "all" }
+local FRAGMENTS = { [1] = "first", [2] = "continued", [3] = "last" }
+
+-- Names of message ids, as in src/tap/services.ts.
+local function numbered(names)
+  local list = {}
+  for index, name in ipairs(names) do list[index - 1] = name end
+  return list
+end
+
+local NAMES = {
+  cpg = {
+    request = numbered { "join", "leave", "mcast", "membershipGet", "localGet", "iterationInitialize", "iterationNext",
+      "iterationFinalize", "finalize", "zeroCopyAlloc", "zeroCopyFree", "zeroCopyExecute", "partialMcast" },
+    response = { [0] = "join", [1] = "leave", [2] = "mcast", [3] = "membershipGet", [4] = "confchg", [5] = "deliver",
+      [7] = "localGet", [9] = "iterationInitialize", [10] = "iterationNext", [11] = "iterationFinalize",
+      [12] = "finalize", [13] = "totemConfchg", [14] = "null", [17] = "partialDeliver", [18] = "partialMcast" },
+  },
+  cmap = {
+    request = numbered { "set", "delete", "get", "adjustInt", "iterInit", "iterNext", "iterFinalize", "trackAdd",
+      "trackDelete", "setCurrentMap" },
+    response = numbered { "set", "delete", "get", "adjustInt", "iterInit", "iterNext", "iterFinalize", "trackAdd",
+      "trackDelete", "notify", "setCurrentMap" },
+  },
+  cfg = {
+    request = numbered { "ringStatusGet", "ringReenable", "killNode", "tryShutdown", "replyToShutdown", "getNodeAddrs",
+      "localGet", "reloadConfig", "reopenLogFiles", "nodeStatusGet", "trackStart", "trackStop" },
+    response = numbered { "ringStatusGet", "ringReenable", "stateTrackStart", "stateTrackStop",
+      "administrativeStateSet", "administrativeStateGet", "serviceLoad", "serviceUnload", "killNode", "tryShutdown",
+      "testShutdown", "getNodeAddrs", "localGet", "replyToShutdown", "reloadConfig", "reopenLogFiles", "nodeStatusGet" },
+  },
+  quorum = {
+    request = numbered { "getQuorate", "trackStart", "trackStop", "getType", "modelGetType" },
+    response = numbered { "getQuorate", "trackStart", "trackStop", "notification", "getType", "modelGetType",
+      "quorumNotification", "nodelistNotification" },
+  },
+  votequorum = {
+    request = numbered { "getInfo", "setExpected", "setVotes", "trackStart", "trackStop", "qdeviceRegister",
+      "qdeviceUnregister", "qdeviceUpdate", "qdevicePoll", "qdeviceMasterWins", "qdeviceSetExtraInfo",
+      "qdeviceGetExtraInfo" },
+    response = numbered { "status", "getInfo", "trackStart", "quorumNotification", "expectedVotesNotification",
+      "nodelistNotification", "qdeviceGetExtraInfo", "qdeviceExtraInfoNotification" },
+  },
+}
+
+-- Requests of cpg without an answer.
+local UNANSWERED = { [2] = true }
+
+local f = {
+  version = ProtoField.uint8("qbcpg.version", "Version"),
+  ring = ProtoField.uint8("qbcpg.ring", "Ring", base.DEC, RINGS),
+  old = ProtoField.bool("qbcpg.old", "Was there before the tap", 8, nil, 1),
+  consumed = ProtoField.bool("qbcpg.consumed", "Was read already", 8, nil, 2),
+  connection = ProtoField.uint32("qbcpg.connection", "Connection"),
+  client_pid = ProtoField.uint32("qbcpg.client_pid", "Client pid"),
+  server_pid = ProtoField.uint32("qbcpg.server_pid", "Server pid"),
+  missed = ProtoField.uint32("qbcpg.missed", "Missed before"),
+  length = ProtoField.uint32("qbcpg.frame_length", "Frame length"),
+  offset = ProtoField.uint32("qbcpg.offset", "Offset of this part"),
+  service = ProtoField.string("qbcpg.service", "Service"),
+  client = ProtoField.string("qbcpg.client", "Client"),
+  server = ProtoField.string("qbcpg.server", "Server"),
+  name = ProtoField.string("qbcpg.message", "Message"),
+  id = ProtoField.int32("qbcpg.id", "Id"),
+  size = ProtoField.int32("qbcpg.size", "Size"),
+  error = ProtoField.int32("qbcpg.error", "Error", base.DEC, ERRORS),
+  group = ProtoField.string("qbcpg.group", "Group"),
+  group_length = ProtoField.uint32("qbcpg.group_length", "Group name length"),
+  nodeid = ProtoField.uint32("qbcpg.nodeid", "Node id"),
+  local_nodeid = ProtoField.uint32("qbcpg.local_nodeid", "Node id of this daemon"),
+  pid = ProtoField.uint32("qbcpg.pid", "Pid"),
+  reason = ProtoField.uint32("qbcpg.reason", "Reason", base.DEC, REASONS),
+  flags = ProtoField.uint32("qbcpg.flags", "Flags", base.HEX),
+  guarantee = ProtoField.uint32("qbcpg.guarantee", "Guarantee", base.DEC, GUARANTEES),
+  message_length = ProtoField.uint32("qbcpg.message_length", "Message length"),
+  fragment_length = ProtoField.uint32("qbcpg.fragment_length", "Fragment length"),
+  fragment_type = ProtoField.uint32("qbcpg.fragment_type", "Fragment", base.DEC, FRAGMENTS),
+  iteration = ProtoField.uint32("qbcpg.iteration_type", "Iteration", base.DEC, ITERATIONS),
+  handle = ProtoField.uint64("qbcpg.handle", "Handle", base.HEX),
+  count = ProtoField.uint32("qbcpg.count", "Members"),
+  joined = ProtoField.uint32("qbcpg.joined", "Joined"),
+  left = ProtoField.uint32("qbcpg.left", "Left"),
+  ring_nodeid = ProtoField.uint32("qbcpg.ring_nodeid", "Ring node id"),
+  ring_seq = ProtoField.uint64("qbcpg.ring_seq", "Ring sequence"),
+  data = ProtoField.bytes("qbcpg.data", "Data"),
+  request_in = ProtoField.framenum("qbcpg.request_in", "Answers", base.NONE, frametype.REQUEST),
+  response_in = ProtoField.framenum("qbcpg.response_in", "Answered in", base.NONE, frametype.RESPONSE),
+  time = ProtoField.relative_time("qbcpg.time", "Time since the request"),
+}
+qbcpg.fields = f
+
+local malformed = ProtoExpert.new("qbcpg.malformed", "Malformed", expert.group.MALFORMED, expert.severity.ERROR)
+local gap = ProtoExpert.new("qbcpg.gap", "Messages were missed", expert.group.SEQUENCE, expert.severity.WARN)
+qbcpg.experts = { malformed, gap }
+
+-- Filled in the first pass over the file, in order: requests that wait for their answer, by connection; who
+-- answers whom, by packet number; the group of each connection and of each packet.
+local waiting, answers, answered_by, times, group_of_connection, group_of_packet, node_of_connection, node_of_packet
+
+function qbcpg.init()
+  waiting, answers, answered_by, times = {}, {}, {}, {}
+  group_of_connection, group_of_packet, node_of_connection, node_of_packet = {}, {}, {}, {}
+end
+
+-- A part of the frame, or nothing when the frame ends before: no read may fail.
+local function within(frame, offset, length)
+  return offset >= 0 and length >= 0 and offset + length <= frame:len()
+end
+
+local function u32(tree, field, frame, offset)
+  if not within(frame, offset, 4) then return nil end
+  tree:add_le(field, frame(offset, 4))
+  return frame(offset, 4):le_uint()
+end
+
+local function u64(tree, field, frame, offset)
+  if within(frame, offset, 8) then tree:add_le(field, frame(offset, 8)) end
+end
+
+-- A group name: its length, then 128 bytes.
+local function group(tree, frame, offset)
+  if not within(frame, offset, 136) then return nil end
+  local length = frame(offset, 4):le_uint()
+  tree:add_le(f.group_length, frame(offset, 4))
+  if length == 0 or length > 128 then return nil end
+  tree:add(f.group, frame(offset + 8, length))
+  return frame(offset + 8, length):string()
+end
+
+local function rest(tree, frame, offset)
+  if frame:len() > offset then tree:add(f.data, frame(offset)) end
+end
+
+local function addresses(tree, frame, offset, count, label)
+  for index = 0, count - 1 do
+    local at = offset + index * 24
+    if not within(frame, at, 24) then return at end
+    local text = string.format("%s %d:%d", label, frame(at, 4):le_uint(), frame(at + 8, 4):le_uint())
+    local entry = tree:add(qbcpg, frame(at, 24), text)
+    u32(entry, f.nodeid, frame, at)
+    u32(entry, f.pid, frame, at + 8)
+    u32(entry, f.reason, frame, at + 16)
+  end
+  return offset + count * 24
+end
+
+-- What follows the header of each message of cpg. They return the group and a text for the info column.
+local requests = {
+  [0] = function(tree, frame)
+    local name = group(tree, frame, 16)
+    local pid = u32(tree, f.pid, frame, 152)
+    u32(tree, f.flags, frame, 160)
+    return name, pid and ("as pid " .. pid)
+  end,
+  [1] = function(tree, frame)
+    local name = group(tree, frame, 16)
+    local pid = u32(tree, f.pid, frame, 152)
+    return name, pid and ("as pid " .. pid)
+  end,
+  [2] = function(tree, frame)
+    u32(tree, f.guarantee, frame, 24)
+    local length = u32(tree, f.message_length, frame, 32)
+    rest(tree, frame, 40)
+    return nil, length and (length .. " bytes")
+  end,
+  [3] = function(tree, frame) return group(tree, frame, 16) end,
+  [5] = function(tree, frame)
+    local name = group(tree, frame, 16)
+    local kind = u32(tree, f.iteration, frame, 152)
+    return name, kind and (ITERATIONS[kind] or kind)
+  end,
+  [6] = function(tree, frame) u64(tree, f.handle, frame, 16) end,
+  [7] = function(tree, frame) u64(tree, f.handle, frame, 16) end,
+  [12] = function(tree, frame)
+    u32(tree, f.guarantee, frame, 24)
+    local length = u32(tree, f.message_length, frame, 32)
+    u32(tree, f.fragment_length, frame, 40)
+    local kind = u32(tree, f.fragment_type, frame, 48)
+    rest(tree, frame, 56)
+    return nil, kind and string.format("%s fragment of %d bytes", FRAGMENTS[kind] or kind, length)
+  end,
+}
+
+local responses = {
+  [3] = function(tree, frame)
+    local count = u32(tree, f.count, frame, 24) or 0
+    addresses(tree, frame, 32, math.min(count, 384), "member")
+    return nil, count .. " members"
+  end,
+  [7] = function(tree, frame)
+    local nodeid = u32(tree, f.nodeid, frame, 24)
+    return nil, nodeid and ("node " .. nodeid)
+  end,
+  [9] = function(tree, frame) u64(tree, f.handle, frame, 24) end,
+  [10] = function(tree, frame)
+    local name = group(tree, frame, 24)
+    local nodeid = u32(tree, f.nodeid, frame, 160)
+    local pid = u32(tree, f.pid, frame, 164)
+    return name, pid and (nodeid .. ":" .. pid)
+  end,
+}
+
+local events = {
+  [4] = function(tree, frame)
+    local name = group(tree, frame, 24)
+    local members = u32(tree, f.count, frame, 160) or 0
+    local joined = u32(tree, f.joined, frame, 168) or 0
+    local left = u32(tree, f.left, frame, 176) or 0
+    local most = math.floor(frame:len() / 24)
+    -- The lists stand in another order than their counts.
+    local at = addresses(tree, frame, 184, math.min(members, most), "member")
+    at = addresses(tree, frame, at, math.min(left, most), "left")
+    addresses(tree, frame, at, math.min(joined, most), "joined")
+    return name, string.format("%d members, %d joined, %d left", members, joined, left)
+  end,
+  [5] = function(tree, frame)
+    local name = group(tree, frame, 24)
+    local length = u32(tree, f.message_length, frame, 160)
+    local nodeid = u32(tree, f.nodeid, frame, 168)
+    local pid = u32(tree, f.pid, frame, 176)
+    rest(tree, frame, 184)
+    return name, pid and string.format("from %d:%d, %d bytes", nodeid, pid, length)
+  end,
+  [13] = function(tree, frame)
+    u32(tree, f.ring_nodeid, frame, 24)
+    u64(tree, f.ring_seq, frame, 32)
+    local count = u32(tree, f.count, frame, 40) or 0
+    for index = 0, math.min(count, math.floor(frame:len() / 4)) - 1 do
+      u32(tree, f.nodeid, frame, 44 + 4 * index)
+    end
+    return nil, count .. " nodes"
+  end,
+  [17] = function(tree, frame)
+    local name = group(tree, frame, 24)
+    local length = u32(tree, f.message_length, frame, 160)
+    u32(tree, f.fragment_length, frame, 168)
+    local nodeid = u32(tree, f.nodeid, frame, 176)
+    local pid = u32(tree, f.pid, frame, 184)
+    local kind = u32(tree, f.fragment_type, frame, 192)
+    rest(tree, frame, 200)
+    return name, kind and string.format("from %d:%d, %s fragment of %d bytes", nodeid, pid, FRAGMENTS[kind] or kind, length)
+  end,
+}
+
+-- Who answers whom, and which group and node a connection belongs to: found out once, while the file is read in order.
+local function follow(pinfo, ring, connection, service, id, own_group, own_node)
+  if own_group and service == "cpg" and ((ring == "request" and id == 0) or ring == "event") then
+    group_of_connection[connection] = own_group
+  end
+  if service == "cpg" then
+    if own_node then node_of_connection[connection] = own_node end
+    group_of_packet[pinfo.number] = own_group or group_of_connection[connection]
+    node_of_packet[pinfo.number] = node_of_connection[connection]
+  end
+  local queue = waiting[connection] or {}
+  waiting[connection] = queue
+  if ring == "request" and not (service == "cpg" and UNANSWERED[id]) then
+    table.insert(queue, { number = pinfo.number, time = pinfo.abs_ts })
+  elseif ring == "response" and #queue > 0 then
+    local request = table.remove(queue, 1)
+    answers[pinfo.number] = request.number
+    answered_by[request.number] = pinfo.number
+    times[pinfo.number] = pinfo.abs_ts - request.time
+  end
+end
+
+local function links(tree, pinfo)
+  local number = pinfo.number
+  if answers[number] then
+    tree:add(f.request_in, answers[number]):set_generated()
+    local seconds = math.floor(times[number])
+    tree:add(f.time, NSTime.new(seconds, math.floor((times[number] - seconds) * 1e9))):set_generated()
+  end
+  if answered_by[number] then tree:add(f.response_in, answered_by[number]):set_generated() end
+end
+
+function qbcpg.dissector(buffer, pinfo, root)
+  pinfo.cols.protocol = "qbcpg"
+  local tree = root:add(qbcpg, buffer())
+  if buffer:len() < 32 then
+    tree:add_proto_expert_info(malformed, "shorter than its header")
+    return buffer:len()
+  end
+  local ring = RINGS[buffer(1, 1):uint()] or "unknown"
+  local service_length, client_length, server_length = buffer(28, 1):uint(), buffer(29, 1):uint(), buffer(30, 1):uint()
+  local names_length = service_length + client_length + server_length
+  local start = 32 + math.ceil(names_length / 4) * 4
+  if buffer:len() < start then
+    tree:add_proto_expert_info(malformed, "shorter than its names")
+    return buffer:len()
+  end
+  local capture = tree:add(qbcpg, buffer(0, start), "Capture")
+  capture:add(f.version, buffer(0, 1))
+  capture:add(f.ring, buffer(1, 1))
+  capture:add(f.old, buffer(2, 1))
+  capture:add(f.consumed, buffer(2, 1))
+  capture:add_le(f.connection, buffer(4, 4))
+  capture:add_le(f.client_pid, buffer(8, 4))
+  capture:add_le(f.server_pid, buffer(12, 4))
+  capture:add_le(f.missed, buffer(16, 4))
+  capture:add_le(f.length, buffer(20, 4))
+  capture:add_le(f.offset, buffer(24, 4))
+  local service, client, server = "", "", ""
+  if service_length > 0 then
+    capture:add(f.service, buffer(32, service_length))
+    service = buffer(32, service_length):string()
+  end
+  if client_length > 0 then
+    capture:add(f.client, buffer(32 + service_length, client_length))
+    client = buffer(32 + service_length, client_length):string()
+  end
+  if server_length > 0 then
+    capture:add(f.server, buffer(32 + service_length + client_length, server_length))
+    server = buffer(32 + service_length + client_length, server_length):string()
+  end
+  local missed = buffer(16, 4):le_uint()
+  if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. missed .. " messages were missed before this one") end
+
+  local client_end = string.format("%s[%d]", client, buffer(8, 4):le_uint())
+  local server_end = string.format("%s[%d]", server, buffer(12, 4):le_uint())
+  pinfo.cols.src = ring == "request" and client_end or server_end
+  pinfo.cols.dst = ring == "request" and server_end or client_end
+
+  local offset = buffer(24, 4):le_uint()
+  if offset > 0 or buffer:len() == start then
+    if buffer:len() > start then tree:add(f.data, buffer(start)) end
+    pinfo.cols.info = string.format("%s, more of the frame before, from byte %d on", ring, offset)
+    return buffer:len()
+  end
+
+  local frame = buffer(start):tvb()
+  local header = ring == "request" and 16 or 24
+  if frame:len() < 16 then
+    tree:add_proto_expert_info(malformed, "shorter than an IPC header")
+    return buffer:len()
+  end
+  local id = frame(0, 4):le_int()
+  local names = NAMES[service] and NAMES[service][ring == "request" and "request" or "response"]
+  local name = (names and names[id]) or ("id " .. id)
+  local message = tree:add(qbcpg, frame(), string.format("%s %s: %s", service, ring, name))
+  message:add(f.name, frame(0, 4), name)
+  message:add_le(f.id, frame(0, 4))
+  message:add_le(f.size, frame(8, 4))
+  local info = { name, ring }
+  local failed = false
+  if ring == "response" and frame:len() >= 24 then
+    local code = frame(16, 4):le_int()
+    message:add_le(f.error, frame(16, 4))
+    table.insert(info, ERRORS[code] or ("error " .. code))
+    failed = code ~= 1
+  end
+
+  local own_group, text
+  if service == "cpg" and not failed then
+    local tables = { request = requests, response = responses, event = events }
+    local decode = tables[ring] and tables[ring][id]
+    if decode then own_group, text = decode(message, frame) end
+  elseif frame:len() > header then
+    message:add(f.data, frame(header))
+  end
+
+  -- The daemon's own node id is told by the reply to localGet, and by what comes back to its sender.
+  local own_node
+  if service == "cpg" and ring == "response" and id == 7 and not failed and within(frame, 24, 4) then
+    own_node = frame(24, 4):le_uint()
+  elseif service == "cpg" and ring == "event" and id == 5 and within(frame, 176, 4)
+    and frame(176, 4):le_uint() == buffer(8, 4):le_uint() then
+    own_node = frame(168, 4):le_uint()
+  end
+  if not pinfo.visited then
+    follow(pinfo, ring, buffer(4, 4):le_uint(), service, id, own_group, own_node)
+  end
+  local known_group = group_of_packet[pinfo.number]
+  if known_group and not own_group then message:add(f.group, known_group):set_generated() end
+  if known_group then table.insert(info, '"' .. known_group .. '"') end
+  if text then table.insert(info, text) end
+  local node = node_of_packet[pinfo.number]
+  if node then message:add(f.local_nodeid, node):set_generated() end
+  links(tree, pinfo)
+  pinfo.cols.info = table.concat(info, " ")
+  return buffer:len()
+end

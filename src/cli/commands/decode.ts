@@ -1,0 +1,45 @@
+import { createReadStream } from 'node:fs';
+import { accepts } from '../../tap/filter';
+import { Conversations } from '../../tap/messages';
+import { readCapture } from '../../tap/capture/reader';
+import { defineCommand, type Context } from '../command';
+import { filterOf, filterOptions, hexOption, messageText } from '../messages';
+import { captureOperand, streamCount, unusedAddress } from './shared';
+
+export const decode = defineCommand({
+  name: 'decode',
+  summary: 'print a capture',
+  description: [
+    'Prints the messages of a pcapng file written by "cpg tap --write", also after Wireshark, editcap or mergecap have written it again. A damaged file is printed up to the damage, and is a failure.',
+  ],
+  operands: [captureOperand],
+  options: { address: unusedAddress, ...filterOptions, hex: hexOption, count: streamCount('messages') },
+  examples: [
+    { command: 'cpg decode trace.pcapng', meaning: 'All messages, a line each.' },
+    {
+      command: 'cpg decode trace.pcapng --message mcast --group orders --hex',
+      meaning: 'What was sent to a group, with its bytes.',
+    },
+    {
+      command: 'cpg decode trace.pcapng --json | jq "select(.afterMs > 100)"',
+      meaning: 'Requests that took long.',
+    },
+  ],
+  run: async (context, { json, hex, count, ...values }, { file }) => {
+    const filter = filterOf(values);
+    const conversations = new Conversations();
+    let printed = 0;
+    for await (const frame of readCapture(openCapture(context, file))) {
+      context.signal.throwIfAborted();
+      const message = conversations.add(frame);
+      if (!accepts(filter, message)) continue;
+      await context.out.write(messageText(message, context.out, { json, hex }));
+      if (++printed === count) return;
+    }
+  },
+});
+
+/** The bytes of a file, or of standard input for '-'. */
+export function openCapture({ stdin }: Context, file: string): AsyncIterable<Uint8Array> {
+  return file === '-' ? stdin : createReadStream(file);
+}

@@ -1,0 +1,26 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { CpgError } from '../../errors';
+import { defineCommand } from '../command';
+import { jsonLine } from '../json';
+import { unusedAddress } from './shared';
+
+export const dissector = defineCommand({
+  name: 'dissector',
+  summary: 'print the path of the Wireshark dissector',
+  description: [
+    'Prints where the Lua dissector for captures of "cpg tap --write" is. Copy or link it into the plugin directory of Wireshark (Help, About, Folders), or name it on the command line of tshark or wireshark.',
+  ],
+  options: { address: unusedAddress },
+  examples: [
+    { command: 'wireshark -X lua_script:"$(cpg dissector)" trace.pcapng', meaning: 'Look at a capture.' },
+    { command: 'ln -s "$(cpg dissector)" ~/.local/lib/wireshark/plugins/', meaning: 'Have it always.' },
+  ],
+  run: async ({ out }, { json }) => {
+    const path = join(__dirname, '..', '..', '..', 'dissector', 'qbcpg.lua');
+    if (!existsSync(path)) {
+      throw new CpgError('CS_ERR_NOT_EXIST', `${path} is missing`, { remedy: 'install the package again' });
+    }
+    await out.line(json ? jsonLine({ type: 'dissector', path }) : path);
+  },
+});

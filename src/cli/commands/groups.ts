@@ -1,0 +1,35 @@
+import { defineCommand } from '../command';
+import { withClient } from '../connect';
+import { jsonGroup, jsonLine } from '../json';
+import { flag } from '../options';
+import { groupLabel } from '../text';
+import { requestTimeout } from './shared';
+
+export const groups = defineCommand({
+  name: 'groups',
+  summary: 'list all groups and their members',
+  description: [
+    'Prints every member of every group of the cluster, a line each: NODEID:PID, a space, and the name of the group.',
+    'A name that is not UTF-8 is printed in hex (0x...), with --json in base64. On a terminal control characters in names are shown as escapes.',
+  ],
+  options: {
+    names: flag('only the names of the groups'),
+    timeout: requestTimeout,
+  },
+  examples: [
+    { command: 'cpg groups', meaning: 'Who is in which group?' },
+    { command: 'cpg groups --names', meaning: 'Which groups are there?' },
+  ],
+  run: (context, { address, json, names, timeout }) =>
+    withClient(context, { address, timeoutMs: timeout }, async (client) => {
+      const { out, signal } = context;
+      for await (const { group, nodeId, pid } of client.groups({ namesOnly: names, signal })) {
+        if (json) {
+          await out.line(jsonLine({ type: 'group', ...jsonGroup(group), ...(names ? {} : { nodeId, pid }) }));
+          continue;
+        }
+        const name = typeof group === 'string' && !out.terminal ? group : groupLabel(group);
+        await out.line(names ? name : `${nodeId}:${pid} ${name}`);
+      }
+    }),
+});

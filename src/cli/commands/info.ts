@@ -1,0 +1,123 @@
+import { statfsSync } from 'node:fs';
+import { MAX_MESSAGE_BYTES } from '../../codec/limits';
+import { CpgError, isCpgError } from '../../errors';
+import { Session } from '../../session/session';
+import { DEFAULT_ADDRESS } from '../../transport/address';
+import { defineCommand, type Context } from '../command';
+import { diagnose, type Diagnosis } from '../doctor';
+import { jsonLine } from '../json';
+import { requestTimeout } from './shared';
+
+const DEFAULT_TIMEOUT_MS = 5000;
+/** What the three rings of a connection take. */
+const CONNECTION_MB = 3.2;
+
+export const info = defineCommand({
+  name: 'info',
+  summary: 'is a daemon reachable, and if not, why',
+  description: [
+    'Connects to the daemon and prints where it listens, its pid, the local node id, and limits. If that fails it looks for the usual causes: not running, permission, another network namespace, a /dev/shm that is not shared or too small, qb_ipc_type: socket; and says what to do.',
+  ],
+  options: { timeout: requestTimeout },
+  examples: [
+    { command: 'cpg info', meaning: 'Look at the daemon of this machine.' },
+    { command: 'cpg info --json | jq .localNodeId', meaning: 'The id of this node.' },
+    {
+      command: 'cpg info --address /run/corosync-test/cpg',
+      meaning: 'Look at a daemon with sockets in the file system.',
+    },
+  ],
+  run: async (context, { address: given, json, timeout }) => {
+    const address = given ?? context.env['CPG_ADDRESS'] ?? DEFAULT_ADDRESS;
+    try {
+      const facts = await learn(address, timeout ?? DEFAULT_TIMEOUT_MS, context.signal);
+      await (json ? context.out.line(jsonLine(facts)) : printFacts(context, facts));
+    } catch (error) {
+      if (context.signal.aborted || !isCpgError(error)) throw error;
+      const diagnosis = diagnose(error, address);
+      if (json) {
+        const { cause, findings } = diagnosis;
+        await context.out.line(jsonLine({ type: 'info', address, reachable: false, cause, findings }));
+      }
+      throw await explained(context, error, diagnosis);
+    }
+  },
+});
+
+interface Facts {
+  type: 'info';
+  address: string;
+  reachable: true;
+  transport: 'shm';
+  daemonPid: number;
+  localNodeId: number;
+  pid: number;
+  maxAtomicMessageSize: number;
+  maxMessageSize: number;
+  flowControl: boolean;
+  shm: { freeBytes: number; totalBytes: number } | null;
+}
+
+async function learn(address: string, timeoutMs: number, signal: AbortSignal): Promise<Facts> {
+  const session = await Session.connect({ address, timeoutMs, signal, pid: undefined });
+  try {
+    return {
+      type: 'info',
+      address,
+      reachable: true,
+      transport: 'shm',
+      daemonPid: session.transport.serverPid,
+      localNodeId: session.nodeId,
+      pid: session.pid,
+      maxAtomicMessageSize: session.maxAtomicMessageSize,
+      maxMessageSize: MAX_MESSAGE_BYTES,
+      flowControl: session.transport.flowControl(),
+      shm: shmSpace(),
+    };
+  } finally {
+    await session.close();
+  }
+}
+
+function shmSpace(): Facts['shm'] {
+  try {
+    const { bsize, bavail, blocks } = statfsSync('/dev/shm');
+    return { freeBytes: bsize * bavail, totalBytes: bsize * blocks };
+  } catch {
+    return null;
+  }
+}
+
+async function printFacts({ out }: Context, facts: Facts): Promise<void> {
+  const { shm } = facts;
+  const rows = [
+    ['address', facts.address],
+    ['daemon', `pid ${facts.daemonPid}`],
+    ['transport', 'shared memory'],
+    ['node id', `${facts.localNodeId}`],
+    ['our pid', `${facts.pid}`],
+    ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
+    ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
+    [
+      '/dev/shm',
+      shm === null
+        ? 'cannot be looked at'
+        : `${megabytes(shm.freeBytes)} MB free of ${megabytes(shm.totalBytes)} (a connection takes ${CONNECTION_MB})`,
+    ],
+  ] as const;
+  for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
+}
+
+function megabytes(bytes: number): number {
+  return Math.floor(bytes / 1e6);
+}
+
+/** What was found goes to standard error; the cause that was found replaces the general advice. */
+async function explained(
+  { err }: Context,
+  error: CpgError,
+  { remedy, findings }: Diagnosis,
+): Promise<CpgError> {
+  for (const finding of findings) await err.line(finding);
+  return new CpgError(error.code, error.what, { cause: error, remedy: remedy ?? error.remedy });
+}

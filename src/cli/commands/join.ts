@@ -1,0 +1,171 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { CpgClient } from '../../client';
+import { MAX_MESSAGE_BYTES } from '../../codec/limits';
+import { CpgError } from '../../errors';
+import { defineCommand, type Context } from '../command';
+import { withClient } from '../connect';
+import { eventLines, type Self } from '../event-text';
+import { jsonEvent, jsonLine } from '../json';
+import { lines } from '../lines';
+import { flag } from '../options';
+import { groupOperand, streamCount, streamTimeout } from './shared';
+
+/** Messages of ours that may be under way: enough to keep the daemon busy, few enough to remember. */
+const MAX_UNCONFIRMED = 1024;
+/** How long leaving may take when we were told to end. */
+const LEAVE_GRACE_MS = 1000;
+
+export const join = defineCommand({
+  name: 'join',
+  summary: 'join a group: send lines, print events',
+  description: [
+    'Joins GROUP. Every line of standard input is sent to it as one message (the bytes between two newlines), and everything that happens in the group is printed. At the end of the input it waits until its own messages were delivered back, leaves, and ends.',
+    'Without --json a line says "message NODEID:PID" and the bytes of the message, "joined NODEID:PID" or "left NODEID:PID" and why, or "members" and all of them. On a terminal lines are coloured, own messages are marked, and control characters are shown as escapes.',
+    'With --count or --stay it goes on after the end of the input. The time limit is a failure (CS_ERR_TIMEOUT) if a count or own messages were still awaited, and a good end otherwise.',
+  ],
+  operands: [groupOperand],
+  options: {
+    count: streamCount('deliveries, own ones included'),
+    stay: flag('keep listening after the end of the input'),
+    timeout: streamTimeout,
+    totem: flag('also print the configuration of the ring (totemConfchg) on joining'),
+  },
+  examples: [
+    { command: 'cpg join orders', meaning: 'Talk to the group from the keyboard; Ctrl-D leaves.' },
+    { command: 'echo hello | cpg join orders', meaning: 'Send one message and know that it was delivered.' },
+    {
+      command: 'cpg join orders --stay --json </dev/null | jq -r "select(.type == \\"deliver\\").message"',
+      meaning: 'Follow the group and print the messages alone.',
+    },
+    {
+      command: 'cpg join orders --count 1 --timeout 5 </dev/null',
+      meaning: 'Wait up to 5 seconds for a message.',
+    },
+  ],
+  run: (context, { address, json, count, stay, timeout, totem }, { group }) =>
+    withClient(context, { address }, async (client) => {
+      const self = { nodeId: await client.localNodeId({ signal: context.signal }), pid: client.pid };
+      const member = new Member(context, client, self, { json, count, stay: stay || count !== undefined });
+      await member.join(group, totem, timeout);
+    }),
+});
+
+interface MemberOptions {
+  json: boolean;
+  count: number | undefined;
+  /** The end of the input is not the end. */
+  stay: boolean;
+}
+
+/** One stay in a group: sending and printing go on side by side until one of them says it is over. */
+class Member {
+  readonly #context: Context;
+  readonly #client: CpgClient;
+  readonly #self: Self;
+  readonly #options: MemberOptions;
+  #over: (failure?: Error) => void = () => undefined;
+  #inputEnded = false;
+  #sent = 0;
+  #ownPrinted = 0;
+  #delivered = 0;
+
+  constructor(context: Context, client: CpgClient, self: Self, options: MemberOptions) {
+    this.#context = context;
+    this.#client = client;
+    this.#self = self;
+    this.#options = options;
+  }
+
+  async join(group: string, totem: boolean, timeoutMs: number | undefined): Promise<void> {
+    const { signal, stdin } = this.#context;
+    // The loop is there before the join, so that it misses nothing.
+    const events = this.#client[Symbol.asyncIterator]();
+    const over = new Promise<void>((resolve, reject) => {
+      this.#over = (failure) => (failure === undefined ? resolve() : reject(failure));
+    });
+    const onAbort = (): void => this.#over(signal.reason as Error);
+    signal.addEventListener('abort', onAbort);
+    const limit =
+      timeoutMs === undefined ? undefined : setTimeout(() => this.#timeIsUp(timeoutMs), timeoutMs);
+    try {
+      await this.#client.join(group, { initialTotemConfchg: totem, signal });
+      this.#print(events).catch(this.#over);
+      this.#send().catch(this.#over);
+      await over;
+    } finally {
+      clearTimeout(limit);
+      signal.removeEventListener('abort', onAbort);
+      stdin.destroy();
+      // What happens from here on is not printed: the output ends with the last thing that was awaited.
+      await events.return?.();
+      await this.#leave();
+    }
+  }
+
+  async #send(): Promise<void> {
+    const unconfirmed = new Set<Promise<void>>();
+    for await (const line of lines(this.#context.stdin, MAX_MESSAGE_BYTES)) {
+      this.#sent++;
+      const message = this.#client.mcast(line, { confirm: true });
+      unconfirmed.add(message);
+      message.then(
+        () => unconfirmed.delete(message),
+        (error: unknown) => this.#over(error as Error),
+      );
+      if (unconfirmed.size >= MAX_UNCONFIRMED) await Promise.race(unconfirmed);
+    }
+    this.#inputEnded = true;
+    this.#overIfAllIsSaid();
+  }
+
+  async #print(events: ReturnType<CpgClient[typeof Symbol.asyncIterator]>): Promise<void> {
+    const { out } = this.#context;
+    for await (const event of events) {
+      if (this.#options.json) await out.line(jsonLine(jsonEvent(event)));
+      else await out.write(eventLines(event, this.#self, out));
+      if (event.type !== 'deliver') continue;
+      this.#delivered++;
+      if (event.nodeId === this.#self.nodeId && event.pid === this.#self.pid) this.#ownPrinted++;
+      if (this.#delivered === this.#options.count) {
+        this.#over();
+        return;
+      }
+      this.#overIfAllIsSaid();
+    }
+  }
+
+  get #awaitsOwn(): boolean {
+    return this.#ownPrinted < this.#sent;
+  }
+
+  #overIfAllIsSaid(): void {
+    if (this.#inputEnded && !this.#options.stay && !this.#awaitsOwn) this.#over();
+  }
+
+  #timeIsUp(timeoutMs: number): void {
+    const { count } = this.#options;
+    const missing = [
+      ...(count === undefined ? [] : [`${this.#delivered} of ${count} deliveries`]),
+      ...(this.#awaitsOwn ? [`${this.#ownPrinted} of ${this.#sent} own messages`] : []),
+    ];
+    if (missing.length === 0) {
+      this.#over();
+      return;
+    }
+    const what = `join: ${missing.join(' and ')} within ${timeoutMs / 1000} s`;
+    this.#over(
+      new CpgError('CS_ERR_TIMEOUT', what, { remedy: 'give more time, or see who should have sent' }),
+    );
+  }
+
+  /** Others shall see that we left, and not that we died; but nobody waits long for that. */
+  async #leave(): Promise<void> {
+    if (this.#client.state !== 'joined') return;
+    const grace = new AbortController();
+    await Promise.race([
+      this.#client.leave(undefined, { signal: grace.signal }).catch(() => undefined),
+      pause(LEAVE_GRACE_MS, undefined, { signal: grace.signal }).catch(() => undefined),
+    ]);
+    grace.abort();
+  }
+}

@@ -1,0 +1,195 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { connect, type CpgClient } from '../../client';
+import { CpgError } from '../../errors';
+import { readCapture } from '../../tap/capture/reader';
+import { Conversations } from '../../tap/messages';
+import { ReplayPlan, type ReplayMessage } from '../../tap/replay';
+import { defineCommand, type Context } from '../command';
+import { UsageError } from '../failure';
+import { jsonGroup, jsonLine } from '../json';
+import { decimal, flag, several, text } from '../options';
+import { groupLabel } from '../text';
+import { openCapture } from './decode';
+import { captureOperand, streamCount } from './shared';
+
+/** Messages that may be on their way back to us. */
+const MAX_UNCONFIRMED = 1024;
+const NS_PER_MS = 1e6;
+
+export const replay = defineCommand({
+  name: 'replay',
+  summary: 'send the messages of a capture again',
+  description: [
+    'Sends again what the programs in a capture sent, with the same pauses in between, to the same groups or to one of your choice. It joins each group, sends, waits until every message was delivered, and leaves. A capture that holds no requests is replayed from what was delivered.',
+  ],
+  operands: [captureOperand],
+  options: {
+    group: text('GROUP', 'send everything to this group'),
+    only: several('GROUP', 'only what was sent to this group'),
+    speed: decimal('X', 'so many times as fast as recorded; default 1'),
+    rate: decimal('N', 'so many messages a second, whatever was recorded'),
+    fast: flag('as fast as the daemon takes them'),
+    count: streamCount('messages'),
+  },
+  examples: [
+    {
+      command: 'cpg replay trace.pcapng --group test',
+      meaning: 'The recorded messages once more, to the group "test".',
+    },
+    { command: 'cpg replay trace.pcapng --speed 10', meaning: 'To the recorded groups, ten times as fast.' },
+    {
+      command: 'cpg replay trace.pcapng --group test --rate 500',
+      meaning: 'A steady 500 messages a second.',
+    },
+  ],
+  run: async (context, { address, json, group, only, speed, rate, fast, count }, { file }) => {
+    if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
+      throw new UsageError('--speed, --rate and --fast exclude each other');
+    }
+    const recorded = (await readPlan(context, file)).filter(
+      (message) =>
+        only.length === 0 || (message.group !== undefined && only.includes(groupLabel(message.group))),
+    );
+    const messages = withTarget(recorded.slice(0, count), group);
+    const due = schedule(messages, { speed, rate, fast });
+    const sender = new Sender(context, address);
+    const started = performance.now();
+    try {
+      for (const [index, message] of messages.entries()) {
+        const waitMs = started + due(index) - performance.now();
+        if (waitMs > 0) await pause(waitMs, undefined, { signal: context.signal });
+        await sender.send(message);
+      }
+      await sender.delivered();
+    } finally {
+      await sender.close();
+    }
+    const seconds = (performance.now() - started) / 1000;
+    if (json)
+      await context.out.line(
+        jsonLine({
+          type: 'replay',
+          messages: messages.length,
+          seconds,
+          groups: sender.groups.map(jsonGroup),
+        }),
+      );
+    else
+      await context.out.line(
+        `${messages.length} messages to ${sender.groups.map(groupLabel).join(', ')} in ${seconds.toFixed(1)} s`,
+      );
+  },
+});
+
+type Targeted = ReplayMessage & { group: string | Uint8Array };
+
+async function readPlan(context: Context, file: string): Promise<ReplayMessage[]> {
+  const conversations = new Conversations();
+  const plan = new ReplayPlan();
+  for await (const frame of readCapture(openCapture(context, file))) {
+    context.signal.throwIfAborted();
+    plan.add(conversations.add(frame));
+  }
+  return plan.messages;
+}
+
+function withTarget(messages: readonly ReplayMessage[], group: string | undefined): Targeted[] {
+  if (messages.length === 0) {
+    throw new CpgError('CS_ERR_NOT_EXIST', 'replay: there are no messages in this capture', {
+      remedy: 'record some with cpg tap --write, without filters that leave out mcast and deliver',
+    });
+  }
+  return messages.map((message) => {
+    const target = group ?? message.group;
+    if (target === undefined) {
+      throw new CpgError(
+        'CS_ERR_INVALID_PARAM',
+        'replay: the capture does not tell which group a message was for',
+        {
+          remedy: 'give --group',
+        },
+      );
+    }
+    return { ...message, group: target };
+  });
+}
+
+/** When a message is due, in milliseconds from the beginning. */
+function schedule(
+  messages: readonly ReplayMessage[],
+  { speed = 1, rate, fast }: { speed: number | undefined; rate: number | undefined; fast: boolean },
+): (index: number) => number {
+  if (fast) return () => 0;
+  if (rate !== undefined) return (index) => (index * 1000) / rate;
+  const first = messages[0]!.timeNs;
+  return (index) => Number(messages[index]!.timeNs - first) / NS_PER_MS / speed;
+}
+
+/** A handle for each group: CPG allows a handle only one. */
+class Sender {
+  readonly #context: Context;
+  readonly #address: string | undefined;
+  readonly #clients = new Map<string, { client: CpgClient; group: string | Uint8Array }>();
+  readonly #unconfirmed = new Set<Promise<void>>();
+  #failure: unknown;
+
+  constructor(context: Context, address: string | undefined) {
+    this.#context = context;
+    this.#address = address;
+  }
+
+  get groups(): (string | Uint8Array)[] {
+    return [...this.#clients.values()].map(({ group }) => group);
+  }
+
+  /** Resolves when there is room for more. */
+  async send({ group, message }: Targeted): Promise<void> {
+    const client = await this.#member(group);
+    const sending = client.mcast(message, { confirm: true, signal: this.#context.signal });
+    this.#unconfirmed.add(sending);
+    sending.then(
+      () => this.#unconfirmed.delete(sending),
+      (error: unknown) => {
+        this.#failure ??= error;
+        this.#unconfirmed.delete(sending);
+      },
+    );
+    if (this.#unconfirmed.size >= MAX_UNCONFIRMED) await Promise.race([...this.#unconfirmed].map(quietly));
+    this.#check();
+  }
+
+  async delivered(): Promise<void> {
+    await Promise.all([...this.#unconfirmed].map(quietly));
+    this.#check();
+  }
+
+  async close(): Promise<void> {
+    for (const { client } of this.#clients.values()) {
+      if (client.state === 'joined') await client.leave().catch(() => undefined);
+      await client.close();
+    }
+  }
+
+  #check(): void {
+    this.#context.signal.throwIfAborted();
+    if (this.#failure !== undefined) throw this.#failure as Error;
+  }
+
+  async #member(group: string | Uint8Array): Promise<CpgClient> {
+    const key = groupLabel(group);
+    const known = this.#clients.get(key);
+    if (known !== undefined) return known.client;
+    const { signal } = this.#context;
+    const client = await connect({
+      signal,
+      ...(this.#address === undefined ? {} : { address: this.#address }),
+    });
+    this.#clients.set(key, { client, group });
+    await client.join(group, { signal });
+    return client;
+  }
+}
+
+function quietly(sending: Promise<void>): Promise<void> {
+  return sending.catch(() => undefined);
+}

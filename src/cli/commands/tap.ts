@@ -1,0 +1,262 @@
+import { createWriteStream, readdirSync } from 'node:fs';
+import { setPriority } from 'node:os';
+import { once } from 'node:events';
+import { CpgError } from '../../errors';
+import { CaptureWriter } from '../../tap/capture/writer';
+import { connectionLabel } from '../../tap/describe';
+import { accepts, acceptsConnection, type Filter } from '../../tap/filter';
+import type { TapFrame } from '../../tap/frames';
+import { jsonLine } from '../../tap/json';
+import { Conversations } from '../../tap/messages';
+import { Tap, type TapBatch } from '../../tap/tap';
+import { defineCommand, type Context } from '../command';
+import { TimeLimit } from '../limit';
+import { filterOf, filterOptions, hexOption, messageText } from '../messages';
+import { flag, integer, text } from '../options';
+import { visible } from '../text';
+import { streamCount, streamTimeout, unusedAddress } from './shared';
+
+/** Gives way to those who are watched, and still gets a share of a busy machine. */
+const DEFAULT_NICE = 10;
+const MAX_NICE = 19;
+
+export const tap = defineCommand({
+  name: 'tap',
+  summary: 'follow live connections without disturbing them',
+  description: [
+    'Follows the connections of all programs on this machine to corosync, or to any other service made with libqb, by reading their rings in /dev/shm. It only ever reads: no proxy, no restart, and no program notices. It needs permission to read the rings: that is the user of the program, or root.',
+    'Each message is printed with the processes at both ends; messages of CPG in full, those of other services by name. A reply says which request it answers and how much later it was seen; times are those of looking, up to some milliseconds late. Messages that were overwritten before they could be read are counted and said.',
+    'With --write the messages go to a pcapng file instead, which "cpg decode" and Wireshark read (see "cpg dissector").',
+  ],
+  options: {
+    address: unusedAddress,
+    ...filterOptions,
+    history: flag('begin with what is still in the rings from before'),
+    hex: hexOption,
+    write: text('FILE', "write a pcapng capture; '-' is standard output", 'file'),
+    count: streamCount('messages'),
+    timeout: streamTimeout,
+    nice: integer('N', `priority it gives up, 0 to ${MAX_NICE}; default ${DEFAULT_NICE}`, {
+      min: 0,
+      max: MAX_NICE,
+    }),
+  },
+  examples: [
+    { command: 'sudo cpg tap', meaning: 'Everything, as it happens.' },
+    { command: 'sudo cpg tap --service cpg --message join,confchg', meaning: 'Who comes and goes.' },
+    {
+      command: 'sudo cpg tap --pid 4711 --history',
+      meaning: 'What this program sends and gets, and what it did just before.',
+    },
+    { command: 'sudo cpg tap --write trace.pcapng --timeout 60', meaning: 'Record a minute.' },
+    { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
+  ],
+  run: async (context, { json, hex, write, count, timeout, nice, history, ...values }) => {
+    lowerPriority(nice ?? DEFAULT_NICE);
+    const filter = filterOf(values);
+    const limit = new TimeLimit(context.signal, timeout);
+    const sink = await openSink(context, write, { json, hex, filter });
+    try {
+      const watching = new Watching(context, sink, filter, history, count);
+      await watching.run(limit.signal);
+      if (limit.passed && count !== undefined) {
+        throw new CpgError('CS_ERR_TIMEOUT', `tap: ${watching.seen} of ${count} messages`, {
+          remedy: 'give more time, or see whether the filters let anything through',
+        });
+      }
+    } finally {
+      limit.dispose();
+      await sink.end();
+    }
+  },
+});
+
+/** Where messages go. */
+interface Sink {
+  /** Writes those that are wanted, at most `room`, and returns how many. */
+  write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number>;
+  end(): Promise<void>;
+}
+
+class Watching {
+  readonly #context: Context;
+  readonly #sink: Sink;
+  readonly #filter: Filter;
+  readonly #history: boolean;
+  readonly #count: number;
+  readonly #conversations = new Conversations();
+  #missed = 0;
+  #connections = 0;
+  seen = 0;
+
+  constructor(context: Context, sink: Sink, filter: Filter, history: boolean, count: number | undefined) {
+    this.#context = context;
+    this.#sink = sink;
+    this.#filter = filter;
+    this.#history = history;
+    this.#count = count ?? Infinity;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const tap = new Tap({ signal, accept: (connection) => acceptsConnection(this.#filter, connection) });
+    try {
+      for await (const batch of tap.batches()) {
+        await this.#batch(batch);
+        if (this.seen >= this.#count) return;
+      }
+    } finally {
+      const { err } = this.#context;
+      const missed = this.#missed === 0 ? 'none missed' : `about ${this.#missed} missed`;
+      const text = `cpg: tap: ${this.seen} messages of ${this.#connections} connections, ${missed}`;
+      await err.line(text).catch(() => undefined);
+    }
+  }
+
+  async #batch({ opened, closed, frames, refused }: TapBatch): Promise<void> {
+    const { err } = this.#context;
+    for (const connection of opened) {
+      this.#connections++;
+      if (err.terminal) await err.line(err.paint('dim', `-- following ${connectionLabel(connection)} --`));
+    }
+    for (const { directory, reason } of refused) {
+      if (!this.#concerns(directory)) continue;
+      await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
+    }
+    const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
+    // What is not shown still tells who is in which group.
+    for (const frame of before) this.#conversations.add(frame);
+    for (const { missed } of wanted) this.#missed += missed;
+    this.seen += await this.#sink.write(wanted, this.#conversations, this.#count - this.seen);
+    for (const connection of closed) {
+      this.#conversations.end(connection);
+      if (err.terminal) await err.line(err.paint('dim', `-- ended: ${connectionLabel(connection)} --`));
+    }
+  }
+
+  /** A directory's name begins with the two pids: whoever asked for others need not hear of it. */
+  #concerns(directory: string): boolean {
+    const { pids } = this.#filter;
+    const [, server, client] = /^qb-(\d+)-(\d+)-/.exec(directory) ?? [];
+    return pids.length === 0 || pids.includes(Number(server)) || pids.includes(Number(client));
+  }
+}
+
+async function openSink(
+  context: Context,
+  file: string | undefined,
+  how: { json: boolean; hex: boolean; filter: Filter },
+): Promise<Sink> {
+  if (file === undefined) return new TextSink(context, how);
+  if (file === '-') return CaptureSink.begin((bytes) => context.out.write(bytes), how.filter);
+  const stream = createWriteStream(file);
+  await once(stream, 'open');
+  const write = async (bytes: Buffer): Promise<void> => {
+    if (!stream.write(bytes)) await once(stream, 'drain');
+  };
+  return CaptureSink.begin(write, how.filter, async () => {
+    stream.end();
+    await once(stream, 'close');
+  });
+}
+
+class TextSink implements Sink {
+  readonly #context: Context;
+  readonly #how: { json: boolean; hex: boolean; filter: Filter };
+
+  constructor(context: Context, how: { json: boolean; hex: boolean; filter: Filter }) {
+    this.#context = context;
+    this.#how = how;
+  }
+
+  async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
+    const { out } = this.#context;
+    const lines: string[] = [];
+    for (const frame of frames) {
+      if (lines.length >= room) break;
+      const message = conversations.add(frame);
+      if (accepts(this.#how.filter, message)) lines.push(messageText(message, out, this.#how));
+      else if (frame.missed > 0) lines.push(...this.#missed(frame));
+    }
+    if (lines.length > 0) await out.write(lines.join(''));
+    return lines.length;
+  }
+
+  async end(): Promise<void> {
+    // The output belongs to the process.
+  }
+
+  /** A gap is told even if the message behind it is not wanted: what is missing might have been. */
+  #missed({ missed, connection, ring }: TapFrame): string[] {
+    if (!this.#how.json) return [];
+    return [
+      `${jsonLine({ type: 'missed', messages: missed, direction: ring, connection: connection.id })}\n`,
+    ];
+  }
+}
+
+class CaptureSink implements Sink {
+  readonly #writer = new CaptureWriter();
+  readonly #put: (bytes: Buffer) => Promise<void>;
+  readonly #close: () => Promise<void>;
+  readonly #filter: Filter;
+
+  private constructor(put: (bytes: Buffer) => Promise<void>, filter: Filter, close: () => Promise<void>) {
+    this.#put = put;
+    this.#filter = filter;
+    this.#close = close;
+  }
+
+  static async begin(
+    put: (bytes: Buffer) => Promise<void>,
+    filter: Filter,
+    close = (): Promise<void> => Promise.resolve(),
+  ): Promise<CaptureSink> {
+    const sink = new CaptureSink(put, filter, close);
+    await put(sink.#writer.begin());
+    return sink;
+  }
+
+  async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
+    const blocks: Buffer[] = [];
+    let count = 0;
+    for (const frame of frames) {
+      if (count >= room) break;
+      if (!this.#wanted(frame, conversations)) continue;
+      blocks.push(this.#writer.frame(frame));
+      count++;
+    }
+    if (blocks.length > 0) await this.#put(Buffer.concat(blocks));
+    return count;
+  }
+
+  async end(): Promise<void> {
+    // Nobody reads a closed pipe, and that is no failure.
+    await this.#put(this.#writer.end()).catch(() => undefined);
+    await this.#close();
+  }
+
+  /** What a frame means is found out only when a filter asks for it: that is most of the work. */
+  #wanted(frame: TapFrame, conversations: Conversations): boolean {
+    const { names, groups, nodes, rings } = this.#filter;
+    if (names.length + groups.length + nodes.length > 0)
+      return accepts(this.#filter, conversations.add(frame));
+    return rings.length === 0 || rings.includes(frame.ring);
+  }
+}
+
+function split<T>(list: readonly T[], test: (item: T) => boolean): [yes: T[], no: T[]] {
+  const yes: T[] = [];
+  const no: T[] = [];
+  for (const item of list) (test(item) ? yes : no).push(item);
+  return [yes, no];
+}
+
+/** Of every thread: on Linux a priority is a thread's own, and the garbage collector has several. */
+function lowerPriority(nice: number): void {
+  if (nice === 0) return;
+  try {
+    for (const thread of readdirSync('/proc/self/task')) setPriority(Number(thread), nice);
+  } catch {
+    // Not allowed, or no /proc: it runs as it is.
+  }
+}

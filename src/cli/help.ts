@@ -1,0 +1,76 @@
+/** Help from the tables. */
+import type { Command } from './command';
+import type { Operand, Option } from './options';
+import { wrap } from './text';
+
+const WIDTH = 100;
+const INDENT = '  ';
+const MAX_TERM_WIDTH = 26;
+
+/** `cpg join GROUP [options]`. */
+export function synopsis(command: Command): string {
+  return ['cpg', command.name, ...command.operands.map(operandWord), '[options]'].join(' ');
+}
+
+export function operandWord({ name, byDefault }: Operand): string {
+  const word = name.toUpperCase();
+  return byDefault === undefined ? word : `[${word}]`;
+}
+
+/** `--count N`. */
+export function optionWord(name: string, option: Option<unknown>): string {
+  return option.kind === 'flag' ? `--${name}` : `--${name} ${option.placeholder ?? 'VALUE'}`;
+}
+
+export function commandHelp(command: Command): string {
+  const lines = [`Usage: ${synopsis(command)}`, ''];
+  for (const paragraph of command.description) lines.push(...wrap(paragraph, WIDTH), '');
+  if (command.operands.length > 0) {
+    lines.push(
+      'Arguments:',
+      ...list(command.operands.map(({ name, summary }) => [name.toUpperCase(), summary])),
+      '',
+    );
+  }
+  const options = Object.entries(command.options);
+  lines.push(
+    'Options:',
+    ...list(options.map(([name, option]) => [optionWord(name, option), option.summary])),
+    '',
+  );
+  lines.push('Examples:');
+  for (const { command: example, meaning } of command.examples) {
+    lines.push(
+      `${INDENT}${example}`,
+      ...wrap(meaning, WIDTH - 6).map((line) => `${INDENT}${INDENT}${INDENT}${line}`),
+    );
+  }
+  return lines.join('\n');
+}
+
+export function overview(commands: readonly Command[]): string {
+  return [
+    'Usage: cpg COMMAND [options]',
+    '',
+    'Corosync closed process groups from the command line, and a look at what goes through them.',
+    '',
+    'Commands:',
+    ...list(commands.map(({ name, summary }) => [name, summary])),
+    '',
+    "'cpg COMMAND --help' shows the options of a command and examples; 'cpg --version' the version.",
+    'Exit status: 0 good, 1 failure, 2 usage, 130 interrupted.',
+  ].join('\n');
+}
+
+function list(rows: readonly (readonly [string, string])[]): string[] {
+  const width = Math.min(MAX_TERM_WIDTH, Math.max(...rows.map(([term]) => term.length)));
+  const indent = ' '.repeat(INDENT.length + width + 2);
+  return rows.flatMap(([term, text]) => {
+    const [first = '', ...more] = wrap(text, WIDTH - indent.length);
+    const head =
+      term.length <= width
+        ? [`${INDENT}${term.padEnd(width)}  ${first}`]
+        : [`${INDENT}${term}`, indent + first];
+    return [...head, ...more.map((line) => indent + line)];
+  });
+}

@@ -1,0 +1,114 @@
+/** The manual page and docs/cli.md, from the tables. */
+import type { Command } from './command';
+import { optionWord, synopsis } from './help';
+
+const ENVIRONMENT = [
+  ['CPG_ADDRESS', 'Where the daemon listens, when --address is not given.'],
+  ['NO_COLOR', 'No colours, whatever the terminal can do.'],
+  ['DEBUG', 'cpg:* shows on standard error what happens inside, cpg:wire every message.'],
+] as const;
+
+const EXIT_STATUS = [
+  ['0', 'It worked. Also when nobody reads the output any more.'],
+  ['1', 'It failed; standard error says "cpg: <what>: CS_ERR_X (N): <what to do>".'],
+  ['2', 'The command line cannot be understood.'],
+  ['130', 'It was interrupted (Ctrl-C).'],
+] as const;
+
+const INTRODUCTION =
+  'Closed process groups (CPG) of Corosync from the command line: be a member of a group, see who is in which group, and look at what goes through the connections of other programs. Data goes to standard output, everything else to standard error.';
+
+export function manualPage(commands: readonly Command[]): string {
+  const lines = [
+    '.TH CPG 1 "" "corosync-cpg" "User Commands"',
+    '.SH NAME',
+    'cpg \\- Corosync closed process groups from the command line',
+    '.SH SYNOPSIS',
+    ...commands.flatMap((command) => [`.B ${roff(synopsis(command))}`, '.br']),
+    '.SH DESCRIPTION',
+    roff(INTRODUCTION),
+  ];
+  for (const command of commands) {
+    lines.push(`.SH CPG ${command.name.toUpperCase()}`, `.B ${roff(synopsis(command))}`);
+    for (const paragraph of command.description) lines.push('.PP', roff(paragraph));
+    for (const [name, option] of Object.entries(command.options)) {
+      lines.push('.TP', `.B ${roff(optionWord(name, option))}`, roff(`${option.summary}.`));
+    }
+    for (const { command: example, meaning } of command.examples) {
+      lines.push('.PP', roff(meaning), '.PP', '.nf', `.RS`, roff(example), '.RE', '.fi');
+    }
+  }
+  lines.push('.SH ENVIRONMENT', ...ENVIRONMENT.flatMap(([name, text]) => ['.TP', `.B ${name}`, roff(text)]));
+  lines.push('.SH EXIT STATUS', ...EXIT_STATUS.flatMap(([code, text]) => ['.TP', `.B ${code}`, roff(text)]));
+  lines.push('.SH SEE ALSO', 'corosync(8), corosync.conf(5), cpg_overview(3), wireshark(1)');
+  return `${lines.join('\n')}\n`;
+}
+
+export function manualMarkdown(commands: readonly Command[]): string {
+  const lines = [
+    '# The `cpg` command',
+    '',
+    '<!-- Made from the tables in src/cli by `cpg manual --markdown`: change those. -->',
+    '',
+    INTRODUCTION,
+    '',
+    ...table(
+      ['Command', ''],
+      commands.map(({ name, summary }) => [`[\`${name}\`](#cpg-${name})`, summary]),
+    ),
+    '',
+  ];
+  for (const command of commands) {
+    lines.push(`## cpg ${command.name}`, '', `    ${synopsis(command)}`, '');
+    for (const paragraph of command.description) lines.push(paragraph, '');
+    const options = Object.entries(command.options);
+    lines.push(
+      ...table(
+        ['Option', ''],
+        options.map(([name, option]) => [`\`${optionWord(name, option)}\``, option.summary]),
+      ),
+      '',
+    );
+    for (const { command: example, meaning } of command.examples)
+      lines.push(meaning, '', `    ${example}`, '');
+  }
+  lines.push(
+    '## Environment',
+    '',
+    ...table(
+      ['Variable', ''],
+      ENVIRONMENT.map(([name, text]) => [`\`${name}\``, text]),
+    ),
+    '',
+  );
+  lines.push(
+    '## Exit status',
+    '',
+    ...table(
+      ['Code', ''],
+      EXIT_STATUS.map(([code, text]) => [code, text]),
+    ),
+    '',
+  );
+  return lines.join('\n');
+}
+
+/** Padded, so that the source reads as well as the page. */
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const cells = [head, ...rows].map((row) =>
+    row.map((cell) => cell.replaceAll('|', '\\|').replace(/<(?=\w)/g, '\\<')),
+  );
+  const widths = head.map((_, column) => Math.max(3, ...cells.map((row) => row[column]!.length)));
+  const line = (row: readonly string[]): string =>
+    `| ${row.map((cell, column) => cell.padEnd(widths[column]!)).join(' | ')} |`;
+  const [first = [], ...others] = cells;
+  return [line(first), `| ${widths.map((width) => '-'.repeat(width)).join(' | ')} |`, ...others.map(line)];
+}
+
+/** Text that man(1) takes literally. */
+function roff(text: string): string {
+  return text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replace(/^([.'])/, '\\&$1');
+}

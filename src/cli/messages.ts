@@ -1,0 +1,67 @@
+/** What `tap` and `decode` have in common: the filters, and how a message is printed. */
+import { describeMessage, jsonOf } from '../tap/describe';
+import type { Filter } from '../tap/filter';
+import { hexLines } from '../tap/hex';
+import { jsonLine } from '../tap/json';
+import type { TapMessage } from '../tap/messages';
+import { SERVICE_NAMES } from '../tap/services';
+import { flag, integers, several, someOf, type Values } from './options';
+import type { Colour, Output } from './output';
+
+export const filterOptions = {
+  pid: integers('PID', 'only connections with this process at either end'),
+  service: several('NAME', 'only this service: cpg, cmap, quorum, ...', SERVICE_NAMES),
+  direction: someOf('WHICH', ['request', 'response', 'event'] as const, 'only requests, responses or events'),
+  message: several('NAME', 'only messages of this name: mcast, deliver, confchg, join, ...', [
+    'mcast',
+    'deliver',
+    'confchg',
+    'join',
+    'leave',
+    'totemConfchg',
+  ]),
+  group: several('GROUP', 'only what is about this group'),
+  node: integers('NODEID', 'only what is about this node'),
+};
+
+export const hexOption = flag('show the bytes as well, each field marked');
+
+export function filterOf(values: Values<typeof filterOptions>): Filter {
+  return {
+    pids: values.pid,
+    services: values.service,
+    rings: values.direction,
+    names: values.message,
+    groups: values.group,
+    nodes: values.node,
+  };
+}
+
+const COLOURS: Record<TapMessage['frame']['ring'], Colour> = {
+  request: 'green',
+  response: 'yellow',
+  event: 'cyan',
+};
+
+/** One or more lines, each with its newline. */
+export function messageText(
+  message: TapMessage,
+  out: Output,
+  { json, hex }: { json: boolean; hex: boolean },
+): string {
+  const { frame, number } = message;
+  if (json) {
+    const bytesHex = hex ? { hex: Buffer.from(frame.bytes).toString('hex') } : {};
+    return `${jsonLine({ ...jsonOf(message), ...bytesHex })}\n`;
+  }
+  const { time, ends, what } = describeMessage(message);
+  const colour = message.problem === undefined ? COLOURS[frame.ring] : 'red';
+  const lines = [
+    ...(frame.missed > 0
+      ? [out.paint('red', `-- about ${frame.missed} messages of this ring were missed here --`)]
+      : []),
+    `${out.paint('dim', `#${number} ${time}`)} ${ends} ${out.paint(colour, what)}`,
+    ...(hex ? hexLines(message) : []),
+  ];
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,155 @@
+/** Messages as a line of text for people, and as an object for JSON. */
+import type { CpgAddress } from '../codec/addresses';
+import { Guarantee, IterationType, FragmentType } from '../codec/requests';
+import { codeOf, CS_OK } from '../errors';
+import type { TapConnection } from './connections';
+import { jsonGroup, jsonMessage } from './json';
+import { payloadOf, type Content, type TapMessage } from './messages';
+import { durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
+
+/** Characters of a message that a line shows. */
+const MAX_SHOWN = 80;
+
+/** `node[4711]`. */
+export function processLabel(name: string, pid: number): string {
+  return `${name === '' ? '' : visible(name)}[${pid}]`;
+}
+
+/** `cpg node[4711] - corosync[815]`. */
+export function connectionLabel(connection: TapConnection): string {
+  const { service, clientName, clientPid, serverName, serverPid } = connection;
+  return `${visible(service)} ${processLabel(clientName, clientPid)} - ${processLabel(serverName, serverPid)}`;
+}
+
+/** The parts of a message's line: when, who to whom, and what. */
+export function describeMessage(message: TapMessage): { time: string; ends: string; what: string } {
+  const { frame, name, group, error, problem, answers, afterNs, content } = message;
+  const { service, clientName, clientPid, serverName, serverPid } = frame.connection;
+  const arrow = { request: '>', response: '<', event: '<' }[frame.ring];
+  const words = [name];
+  if (frame.ring === 'response' && error !== undefined)
+    words.push(error === CS_OK ? 'CS_OK' : `${codeOf(error)} (${error})`);
+  if (group !== undefined) words.push(groupLabel(group));
+  words.push(problem === undefined ? details(content, frame.bytes.length) : `MALFORMED: ${visible(problem)}`);
+  // Seen in one look, so the time between them cannot be told.
+  const after = afterNs === undefined || afterNs === 0n ? '' : ` after ${durationLabel(afterNs)}`;
+  if (answers !== undefined) words.push(`(answers #${answers}${after})`);
+  return {
+    // What was there before the tap came has no time of its own.
+    time: frame.old ? 'before'.padEnd(15) : timeLabel(frame.timeNs),
+    ends: `${visible(service)} ${processLabel(clientName, clientPid)} ${arrow} ${processLabel(serverName, serverPid)}`,
+    what: words.filter((word) => word !== '').join(' '),
+  };
+}
+
+function details(content: Content | undefined, frameBytes: number): string {
+  if (content === undefined) return `${frameBytes} bytes`;
+  const payload = payloadOf(content);
+  switch (content.type) {
+    case 'mcast':
+      return 'guarantee' in content ? `${sized(payload!)}${guarantee(content.guarantee)}` : '';
+    case 'partialMcast':
+      if (!('fragment' in content)) return '';
+      return `${fragment(content)}${guarantee(content.guarantee)}`;
+    case 'deliver':
+      return `from ${content.nodeId}:${content.pid} ${sized(content.message)}`;
+    case 'partialDeliver':
+      return `from ${content.nodeId}:${content.pid} ${fragment(content)}`;
+    case 'confchg':
+      return [
+        `members ${list(content.members)}`,
+        ...changes('joined', content.joined),
+        ...changes('left', content.left),
+      ].join(', ');
+    case 'totemConfchg':
+      return `ring ${content.ringId.nodeId}.${content.ringId.seq.toString()} of nodes ${content.members.join(' ')}`;
+    case 'join':
+      return 'pid' in content
+        ? `as pid ${content.pid}${content.flags === 0 ? '' : ` flags ${content.flags}`}`
+        : '';
+    case 'leave':
+      return 'pid' in content ? `as pid ${content.pid}` : '';
+    case 'membershipGet':
+      return 'members' in content ? list(content.members) : '';
+    case 'localGet':
+      return 'nodeId' in content ? `node ${content.nodeId}` : '';
+    case 'iterationInitialize':
+      if ('iterationType' in content) return nameOf(IterationType, content.iterationType);
+      return 'handle' in content ? `handle ${content.handle.toString()}` : '';
+    case 'iterationNext':
+      if ('nodeId' in content) return `${content.nodeId}:${content.pid}`;
+      return 'handle' in content ? `handle ${content.handle.toString()}` : '';
+    case 'iterationFinalize':
+      return 'handle' in content ? `handle ${content.handle.toString()}` : '';
+    default:
+      return '';
+  }
+}
+
+function sized(message: Uint8Array): string {
+  const shown = message.length > MAX_SHOWN ? message.subarray(0, MAX_SHOWN) : message;
+  const label = messageLabel(shown, MAX_SHOWN / 2);
+  return `${message.length} bytes${message.length === 0 ? '' : `: ${label}${shown === message ? '' : '...'}`}`;
+}
+
+function fragment(part: { fragmentType: number; messageLength: number; fragment: Uint8Array }): string {
+  const { fragmentType, messageLength, fragment: bytes } = part;
+  return `${nameOf(FragmentType, fragmentType).toLowerCase()} fragment of ${messageLength} bytes, ${sized(bytes)}`;
+}
+
+function guarantee(value: number): string {
+  return value === Guarantee.AGREED ? '' : ` (${nameOf(Guarantee, value)})`;
+}
+
+function list(members: readonly CpgAddress[]): string {
+  return members.length === 0 ? 'none' : members.map(({ nodeId, pid }) => `${nodeId}:${pid}`).join(' ');
+}
+
+function changes(word: string, members: readonly CpgAddress[]): string[] {
+  if (members.length === 0) return [];
+  return [
+    `${word} ${members.map(({ nodeId, pid, reason }) => `${nodeId}:${pid} (${reasonLabel(reason)})`).join(' ')}`,
+  ];
+}
+
+function nameOf(table: Readonly<Record<string, number>>, value: number): string {
+  return Object.keys(table).find((name) => table[name] === value) ?? String(value);
+}
+
+/** The message with all its fields; bytes that are text as text, others in base64. */
+export function jsonOf(message: TapMessage): object {
+  const { frame, number, id, name, group, error, problem, answers, afterNs, content } = message;
+  const { connection, ring, timeNs, bytes, old, consumed, missed } = frame;
+  return {
+    type: name,
+    direction: ring,
+    ...(content === undefined ? {} : fieldsOf(content)),
+    ...(group === undefined ? {} : jsonGroup(group)),
+    ...(error === undefined ? {} : { error, ...(error === CS_OK ? {} : { code: codeOf(error) }) }),
+    ...(problem === undefined ? {} : { problem }),
+    number,
+    timeNs: timeNs.toString(),
+    ...(answers === undefined ? {} : { answers }),
+    ...(afterNs === undefined ? {} : { afterMs: Number(afterNs) / 1e6 }),
+    service: connection.service,
+    connection: connection.id,
+    clientPid: connection.clientPid,
+    serverPid: connection.serverPid,
+    id,
+    size: bytes.length,
+    ...(old ? { old } : {}),
+    ...(consumed ? { consumed } : {}),
+    ...(missed > 0 ? { missedBefore: missed } : {}),
+  };
+}
+
+function fieldsOf(content: Content): object {
+  const fields: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(content)) {
+    if (key === 'type' || key === 'group' || key === 'error') continue;
+    if (key === 'message' && value instanceof Uint8Array) Object.assign(fields, jsonMessage(value));
+    else if (value instanceof Uint8Array) fields[`${key}Base64`] = Buffer.from(value).toString('base64');
+    else fields[key] = value;
+  }
+  return fields;
+}

@@ -1,0 +1,44 @@
+/** Which messages are wanted. Lists that are empty ask for nothing in particular. */
+import { groupText } from '../codec/groups';
+import type { RingName, TapConnection } from './connections';
+import { nodesOf, type TapMessage } from './messages';
+
+export interface Filter {
+  /** Of either end. */
+  pids: readonly number[];
+  services: readonly string[];
+  rings: readonly RingName[];
+  /** Names of messages: mcast, deliver, ... */
+  names: readonly string[];
+  groups: readonly string[];
+  nodes: readonly number[];
+}
+
+export const EVERYTHING: Filter = { pids: [], services: [], rings: [], names: [], groups: [], nodes: [] };
+
+/** What can be decided before anything of a connection is read. */
+export function acceptsConnection({ pids, services }: Filter, connection: TapConnection): boolean {
+  const { clientPid, serverPid, service } = connection;
+  return (
+    (pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid)) &&
+    (services.length === 0 || services.includes(service))
+  );
+}
+
+export function accepts(filter: Filter, message: TapMessage): boolean {
+  const { rings, names, groups, nodes } = filter;
+  const { frame, name, group, content } = message;
+  return (
+    acceptsConnection(filter, frame.connection) &&
+    (rings.length === 0 || rings.includes(frame.ring)) &&
+    (names.length === 0 || names.includes(name)) &&
+    (groups.length === 0 || (group !== undefined && groups.some((wanted) => sameGroup(wanted, group)))) &&
+    (nodes.length === 0 || nodesOf(content).some((nodeId) => nodes.includes(nodeId)))
+  );
+}
+
+/** '0x...' stands for the bytes of a name that is not text. */
+function sameGroup(wanted: string, group: string | Uint8Array): boolean {
+  if (typeof group === 'string') return wanted === group;
+  return wanted === `0x${Buffer.from(group).toString('hex')}` || wanted === groupText(group);
+}

@@ -1,0 +1,20 @@
+/** corosync-cpg/tap: follow live connections of libqb services, and captures of them. */
+export { Tap, MAX_CONNECTIONS } from './tap';
+export type { TapBatch, TapOptions } from './tap';
+export type { RingName, TapConnection } from './connections';
+export type { TapFrame } from './frames';
+export { Conversations, nodesOf, payloadOf } from './messages';
+export type { Content, TapMessage } from './messages';
+export { accepts, acceptsConnection, EVERYTHING } from './filter';
+export type { Filter } from './filter';
+export { describeMessage, jsonOf } from './describe';
+export { hexLines } from './hex';
+export { messageName } from './services';
+export { CaptureWriter } from './capture/writer';
+export { CaptureReader, readCapture } from './capture/reader';
+export { ReplayPlan } from './replay';
+export type { ReplayMessage } from './replay';
+export { TimelineBuilder } from './timeline/model';
+export type { Step, Timeline } from './timeline/model';
+export { svg } from './timeline/svg';
+export { mermaid } from './timeline/mermaid';

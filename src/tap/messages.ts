@@ -1,0 +1,161 @@
+/**
+ * What frames mean: a connection is a conversation, and only who follows it knows which group a message goes
+ * to and which request a reply answers.
+ */
+import { decodeEvent, type CpgWireEvent } from '../codec/events';
+import { asBuffer } from '../codec/fields';
+import { groupText } from '../codec/groups';
+import { decodeRequest, type CpgRequest } from '../codec/requests';
+import { decodeResponse, type CpgResponse } from '../codec/responses';
+import { isCpgError } from '../errors';
+import type { TapConnection } from './connections';
+import type { TapFrame } from './frames';
+import { expectsReply, messageName } from './services';
+
+const ID_BYTES = 4;
+const RESPONSE_HEADER_BYTES = 24;
+const ERROR_OFFSET = 16;
+/** Requests of a connection whose reply is awaited; libqb's clients have one at a time. */
+const MAX_AWAITED = 64;
+
+export type Content = CpgRequest | CpgResponse | CpgWireEvent;
+
+export interface TapMessage {
+  readonly frame: TapFrame;
+  /** Counts all messages from 1 on. */
+  readonly number: number;
+  readonly id: number;
+  readonly name: string;
+  /** All fields; only of the service cpg. Byte fields are views into the frame. */
+  readonly content: Content | undefined;
+  /** The group it is about, known from the connection where the message itself does not say. */
+  readonly group: string | Uint8Array | undefined;
+  /** cs_error_t of a reply. */
+  readonly error: number | undefined;
+  /** What is wrong with the frame, if it cannot be decoded. */
+  readonly problem: string | undefined;
+  /** Number of the request that this reply answers, and the time in between as far as it could be seen. */
+  readonly answers: number | undefined;
+  readonly afterNs: bigint | undefined;
+}
+
+interface Awaited {
+  number: number;
+  id: number;
+  timeNs: bigint;
+}
+
+/** State of one connection. */
+interface Conversation {
+  group: string | Uint8Array | undefined;
+  awaited: Awaited[];
+}
+
+export class Conversations {
+  readonly #byConnection = new Map<TapConnection, Conversation>();
+  #count = 0;
+
+  /** The next frame; never throws. */
+  add(frame: TapFrame): TapMessage {
+    const { connection, ring, bytes } = frame;
+    const conversation = this.#conversation(connection);
+    // After a gap nobody knows whose reply comes next.
+    if (frame.missed > 0 && ring !== 'event') conversation.awaited = [];
+    const number = ++this.#count;
+    const id = bytes.length >= ID_BYTES ? asBuffer(bytes).readInt32LE(0) : NaN;
+    const { content, problem } = decode(frame);
+    this.#learnGroup(conversation, content);
+    const awaited = this.#pair(conversation, frame, number, id);
+    return {
+      frame,
+      number,
+      id,
+      name: messageName(connection.service, ring, id),
+      content,
+      group: groupOf(content) ?? (groupMatters(frame, content) ? conversation.group : undefined),
+      error: ring === 'response' ? errorOf(bytes) : undefined,
+      problem,
+      answers: awaited?.number,
+      afterNs: awaited === undefined || frame.old ? undefined : frame.timeNs - awaited.timeNs,
+    };
+  }
+
+  /** The connection is gone. */
+  end(connection: TapConnection): void {
+    this.#byConnection.delete(connection);
+  }
+
+  #conversation(connection: TapConnection): Conversation {
+    let conversation = this.#byConnection.get(connection);
+    if (conversation === undefined) {
+      conversation = { group: undefined, awaited: [] };
+      this.#byConnection.set(connection, conversation);
+    }
+    return conversation;
+  }
+
+  /** A connection is a member of one group at most: the one it joined, or whose events it gets. */
+  #learnGroup(conversation: Conversation, content: Content | undefined): void {
+    if (content === undefined) return;
+    const tells = content.type === 'join' || content.type === 'deliver' || content.type === 'confchg';
+    if (tells && 'group' in content) conversation.group = groupText(content.group);
+  }
+
+  /** Remembers a request, or finds the one that a reply answers. */
+  #pair(conversation: Conversation, frame: TapFrame, number: number, id: number): Awaited | undefined {
+    const { awaited } = conversation;
+    if (frame.ring === 'request' && expectsReply(frame.connection.service, id)) {
+      awaited.push({ number, id, timeNs: frame.timeNs });
+      if (awaited.length > MAX_AWAITED) awaited.shift();
+    }
+    return frame.ring === 'response' ? awaited.shift() : undefined;
+  }
+}
+
+function decode({ connection, ring, bytes }: TapFrame): Pick<TapMessage, 'content' | 'problem'> {
+  if (connection.service !== 'cpg') return { content: undefined, problem: undefined };
+  try {
+    const decoders = { request: decodeRequest, response: decodeResponse, event: decodeEvent };
+    return { content: decoders[ring](bytes), problem: undefined };
+  } catch (error) {
+    if (!isCpgError(error)) throw error;
+    return { content: undefined, problem: error.what };
+  }
+}
+
+function groupOf(content: Content | undefined): string | Uint8Array | undefined {
+  return content !== undefined && 'group' in content ? groupText(content.group) : undefined;
+}
+
+/** Messages are sent to the group of the connection; the others are not about a group. */
+function groupMatters({ ring }: TapFrame, content: Content | undefined): boolean {
+  if (ring !== 'request')
+    return content !== undefined && (content.type === 'join' || content.type === 'leave');
+  return content?.type === 'mcast' || content?.type === 'partialMcast';
+}
+
+function errorOf(bytes: Uint8Array): number | undefined {
+  return bytes.length < RESPONSE_HEADER_BYTES ? undefined : asBuffer(bytes).readInt32LE(ERROR_OFFSET);
+}
+
+/** The nodes a message is about. */
+export function nodesOf(content: Content | undefined): number[] {
+  if (content === undefined) return [];
+  switch (content.type) {
+    case 'confchg':
+      return [...content.members, ...content.left, ...content.joined].map(({ nodeId }) => nodeId);
+    case 'totemConfchg':
+      return content.members;
+    case 'membershipGet':
+      return 'members' in content ? content.members.map(({ nodeId }) => nodeId) : [];
+    default:
+      return 'nodeId' in content ? [content.nodeId] : [];
+  }
+}
+
+/** The message a frame carries for the members of the group, if it carries one whole or in part. */
+export function payloadOf(content: Content | undefined): Uint8Array | undefined {
+  if (content === undefined) return undefined;
+  if ('message' in content) return content.message;
+  return 'fragment' in content ? content.fragment : undefined;
+}

@@ -1,0 +1,273 @@
+/**
+ * Follows a ring without taking part: what was written since the last look is read, decoded chunk by chunk,
+ * and nothing is ever changed.
+ *
+ *            last look                       now
+ *               v                             v
+ *     | guard |  chunk | chunk | ... | chunk | .. oldest memory .. |
+ *               \_______ new ________/
+ *              at                         write_pt
+ *
+ * The writer does not know of us and may come round before we look again. It then overwrites the words just
+ * before `at` before it reaches those behind. So we keep a copy of the words before `at`, the guard, and
+ * compare it after each read: when it is unchanged, everything just read is whole. When it has changed we were
+ * lapped: then the whole ring is read, the longest unbroken run of chunks in it is taken, and what is
+ * missing is counted.
+ *
+ * The count cannot be exact, because pointers say nothing about how often the writer went round. It is at
+ * least one round when the guard is gone, and more when the rate before and the time since say so.
+ */
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../codec/ring-layout';
+import { findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, type Words } from './chunks';
+import { RingFile } from './ring-file';
+
+/** Words kept to notice that the writer came round. */
+const GUARD_WORDS = 256;
+const GUARD_BYTES = GUARD_WORDS * WORD_BYTES;
+/** How often a whole ring is read again when the writer moved too far meanwhile. */
+const MAX_SNAPSHOTS = 4;
+/** How often a chunk may look like none although write_pt is behind it. */
+const MAX_LOOKS_IN_VAIN = 3;
+/** Weight of the latest look in the average rate. */
+const RATE_WEIGHT = 0.3;
+
+export interface RingLook {
+  /** Frames in order; views into memory that the next look uses again. */
+  readonly frames: readonly Buffer[];
+  /** For each frame, whether its reader was done with it. */
+  readonly consumed: readonly boolean[];
+  /** Frames lost before these, an estimate; 0 when none. */
+  readonly missed: number;
+  /** The share of the ring that was new. */
+  readonly fill: number;
+}
+
+const NO_BYTES = Buffer.alloc(0);
+const NOTHING: RingLook = { frames: [], consumed: [], missed: 0, fill: 0 };
+
+export class RingFollower {
+  readonly #ring: RingFile;
+  /** Behind the last chunk seen. */
+  #at = 0;
+  #guard: Buffer = NO_BYTES;
+  /** Chunk headers inside the guard, as byte offsets: their two words change when the chunk is consumed. */
+  #guardHeaders: number[] = [];
+  #memory: Buffer = NO_BYTES;
+  #lastLookMs = 0;
+  #wordsPerMs = 0;
+  /** The average, 0 while none was seen. */
+  #wordsPerChunk = 0;
+  #looksInVain = 0;
+  /** Missed, with no frame since to tell it with. */
+  #untold = 0;
+
+  private constructor(ring: RingFile) {
+    this.#ring = ring;
+  }
+
+  /** Opens a ring; see RingFile.open for what it throws. */
+  static open(stem: string): RingFollower {
+    return new RingFollower(RingFile.open(stem));
+  }
+
+  /** What is still in the ring from before; to be called once, before look(). */
+  begin(nowMs: number): RingLook {
+    this.#lastLookMs = nowMs;
+    return this.#snapshot(0) ?? NOTHING;
+  }
+
+  /** What was written since the last look. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more. */
+  look(nowMs: number): RingLook {
+    const { write } = this.#ring.pointers();
+    const distance = this.#ring.distance(this.#at, write);
+    const elapsedMs = Math.max(nowMs - this.#lastLookMs, 0.01);
+    if (distance === 0) {
+      this.#lastLookMs = nowMs;
+      this.#wordsPerMs *= 1 - RATE_WEIGHT;
+      return NOTHING;
+    }
+    const bytes = this.#reserve(distance * WORD_BYTES);
+    this.#ring.read(this.#at, bytes);
+    const intact = this.#guardIntact(this.#ring.words - distance);
+    const found = this.#collect(bytes, 0, distance);
+    // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few looks.
+    if (!found.whole && found.endWord === 0) this.#looksInVain++;
+    if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
+      return this.#recover(write, distance, elapsedMs, intact);
+    this.#lastLookMs = nowMs;
+    if (found.endWord > 0) this.#looksInVain = 0;
+    this.#wordsPerMs += RATE_WEIGHT * (found.endWord / elapsedMs - this.#wordsPerMs);
+    this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
+    return this.#tell({ ...found, missed: 0, fill: distance / this.#ring.words });
+  }
+
+  close(): void {
+    this.#ring.close();
+  }
+
+  /** We were lapped, or lost the thread: take what can be had from the whole ring, and count the rest. */
+  #recover(write: number, distance: number, elapsedMs: number, intact: boolean): RingLook {
+    const { words } = this.#ring;
+    this.#lastLookMs += elapsedMs;
+    this.#looksInVain = 0;
+    // Without a lap, and perhaps without one, what stands before `at` was seen already.
+    const lapped = !intact && distance <= words - GUARD_WORDS;
+    const rateBefore = this.#wordsPerMs;
+    const look = this.#snapshot(lapped ? 0 : words - distance);
+    // The rate before, or the one just now: after a long time without a look only the latter is known.
+    const expectedWords = Math.max(rateBefore, this.#wordsPerMs) * elapsedMs;
+    const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, Math.round((expectedWords - distance) / words));
+    if (look === undefined) {
+      this.#at = write;
+      this.#rememberGuard();
+    }
+    const movedWords = this.#ring.distance(write, this.#at);
+    const recoveredWords = (look?.frames ?? []).reduce((sum, frame) => sum + chunkWords(frame.length), 0);
+    const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
+    // Large messages are what is lapped before a single one was seen.
+    const missed = Math.ceil(missedWords / (this.#wordsPerChunk === 0 ? words : this.#wordsPerChunk));
+    return this.#tell({ frames: look?.frames ?? [], consumed: look?.consumed ?? [], missed, fill: 1 });
+  }
+
+  #tell(look: RingLook): RingLook {
+    const missed = look.missed + this.#untold;
+    this.#untold = look.frames.length === 0 ? missed : 0;
+    return { ...look, missed: missed - this.#untold };
+  }
+
+  /** The longest run of chunks in the ring, oldest first, leaving out its first `skipWords` words. */
+  #snapshot(skipWords: number): RingLook | undefined {
+    const { words } = this.#ring;
+    for (let attempt = 0; attempt < MAX_SNAPSHOTS; attempt++) {
+      const { write } = this.#ring.pointers();
+      const bytes = this.#reserve(words * WORD_BYTES);
+      // From write_pt on it is in writing order: oldest first.
+      const startedMs = performance.now();
+      this.#ring.read(write, bytes);
+      this.#at = write;
+      this.#rememberGuard();
+      const moved = this.#ring.distance(write, this.#ring.pointers().write);
+      this.#sampleRate(moved, performance.now() - startedMs);
+      const begin = findRun(wordsOf(bytes), Math.max(skipWords, moved > 0 ? moved + GUARD_WORDS : 0), words);
+      const found = this.#collect(bytes, begin, words);
+      if (!this.#lastStillThere(found)) continue;
+      this.#moveTo(this.#ring.advance(write, found.endWord), bytes, found, false);
+      return { ...found, missed: 0, fill: 0 };
+    }
+    return undefined;
+  }
+
+  /** What was written while we read. One large message in that time says nothing about the rate. */
+  #sampleRate(words: number, elapsedMs: number): void {
+    if (words <= this.#ring.words / 8) this.#wordsPerMs = words / Math.max(elapsedMs, 0.01);
+  }
+
+  /** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */
+  #collect(bytes: Buffer, begin: number, end: number): Found {
+    const words = wordsOf(bytes);
+    const frames: Buffer[] = [];
+    const consumed: boolean[] = [];
+    const starts: number[] = [];
+    let at = begin;
+    let whole = true;
+    while (at < end) {
+      const size = frameBytesAt(words, at, end);
+      if (size === NO_CHUNK) whole = false;
+      if (size === NO_CHUNK || size === NOT_READY) break;
+      const start = (at + CHUNK_HEADER_WORDS) * WORD_BYTES;
+      frames.push(bytes.subarray(start, start + size));
+      consumed.push(!isCommitted(words, at));
+      starts.push(at * WORD_BYTES);
+      at += chunkWords(size);
+    }
+    return { frames, consumed, starts, endWord: at, whole };
+  }
+
+  /** Goes behind the chunks in `bytes`, and guards the words before; `on` when they continue what was guarded. */
+  #moveTo(at: number, bytes: Buffer, { starts, endWord, frames }: Found, on: boolean): void {
+    this.#at = at;
+    const first = starts[0];
+    if (first === undefined) return;
+    const end = endWord * WORD_BYTES;
+    const from = Math.max(first, end - GUARD_BYTES);
+    const kept = on
+      ? this.#guard.subarray(Math.max(0, this.#guard.length - GUARD_BYTES + end - from))
+      : NO_BYTES;
+    const dropped = this.#guard.length - kept.length;
+    const oldHeaders = on ? this.#guardHeaders.map((offset) => offset - dropped) : [];
+    const newHeaders: number[] = [];
+    for (let index = starts.length - 1; index >= 0 && starts[index]! > from - CHUNK_HEADER_BYTES; index--) {
+      newHeaders.push(starts[index]! - from + kept.length);
+    }
+    this.#guard = Buffer.concat([kept, bytes.subarray(from, end)]);
+    // A header may begin before the guard and reach into it.
+    this.#guardHeaders = [...oldHeaders, ...newHeaders].filter((offset) => offset > -CHUNK_HEADER_BYTES);
+    const average = (end - first) / WORD_BYTES / frames.length;
+    if (this.#wordsPerChunk === 0) this.#wordsPerChunk = average;
+    this.#wordsPerChunk += RATE_WEIGHT * (average - this.#wordsPerChunk);
+  }
+
+  /** A guard without knowledge of chunks: the words before `at` as they are now. */
+  #rememberGuard(): void {
+    this.#guard = this.#wordsBefore(Math.min(GUARD_WORDS, this.#ring.words - 1));
+    this.#guardHeaders = [];
+  }
+
+  /**
+   * Whether the words before `at` are what they were. Of those only the last `gapWords` can be: in a ring that
+   * is almost full the new chunks reach round to them.
+   */
+  #guardIntact(gapWords: number): boolean {
+    const bytes = Math.min(this.#guard.length, gapWords * WORD_BYTES);
+    const now = this.#wordsBefore(bytes / WORD_BYTES);
+    const start = this.#guard.length - bytes;
+    for (const offset of this.#guardHeaders) {
+      this.#guard.fill(0, Math.max(0, offset), offset + CHUNK_HEADER_BYTES);
+      now.fill(0, Math.max(0, offset - start), Math.max(0, offset - start + CHUNK_HEADER_BYTES));
+    }
+    return now.equals(this.#guard.subarray(start));
+  }
+
+  /** Whether the newest frame of a snapshot is still in the ring: nobody came round while it was read. */
+  #lastStillThere({ frames, starts }: Found): boolean {
+    const last = frames.at(-1);
+    if (last === undefined) return true;
+    const again = Buffer.allocUnsafe(last.length);
+    // The snapshot begins at `at`, so a word of it is that many words further on in the ring.
+    this.#ring.read(this.#ring.advance(this.#at, starts.at(-1)! / WORD_BYTES + CHUNK_HEADER_WORDS), again);
+    return again.equals(last);
+  }
+
+  #wordsBefore(count: number): Buffer {
+    const bytes = Buffer.allocUnsafe(count * WORD_BYTES);
+    this.#ring.read(this.#ring.advance(this.#at, this.#ring.words - count), bytes);
+    return bytes;
+  }
+
+  /** Memory for one look; it grows to what is needed, at most the size of the ring. */
+  #reserve(bytes: number): Buffer {
+    if (this.#memory.length < bytes) {
+      const capacity = Math.min(
+        this.#ring.words * WORD_BYTES,
+        Math.max(bytes, 2 * this.#memory.length, 16_384),
+      );
+      this.#memory = Buffer.allocUnsafeSlow(capacity);
+    }
+    return this.#memory.subarray(0, bytes);
+  }
+}
+
+interface Found {
+  frames: Buffer[];
+  consumed: boolean[];
+  /** Byte offsets of the chunks. */
+  starts: number[];
+  /** Behind the last chunk. */
+  endWord: number;
+  /** False when something that is no chunk follows. */
+  whole: boolean;
+}
+
+function wordsOf(bytes: Buffer): Words {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / WORD_BYTES);
+}

@@ -1,0 +1,320 @@
+/**
+ * Follows all connections of libqb services on this machine, and only ever reads.
+ *
+ * A round looks at every ring and hands out what was new as one batch. Events are looked at first, then
+ * responses, then requests, and handed out the other way round: whatever caused something we saw is then in
+ * the same batch or an earlier one, and comes before it.
+ *
+ * How long to wait between rounds depends on how much of the rings was new: a ring must not fill up between
+ * two looks, and a tap that looks all the time would take a processor away from those it watches.
+ */
+import { watch, type FSWatcher } from 'node:fs';
+import { debugTap as debug } from '../debug';
+import { CpgError, isCpgError } from '../errors';
+import {
+  connectionDirectories,
+  describeConnection,
+  RING_NAMES,
+  ringStem,
+  SHM_DIRECTORY,
+  type RingName,
+  type TapConnection,
+} from './connections';
+import type { TapFrame } from './frames';
+import { orderByCause, type Round } from './order';
+import { RingFollower, type RingLook } from './ring-follower';
+
+const MIN_PAUSE_MS = 1;
+const MAX_PAUSE_MS = 5;
+/** Above this share of a ring in one look there is no pause at all, above the other one the shortest. */
+const HURRY_FILL = 0.25;
+const BUSY_FILL = 0.1;
+/** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
+const PAUSE_PER_RING_MS = 0.05;
+/** A daemon that makes a connection is done long before this; what is still no connection then is none. */
+const INCOMPLETE_MS = 1000;
+/** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
+export const MAX_CONNECTIONS = 1000;
+
+export interface TapOptions {
+  /** Where the rings are. Default /dev/shm. */
+  directory?: string;
+  /** Whether to follow a connection; all when undefined. */
+  accept?: (connection: TapConnection) => boolean;
+  signal?: AbortSignal;
+}
+
+export interface TapBatch {
+  timeNs: bigint;
+  opened: TapConnection[];
+  closed: TapConnection[];
+  /** Valid until the next batch is asked for: copy what is to be kept. */
+  frames: TapFrame[];
+  /** Connections that cannot be followed, with the reason; each is told once. */
+  refused: { directory: string; reason: string }[];
+}
+
+interface Followed {
+  connection: TapConnection;
+  followers: Record<RingName, RingFollower>;
+  /** What was there when it was opened, until the first round. */
+  first: Record<RingName, RingLook> | undefined;
+  /** The tap was there before it. */
+  fresh: boolean;
+}
+
+export class Tap {
+  readonly #root: string;
+  readonly #accept: (connection: TapConnection) => boolean;
+  readonly #signal: AbortSignal | undefined;
+  readonly #followed = new Map<string, Followed>();
+  /** Directories that are not followed: for ever, or until a time because they are not complete yet. */
+  readonly #ignored = new Map<string, { untilMs: number; reason: string }>();
+  #nextId = 1;
+  #firstRound = true;
+  #wake: (() => void) | undefined;
+
+  constructor({ directory = SHM_DIRECTORY, accept = () => true, signal }: TapOptions = {}) {
+    this.#root = directory;
+    this.#accept = accept;
+    this.#signal = signal;
+  }
+
+  /** Connections that are followed now. */
+  get connections(): TapConnection[] {
+    return [...this.#followed.values()].map(({ connection }) => connection);
+  }
+
+  /**
+   * Batches from now on, the first one at once with what is still in the rings from before. Ends when the
+   * signal aborts. Throws CpgError when the directory cannot be read. What happens between two batches is
+   * counted as missed once it has been overwritten, so a slow consumer loses nothing but messages.
+   */
+  async *batches(): AsyncGenerator<TapBatch, void> {
+    const watcher = this.#watch();
+    try {
+      let pauseMs = MIN_PAUSE_MS;
+      for (;;) {
+        // The last look comes after the end was asked for: what was written before it is not lost.
+        const last = this.#signal?.aborted === true;
+        const { batch, fill } = this.#round();
+        const { opened, closed, frames, refused } = batch;
+        if (this.#firstRound || opened.length + closed.length + frames.length + refused.length > 0)
+          yield batch;
+        this.#firstRound = false;
+        if (last) return;
+        pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
+        await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
+      }
+    } finally {
+      watcher?.close();
+      for (const { followers } of this.#followed.values()) closeAll(followers);
+      this.#followed.clear();
+    }
+  }
+
+  #nextPause(pauseMs: number, fill: number, busy: boolean): number {
+    const least = Math.max(MIN_PAUSE_MS, this.#followed.size * RING_NAMES.length * PAUSE_PER_RING_MS);
+    const most = Math.max(MAX_PAUSE_MS, least);
+    if (fill > BUSY_FILL || this.#expectsMore()) return least;
+    return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
+  }
+
+  /** A connection is being made. */
+  #expectsMore(): boolean {
+    const now = Date.now();
+    for (const { untilMs } of this.#ignored.values()) if (untilMs !== Infinity && untilMs > now) return true;
+    return false;
+  }
+
+  #round(): { batch: TapBatch; fill: number } {
+    const present = new Set(this.#directories());
+    const refused: TapBatch['refused'] = [];
+    const opened = [...present].flatMap((directory) => this.#open(directory, refused));
+    const gone = [...this.#followed.keys()].filter((directory) => !present.has(directory));
+    for (const directory of this.#ignored.keys())
+      if (!present.has(directory)) this.#ignored.delete(directory);
+
+    const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+    const { rounds, fill, broken } = this.#look(timeNs);
+    const frames = orderByCause(rounds);
+    for (const { directory, reason } of broken) refused.push({ directory, reason });
+    const closed = [...gone, ...broken.map(({ directory }) => directory)].flatMap((directory) =>
+      this.#close(directory),
+    );
+    return { batch: { timeNs, opened, closed, frames, refused }, fill };
+  }
+
+  #directories(): string[] {
+    try {
+      return connectionDirectories(this.#root);
+    } catch (error) {
+      throw new CpgError('CS_ERR_ACCESS', `${this.#root} cannot be read (${codeOf(error)})`, {
+        cause: error,
+        remedy: 'run it where the daemon runs, with its /dev/shm',
+      });
+    }
+  }
+
+  /** Begins to follow a connection that is new; a list of one, or of none. */
+  #open(directory: string, refused: TapBatch['refused']): TapConnection[] {
+    if (this.#followed.has(directory)) return [];
+    const ignored = this.#ignored.get(directory);
+    if (ignored?.untilMs === Infinity) return [];
+    const refuse = (reason: string): [] => {
+      this.#ignored.set(directory, { untilMs: Infinity, reason });
+      refused.push({ directory, reason });
+      return [];
+    };
+    try {
+      const described = describeConnection(this.#root, directory);
+      if (described === undefined) return this.#later(directory, 'its rings are not there', refuse);
+      if (this.#followed.size >= MAX_CONNECTIONS) return refuse(`more than ${MAX_CONNECTIONS} connections`);
+      const connection = { id: this.#nextId, ...described };
+      if (!this.#accept(connection)) {
+        this.#ignored.set(directory, { untilMs: Infinity, reason: 'not wanted' });
+        return [];
+      }
+      const followers = openRings(this.#root, directory, connection.service);
+      const now = performance.now();
+      const first = {
+        event: followers.event.begin(now),
+        response: followers.response.begin(now),
+        request: followers.request.begin(now),
+      };
+      this.#nextId++;
+      this.#ignored.delete(directory);
+      this.#followed.set(directory, { connection, followers, first, fresh: !this.#firstRound });
+      return [connection];
+    } catch (error) {
+      if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM') return refuse('permission denied');
+      return this.#later(directory, messageOf(error), refuse);
+    }
+  }
+
+  /** Not complete: the daemon may be making it, or taking it away. */
+  #later(directory: string, reason: string, refuse: (reason: string) => []): [] {
+    const now = Date.now();
+    const ignored = this.#ignored.get(directory);
+    if (ignored === undefined) this.#ignored.set(directory, { untilMs: now + INCOMPLETE_MS, reason });
+    else if (now > ignored.untilMs) return refuse(reason);
+    return [];
+  }
+
+  #close(directory: string): TapConnection[] {
+    const followed = this.#followed.get(directory);
+    if (followed === undefined) return [];
+    this.#followed.delete(directory);
+    closeAll(followed.followers);
+    return [followed.connection];
+  }
+
+  /** One look at every ring: all events, then all responses, then all requests. */
+  #look(timeNs: bigint): { rounds: Round[]; fill: number; broken: { directory: string; reason: string }[] } {
+    const rounds = new Map<string, Round>();
+    const broken = new Map<string, string>();
+    let fill = 0;
+    for (const ring of ['event', 'response', 'request'] as const) {
+      for (const [directory, followed] of this.#followed) {
+        if (broken.has(directory)) continue;
+        const { connection, followers, first, fresh } = followed;
+        try {
+          // The frames of the first look lie in the memory that the next one uses.
+          const look = first === undefined ? followers[ring].look(performance.now()) : first[ring];
+          fill = Math.max(fill, look.fill);
+          if (look.frames.length === 0) continue;
+          const round = rounds.get(directory) ?? { request: [], response: [], event: [] };
+          rounds.set(directory, round);
+          addFrames(round[ring], connection, ring, look, timeNs, first !== undefined && !fresh);
+        } catch (error) {
+          broken.set(directory, messageOf(error));
+        }
+      }
+    }
+    for (const followed of this.#followed.values()) followed.first = undefined;
+    return {
+      rounds: [...rounds.values()],
+      fill,
+      broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
+    };
+  }
+
+  /** Ends early when a connection appears or the signal aborts. */
+  #pause(ms: number): Promise<void> {
+    if (this.#signal?.aborted === true) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        clearImmediate(immediate);
+        this.#signal?.removeEventListener('abort', wake);
+        this.#wake = undefined;
+        resolve();
+      };
+      const timer = ms > 0 ? setTimeout(wake, ms) : undefined;
+      const immediate = ms > 0 ? undefined : setImmediate(wake);
+      this.#signal?.addEventListener('abort', wake);
+      this.#wake = wake;
+    });
+  }
+
+  /** Without it new connections are found a pause later. */
+  #watch(): FSWatcher | undefined {
+    try {
+      const watcher = watch(this.#root, { persistent: false }, () => this.#wake?.());
+      watcher.on('error', (error) => debug('watching %s: %s', this.#root, error.message));
+      return watcher;
+    } catch (error) {
+      debug('watching %s: %s', this.#root, messageOf(error));
+      return undefined;
+    }
+  }
+}
+
+function addFrames(
+  target: TapFrame[],
+  connection: TapConnection,
+  ring: RingName,
+  { frames, consumed, missed }: RingLook,
+  timeNs: bigint,
+  old: boolean,
+): void {
+  for (const [index, bytes] of frames.entries()) {
+    const missedHere = index === 0 ? missed : 0;
+    target.push({
+      connection,
+      ring,
+      timeNs,
+      bytes,
+      old,
+      consumed: consumed[index] === true,
+      missed: missedHere,
+    });
+  }
+}
+
+function openRings(root: string, directory: string, service: string): Record<RingName, RingFollower> {
+  const opened: RingFollower[] = [];
+  const open = (ring: RingName): RingFollower => {
+    const follower = RingFollower.open(ringStem(root, directory, ring, service));
+    opened.push(follower);
+    return follower;
+  };
+  try {
+    return { request: open('request'), response: open('response'), event: open('event') };
+  } catch (error) {
+    for (const follower of opened) follower.close();
+    throw error;
+  }
+}
+
+function closeAll(followers: Record<RingName, RingFollower>): void {
+  for (const ring of RING_NAMES) followers[ring].close();
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? 'unknown error';
+}
+
+function messageOf(error: unknown): string {
+  return isCpgError(error) ? error.what : codeOf(error);
+}

@@ -1,0 +1,65 @@
+/** Text for people: what control characters look like, and bytes that may be text. */
+
+// C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
+// move the cursor, recolour the screen or make a name look like another one.
+// eslint-disable-next-line no-control-regex -- they are what this looks for
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** The text with everything unsafe for a terminal made visible: \n, \x1b, \u202e. */
+export function visible(text: string): string {
+  return text.replace(UNSAFE, (character) => {
+    const named = NAMED[character];
+    if (named !== undefined) return named;
+    const code = character.charCodeAt(0);
+    return code < 0x100
+      ? `\\x${code.toString(16).padStart(2, '0')}`
+      : `\\u${code.toString(16).padStart(4, '0')}`;
+  });
+}
+
+const NAMED: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\0' };
+
+/** Text when the bytes are valid UTF-8. */
+export function utf8(bytes: Uint8Array): string | undefined {
+  try {
+    return strictUtf8.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A group name as one visible word: bytes that are not UTF-8 are shown in hex. */
+export function groupLabel(group: string | Uint8Array): string {
+  return typeof group === 'string' ? visible(group) : `0x${Buffer.from(group).toString('hex')}`;
+}
+
+/** A message for a terminal: visible text, or the hex of its beginning. */
+export function messageLabel(message: Uint8Array, maxBytes = 64): string {
+  const text = utf8(message);
+  if (text !== undefined) return visible(text);
+  const hex = Buffer.from(message.subarray(0, maxBytes)).toString('hex');
+  return `0x${hex}${message.length > maxBytes ? `... (${message.length} bytes)` : ''}`;
+}
+
+/** cpg_reason_t in words. */
+export function reasonLabel(reason: number): string {
+  return REASONS[reason] ?? `reason ${reason}`;
+}
+
+const REASONS = ['undefined', 'join', 'leave', 'node down', 'node up', 'process down'];
+
+/** Time of day of a moment in nanoseconds since 1970, to the microsecond. */
+export function timeLabel(timeNs: bigint): string {
+  const date = new Date(Number(timeNs / 1_000_000n));
+  const parts = [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) =>
+    String(part).padStart(2, '0'),
+  );
+  return `${parts.join(':')}.${String((timeNs / 1000n) % 1_000_000n).padStart(6, '0')}`;
+}
+
+/** `1.250 ms`. */
+export function durationLabel(ns: bigint): string {
+  return `${(Number(ns) / 1e6).toFixed(3)} ms`;
+}

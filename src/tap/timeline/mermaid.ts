@@ -1,0 +1,33 @@
+/** A timeline as the text of a Mermaid sequence diagram. */
+import type { Step, Timeline } from './model';
+
+export function mermaid({ title, lanes, steps, omitted }: Timeline): string {
+  const ids = new Map(lanes.map((lane, index) => [lane, `m${index + 1}`]));
+  const over = lanes.length > 1 ? `m1,m${lanes.length}` : 'm1';
+  const lines = [
+    'sequenceDiagram',
+    `  title ${plain(title)}`,
+    ...lanes.map((lane) => `  participant ${ids.get(lane)!} as ${lane}`),
+    ...(lanes.length === 0 ? ['  participant m1 as nobody'] : []),
+    ...steps.flatMap((step) => stepLines(step, ids, over)),
+  ];
+  if (omitted > 0) lines.push(`  Note over ${over}: ${omitted} more steps`);
+  return `${lines.join('\n')}\n`;
+}
+
+function stepLines(step: Step, ids: ReadonlyMap<string, string>, over: string): string[] {
+  if (step.kind === 'note') return [`  Note over ${over}: ${plain(step.text)}`];
+  const from = ids.get(step.from)!;
+  const label = step.kind === 'folded' ? `${step.count} more` : plain(step.label);
+  // A message to the whole group; Mermaid has arrows to one only, so the others follow without a text.
+  const [first = step.from, ...others] = step.to;
+  return [
+    `  ${from}->>${ids.get(first) ?? from}: ${label}`,
+    ...others.map((lane) => `  ${from}->>${ids.get(lane)!}: #8203;`),
+  ];
+}
+
+/** Mermaid takes ; and # for itself, and < for HTML. */
+function plain(text: string): string {
+  return text.replace(/[#;<>]/g, (character) => `#${character.charCodeAt(0)};`);
+}

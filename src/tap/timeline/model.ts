@@ -1,0 +1,155 @@
+/**
+ * What happened in a group as steps of a sequence chart: messages with their senders, and notes about who
+ * joined and left. It is told by one member, because what a member sees is in the group's own order.
+ */
+import { groupText } from '../../codec/groups';
+import { Reason, type CpgAddress } from '../../codec/addresses';
+import type { TapConnection } from '../connections';
+import type { TapMessage } from '../messages';
+import { groupLabel, messageLabel, reasonLabel } from '../text';
+
+/** So many messages of one sender in a row are drawn; the rest of the row is one step. */
+const MAX_ROW = 3;
+/** A chart with more steps than this is of no use to anybody. */
+export const MAX_STEPS = 2000;
+const MAX_LABEL = 40;
+
+export type Step =
+  | { kind: 'message'; timeNs: bigint; from: string; to: string[]; label: string }
+  | { kind: 'folded'; timeNs: bigint; from: string; to: string[]; count: number }
+  | { kind: 'note'; timeNs: bigint; text: string; grave: boolean };
+
+export interface Timeline {
+  title: string;
+  /** 'nodeid:pid', in the order in which they appeared. */
+  lanes: string[];
+  steps: Step[];
+  /** Steps that were left out at the end. */
+  omitted: number;
+}
+
+/** Collects messages, and makes the chart of one group. */
+export class TimelineBuilder {
+  readonly #byWitness = new Map<TapConnection, TapMessage[]>();
+
+  add(message: TapMessage): void {
+    if (message.frame.ring !== 'event' || message.content === undefined) return;
+    const { connection } = message.frame;
+    const list = this.#byWitness.get(connection) ?? [];
+    this.#byWitness.set(connection, list);
+    list.push(message);
+  }
+
+  /** The groups that were seen, those with most events first. */
+  get groups(): string[] {
+    return [...new Set(this.#witnesses().map(({ group }) => group))];
+  }
+
+  /** Undefined when nothing of that group, or of any, was seen. */
+  build(group: string | undefined): Timeline | undefined {
+    const witness = this.#witnesses().find((candidate) => group === undefined || candidate.group === group);
+    return witness === undefined ? undefined : chart(witness.group, witness.messages);
+  }
+
+  #witnesses(): { group: string; messages: TapMessage[] }[] {
+    return [...this.#byWitness.values()]
+      .flatMap((messages) => {
+        const named = messages.find(({ group }) => group !== undefined)?.group;
+        return named === undefined ? [] : [{ group: groupLabel(named), messages }];
+      })
+      .sort((a, b) => b.messages.length - a.messages.length);
+  }
+}
+
+function chart(group: string, messages: readonly TapMessage[]): Timeline {
+  const lanes: string[] = [];
+  const steps: Step[] = [];
+  let present: string[] = [];
+  const lane = (nodeId: number, pid: number): string => {
+    const name = `${nodeId}:${pid}`;
+    if (!lanes.includes(name)) lanes.push(name);
+    return name;
+  };
+  const laneOf = ({ nodeId, pid }: CpgAddress): string => lane(nodeId, pid);
+  for (const { frame, content } of messages) {
+    const { timeNs } = frame;
+    if (frame.missed > 0)
+      steps.push({ kind: 'note', timeNs, text: `about ${frame.missed} events were missed`, grave: true });
+    if (content?.type === 'confchg') {
+      if (groupLabel(groupText(content.group)) !== group) continue;
+      present = content.members.map(laneOf);
+      steps.push(
+        ...changes('joined', content.joined, timeNs, laneOf),
+        ...changes('left', content.left, timeNs, laneOf),
+      );
+    } else if (content?.type === 'totemConfchg') {
+      const text = `ring ${content.ringId.nodeId}.${content.ringId.seq.toString()}: nodes ${content.members.join(', ')}`;
+      steps.push({ kind: 'note', timeNs, text, grave: false });
+    } else if (content?.type === 'deliver') {
+      const from = lane(content.nodeId, content.pid);
+      const to = present.filter((name) => name !== from);
+      steps.push({ kind: 'message', timeNs, from, to, label: label(content.message) });
+    } else if (content?.type === 'partialDeliver' && content.fragmentType === 1) {
+      const from = lane(content.nodeId, content.pid);
+      const to = present.filter((name) => name !== from);
+      steps.push({ kind: 'message', timeNs, from, to, label: `${content.messageLength} bytes in fragments` });
+    }
+  }
+  const folded = fold(steps);
+  return {
+    title: group,
+    lanes,
+    steps: folded.slice(0, MAX_STEPS),
+    omitted: Math.max(0, folded.length - MAX_STEPS),
+  };
+}
+
+/** One note for all who came or went for the same reason. */
+function changes(
+  word: string,
+  list: readonly CpgAddress[],
+  timeNs: bigint,
+  laneOf: (member: CpgAddress) => string,
+): Step[] {
+  const byReason = new Map<number, string[]>();
+  for (const member of list)
+    byReason.set(member.reason, [...(byReason.get(member.reason) ?? []), laneOf(member)]);
+  return [...byReason].map(([reason, names]) => {
+    const partition =
+      reason === Reason.NODEDOWN ? 'partition or crash: ' : reason === Reason.NODEUP ? 'merge: ' : '';
+    const grave = reason === Reason.NODEDOWN || reason === Reason.PROCDOWN;
+    return {
+      kind: 'note',
+      timeNs,
+      text: `${partition}${names.join(', ')} ${word} (${reasonLabel(reason)})`,
+      grave,
+    };
+  });
+}
+
+/** Long rows of messages of one sender, the same members listening, become their beginning and a count. */
+function fold(steps: readonly Step[]): Step[] {
+  const result: Step[] = [];
+  let row = 0;
+  for (const step of steps) {
+    const last = result.at(-1);
+    const continues =
+      step.kind === 'message' && last !== undefined && last.kind !== 'note' && last.from === step.from;
+    row = continues ? row + 1 : 1;
+    if (step.kind !== 'message' || row <= MAX_ROW) {
+      result.push(step);
+    } else if (last?.kind === 'folded') {
+      last.count++;
+    } else {
+      const { timeNs, from, to } = step;
+      result.push({ kind: 'folded', timeNs, from, to, count: 1 });
+    }
+  }
+  return result;
+}
+
+function label(message: Uint8Array): string {
+  if (message.length === 0) return '(empty)';
+  const text = messageLabel(message.subarray(0, MAX_LABEL), MAX_LABEL / 4);
+  return message.length > MAX_LABEL ? `${text}... (${message.length} bytes)` : text;
+}

@@ -1,0 +1,81 @@
+/** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
+import { timeLabel } from '../text';
+import type { Step, Timeline } from './model';
+
+const TIME_WIDTH = 130;
+const LANE_WIDTH = 190;
+const HEAD_HEIGHT = 70;
+const STEP_HEIGHT = 30;
+const MARGIN = 20;
+
+const STYLE = `
+  svg { font: 13px system-ui, sans-serif; background: #fff; color: #1c2733; }
+  text { fill: currentColor; } .time { fill: #6b7a89; font: 11px ui-monospace, monospace; }
+  .title { font-size: 17px; font-weight: 600; } .lane { stroke: #c5ced8; } .head { font-weight: 600; }
+  .wire { stroke: #2470b3; stroke-width: 1.5; } .dot { fill: #2470b3; } .folded .wire { stroke-dasharray: 4 3; }
+  .note rect { fill: #eef3f8; stroke: #c5ced8; } .grave rect { fill: #fdeceb; stroke: #e3a8a3; }
+  @media (prefers-color-scheme: dark) {
+    svg { background: #14191f; color: #dde5ed; } .lane { stroke: #3b4652; } .wire { stroke: #6db3f2; }
+    .dot { fill: #6db3f2; } .note rect { fill: #212a33; stroke: #3b4652; } .grave rect { fill: #3a2220; stroke: #7a423d; }
+  }`;
+
+export function svg({ title, lanes, steps, omitted }: Timeline): string {
+  const width = TIME_WIDTH + Math.max(1, lanes.length) * LANE_WIDTH + MARGIN;
+  const bottom = HEAD_HEIGHT + (steps.length + 1) * STEP_HEIGHT;
+  const x = new Map(lanes.map((lane, index) => [lane, TIME_WIDTH + (index + 0.5) * LANE_WIDTH]));
+  const parts = [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${bottom + MARGIN + STEP_HEIGHT}" role="img">`,
+    `<title>${escape(title)}</title><style>${STYLE}</style>`,
+    `<text class="title" x="${MARGIN}" y="28">${escape(title)}</text>`,
+    ...lanes.map((lane) => laneMark(lane, x.get(lane)!, bottom)),
+    ...steps.map((step, index) => stepMark(step, HEAD_HEIGHT + (index + 0.5) * STEP_HEIGHT, x, width)),
+  ];
+  if (omitted > 0)
+    parts.push(
+      `<text x="${TIME_WIDTH}" y="${bottom + STEP_HEIGHT}">${omitted} more steps are not drawn</text>`,
+    );
+  return `${[...parts, '</svg>'].join('\n')}\n`;
+}
+
+function laneMark(lane: string, x: number, bottom: number): string {
+  return (
+    `<text class="head" x="${x}" y="${HEAD_HEIGHT - 14}" text-anchor="middle">${escape(lane)}</text>` +
+    `<line class="lane" x1="${x}" y1="${HEAD_HEIGHT - 6}" x2="${x}" y2="${bottom}"/>`
+  );
+}
+
+function stepMark(step: Step, y: number, lanes: ReadonlyMap<string, number>, width: number): string {
+  const time = `<text class="time" x="${MARGIN}" y="${y + 4}">${timeLabel(step.timeNs)}</text>`;
+  if (step.kind === 'note') return time + note(step.text, step.grave, y, width);
+  const from = lanes.get(step.from)!;
+  const targets = step.to.map((lane) => lanes.get(lane)!);
+  const label = step.kind === 'folded' ? `${step.count} more` : step.label;
+  // The line runs through all members at once: it is one message, delivered to everybody at the same place
+  // in the order.
+  const left = Math.min(from, ...targets);
+  const right = Math.max(from, ...targets);
+  const wire =
+    targets.length > 0 ? `<line class="wire" x1="${left}" y1="${y}" x2="${right}" y2="${y}"/>` : '';
+  return (
+    `<g class="${step.kind}">${time}${wire}<circle class="dot" cx="${from}" cy="${y}" r="4"/>` +
+    targets.map((x) => arrow(from, x, y)).join('') +
+    `<text x="${from + 8}" y="${y - 5}">${escape(label)}</text></g>`
+  );
+}
+
+function arrow(from: number, x: number, y: number): string {
+  const back = x > from ? -7 : 7;
+  return `<path class="dot" d="M${x} ${y}l${back} -4v8z"/>`;
+}
+
+function note(text: string, grave: boolean, y: number, width: number): string {
+  return (
+    `<g class="note${grave ? ' grave' : ''}"><rect x="${TIME_WIDTH}" y="${y - 11}" width="${width - TIME_WIDTH - MARGIN}" height="22" rx="4"/>` +
+    `<text x="${TIME_WIDTH + 10}" y="${y + 4}">${escape(text)}</text></g>`
+  );
+}
+
+function escape(text: string): string {
+  const entities: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
+  return text.replace(/[&<>"]/g, (character) => entities[character]!);
+}

@@ -1,0 +1,279 @@
+/** tap, decode, replay, timeline and serve, on the embedded server and on files. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startServer, type CpgServer } from '../../src/server';
+import { CaptureWriter } from '../../src/tap/capture/writer';
+import { recordedFrames } from '../tap/support';
+import { builtCli, cli, CliProcess, interrupted } from './harness';
+
+jest.setTimeout(60_000);
+
+let directory: string;
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'cpg-cli-'));
+  builtCli();
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+const path = (name: string): string => join(directory, name);
+
+function recorded(name: 'one-node' | 'three-nodes'): string {
+  const file = path(`${name}.pcapng`);
+  const writer = new CaptureWriter();
+  writeFileSync(
+    file,
+    Buffer.concat([writer.begin(), ...recordedFrames(name).map((one) => writer.frame(one)), writer.end()]),
+  );
+  return file;
+}
+
+describe('serve', () => {
+  test('prints the address first, serves until it is interrupted', async () => {
+    const server = CliProcess.start(['serve', '--address', path('served')]);
+    await server.until(/\n/);
+    expect(server.stdout).toBe(`${path('served')}\n`);
+    const member = await cli(['join', 'g', '--address', path('served')], { stdin: 'hello\n' });
+    expect(member).toMatchObject({ code: 0, stderr: '' });
+    expect(member.stdout).toMatch(/^message 1:\d+ hello$/m);
+    server.child.kill('SIGINT');
+    expect(await server.done()).toMatchObject({ code: 130, stderr: '' });
+  });
+
+  test('several nodes of one cluster', async () => {
+    const interrupt = new AbortController();
+    const address = path('cluster');
+    const running = cli(['serve', '--nodes', '3', '--json', '--address', address], {
+      interrupt: interrupt.signal,
+    });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const listener = CliProcess.start(['join', 'g', '--count', '1', '--json', '--address', `${address}-3`]);
+    await listener.until(/confchg/);
+    expect((await cli(['join', 'g', '--address', address], { stdin: 'across' })).code).toBe(0);
+    expect((await listener.done()).json()).toContainEqual(
+      expect.objectContaining({ type: 'deliver', nodeId: 1, message: 'across' }),
+    );
+    interrupt.abort(interrupted());
+    const { code, json } = await running;
+    expect(code).toBe(130);
+    expect(json().map(({ nodeId, address: where }) => [nodeId, where])).toEqual([
+      [1, address],
+      [2, `${address}-2`],
+      [3, `${address}-3`],
+    ]);
+  });
+
+  test('an address in use is a failure with advice', async () => {
+    const server = await startServer({ address: path('taken') });
+    try {
+      const { code, stderr } = await cli(['serve', '--address', path('taken')]);
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/^cpg: .*CS_ERR_EXIST \(14\): .+\n$/);
+    } finally {
+      await server.close();
+    }
+  });
+});
+
+describe('tap on the embedded server', () => {
+  let server: CpgServer;
+  beforeAll(async () => {
+    server = await startServer({ address: path('tapped') });
+  });
+  afterAll(() => server.close());
+
+  const member = (group: string, stdin: string): ReturnType<typeof cli> =>
+    cli(['join', group, '--address', server.address], { stdin });
+  const ours = ['--pid', String(process.pid)];
+  /** What the tap saw while a member said something. */
+  const tapped = async (group: string, stdin: string, ...args: string[]): ReturnType<typeof cli> => {
+    const running = cli(['tap', ...ours, '--nice', '0', '--timeout', '1', ...args]);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect((await member(group, stdin)).code).toBe(0);
+    return running;
+  };
+
+  test('a conversation from its beginning to its end, in order', async () => {
+    const { code, json, stderr } = await tapped('seen', 'one\ntwo\n', '--json');
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/messages of 1 connections, none missed\n$/);
+    const lines = json();
+    const story = lines.map(({ direction, type }) => `${String(direction)} ${String(type)}`);
+    expect(story.slice(0, 2)).toEqual(['request localGet', 'response localGet']);
+    for (const part of [
+      'request join',
+      'response join',
+      'event confchg',
+      'request mcast',
+      'event deliver',
+      'request leave',
+      'response leave',
+    ]) {
+      expect(story).toContain(part);
+    }
+    expect(
+      lines.filter(({ type }) => type === 'mcast').map(({ message, group }) => [group, message]),
+    ).toEqual([
+      ['seen', 'one'],
+      ['seen', 'two'],
+    ]);
+    const requests = new Map(lines.map((line) => [line['number'], line]));
+    for (const reply of lines.filter(({ direction }) => direction === 'response')) {
+      expect(requests.get(reply['answers'])).toMatchObject({ type: reply['type'], direction: 'request' });
+      expect(reply['afterMs']).toBeGreaterThanOrEqual(0);
+    }
+  });
+
+  test('filters, --count and --hex', async () => {
+    const { stdout } = await tapped(
+      'filtered',
+      'hit\n',
+      '--message',
+      'deliver',
+      '--group',
+      'filtered',
+      '--count',
+      '1',
+      '--hex',
+    );
+    expect(stdout).toMatch(/deliver filtered from 1:\d+ 3 bytes: hit\n/);
+    expect(stdout).toMatch(/68 69 74 +hit +message\n/);
+    expect(stdout.match(/^#/gm)).toHaveLength(1);
+  });
+
+  test('a count that is not reached in time is a failure', async () => {
+    const { code, stderr } = await cli(['tap', '--pid', '1', '--timeout', '0.2', '--count', '1']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/cpg: tap: 0 of 1 messages: CS_ERR_TIMEOUT \(5\)/);
+  });
+
+  test('an interrupt ends it with 130, and the capture is whole', async () => {
+    const interrupt = new AbortController();
+    const file = path('interrupted.pcapng');
+    const running = cli(['tap', ...ours, '--write', file], { interrupt: interrupt.signal });
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await member('broken', 'x\n');
+    interrupt.abort(interrupted());
+    expect((await running).code).toBe(130);
+    const { code, json } = await cli(['decode', file, '--json']);
+    expect(code).toBe(0);
+    expect(json()).toContainEqual(expect.objectContaining({ type: 'mcast', message: 'x', group: 'broken' }));
+  });
+
+  test('what was recorded is replayed to a group of our choice, in order', async () => {
+    const file = path('replay.pcapng');
+    const messages = Array.from({ length: 50 }, (_, index) => `message ${index}`);
+    await tapped('origin', `${messages.join('\n')}\n`, '--write', file);
+    const listener = CliProcess.start([
+      'join',
+      'copy',
+      '--count',
+      '50',
+      '--json',
+      '--address',
+      server.address,
+    ]);
+    await listener.until(/confchg/);
+    const { code, stdout } = await cli([
+      'replay',
+      file,
+      '--group',
+      'copy',
+      '--fast',
+      '--address',
+      server.address,
+    ]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^50 messages to copy in /);
+    const delivered = (await listener.done())
+      .json()
+      .flatMap(({ type, message }) => (type === 'deliver' ? [message] : []));
+    expect(delivered).toEqual(messages);
+    const slow = await cli([
+      'replay',
+      file,
+      '--rate',
+      '100',
+      '--count',
+      '30',
+      '--json',
+      '--address',
+      server.address,
+    ]);
+    expect(slow.json()).toMatchObject([{ type: 'replay', messages: 30, groups: [{ group: 'origin' }] }]);
+    expect(slow.json()[0]!['seconds']).toBeGreaterThan(0.28);
+  });
+
+  test('a capture on standard output', async () => {
+    const tap = CliProcess.start(['tap', ...ours, '--write', '-', '--timeout', '2']);
+    const chunks: Buffer[] = [];
+    tap.child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk));
+    await tap.until(/./s);
+    await member('piped', 'through\n');
+    expect((await tap.done()).code).toBe(0);
+    const { code, stdout } = await cli(['decode', '-', '--message', 'mcast'], {
+      stdin: Buffer.concat(chunks),
+    });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/mcast piped 7 bytes: through\n$/);
+  });
+});
+
+describe('files', () => {
+  test('decode prints every message, as text and as JSON', async () => {
+    const file = recorded('one-node');
+    const count = recordedFrames('one-node').length;
+    const asText = await cli(['decode', file]);
+    expect(asText.stdout.split('\n')).toHaveLength(count + 1);
+    expect((await cli(['decode', file, '--json', '--hex'])).json()).toHaveLength(count);
+    expect((await cli(['decode', file, '--count', '3'])).stdout.split('\n')).toHaveLength(4);
+  });
+
+  test('timeline as SVG and Mermaid', async () => {
+    const file = recorded('three-nodes');
+    const output = path('timeline.svg');
+    expect(await cli(['timeline', file, '--output', output])).toMatchObject({ code: 0, stdout: '' });
+    expect(readFileSync(output, 'utf8')).toMatch(/^<svg [^]*<\/svg>\n$/);
+    expect((await cli(['timeline', file, '--mermaid'])).stdout).toMatch(/^sequenceDiagram\n/);
+    const missing = await cli(['timeline', file, '--group', 'nobody']);
+    expect(missing).toMatchObject({ code: 1, stdout: '' });
+    expect(missing.stderr).toMatch(/CS_ERR_NOT_EXIST \(12\)/);
+  });
+
+  test('a truncated capture is printed up to the damage, and is a failure', async () => {
+    const whole = readFileSync(recorded('one-node'));
+    const file = path('cut.pcapng');
+    writeFileSync(file, whole.subarray(0, whole.length >> 1));
+    const { code, stdout, stderr } = await cli(['decode', file]);
+    expect(code).toBe(1);
+    expect(stdout.split('\n').length).toBeGreaterThan(3);
+    expect(stderr).toMatch(
+      /^cpg: the capture ends in the middle of a block, at byte \d+: CS_ERR_MESSAGE_ERROR \(22\): .+\n$/,
+    );
+  });
+
+  test.each([['decode'], ['timeline'], ['replay']])(
+    '%s of no file, a directory, of text',
+    async (command) => {
+      const missing = await cli([command, path('missing')]);
+      expect(missing.code).toBe(1);
+      expect(missing.stderr).toMatch(
+        /^cpg: .*missing.* \(ENOENT\): CS_ERR_NOT_EXIST \(12\): check the path\n$/,
+      );
+      expect((await cli([command, directory])).stderr).toMatch(/CS_ERR_INVALID_PARAM \(7\)/);
+      writeFileSync(path('text'), 'this is no capture');
+      expect((await cli([command, path('text')])).stderr).toMatch(
+        /not a pcapng file.*CS_ERR_MESSAGE_ERROR \(22\)/,
+      );
+    },
+  );
+
+  test('speeds exclude each other', async () => {
+    expect((await cli(['replay', 'x', '--fast', '--rate', '1'])).code).toBe(2);
+  });
+
+  test('dissector', async () => {
+    const { stdout } = await cli(['dissector']);
+    expect(readFileSync(stdout.trim(), 'utf8')).toContain('Proto("qbcpg"');
+  });
+});

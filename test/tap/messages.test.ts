@@ -1,0 +1,231 @@
+/** What is made of frames: meaning, filters, text, JSON, hex, replay and timelines. */
+import { encodeEvent } from '../../src/codec/events';
+import { encodeRequest } from '../../src/codec/requests';
+import { encodeResponse } from '../../src/codec/responses';
+import { describeMessage, jsonOf } from '../../src/tap/describe';
+import { accepts, EVERYTHING } from '../../src/tap/filter';
+import { hexLines } from '../../src/tap/hex';
+import { Conversations, type TapMessage } from '../../src/tap/messages';
+import { orderByCause } from '../../src/tap/order';
+import { ReplayPlan } from '../../src/tap/replay';
+import { mermaid } from '../../src/tap/timeline/mermaid';
+import { TimelineBuilder } from '../../src/tap/timeline/model';
+import { svg } from '../../src/tap/timeline/svg';
+import { CONNECTION, frame, recordedFrames } from './support';
+
+const group = Buffer.from('demo');
+const text = (message: TapMessage): string => describeMessage(message).what;
+
+function understand(...frames: ReturnType<typeof frame>[]): TapMessage[] {
+  const conversations = new Conversations();
+  return frames.map((one) => conversations.add(one));
+}
+
+test.each(['one-node', 'three-nodes'] as const)('every recorded frame of %s is understood', (name) => {
+  const messages = understand(...recordedFrames(name));
+  for (const message of messages) {
+    expect(message.problem).toBeUndefined();
+    expect(message.name).not.toMatch(/^id /);
+    expect(describeMessage(message).what).not.toMatch(/undefined|NaN|object/);
+    expect(() =>
+      JSON.stringify(jsonOf(message), (_, value: unknown) =>
+        typeof value === 'bigint' ? Number(value) : value,
+      ),
+    ).not.toThrow();
+  }
+  // Each reply belongs to a request.
+  const replies = messages.filter(({ frame: { ring } }) => ring === 'response');
+  expect(replies.length).toBeGreaterThan(5);
+  for (const { answers } of replies) expect(answers).toBeDefined();
+});
+
+test('the hex of a frame covers every byte once, and names every field', () => {
+  for (const message of understand(...recordedFrames('one-node'))) {
+    const lines = hexLines(message);
+    const shown = lines
+      .filter((line) => !line.includes('more bytes'))
+      .map((line) => line.slice(12, 60).trim().split(/\s+/).length);
+    const total = shown.reduce((sum, count) => sum + count, 0);
+    if (!lines.some((line) => line.includes('more bytes'))) expect(total).toBe(message.frame.bytes.length);
+    expect(lines[0]).toMatch(/id$/);
+  }
+});
+
+test('a conversation: the group is known, replies are paired', () => {
+  const timeNs = 1_700_000_000_000_000_000n;
+  const [join, joined, mcast, delivered] = understand(
+    frame('request', encodeRequest({ type: 'join', group, pid: 4711, flags: 0 }), { timeNs }),
+    frame('response', encodeResponse({ type: 'join', error: 1 }), { timeNs: timeNs + 2_500_000n }),
+    frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: Buffer.from('hi\u001b[2J') })),
+    frame(
+      'event',
+      encodeEvent({ type: 'deliver', group, nodeId: 1, pid: 4711, message: Buffer.from([0xff, 1]) }),
+    ),
+  );
+  expect(text(join!)).toBe('join demo as pid 4711');
+  expect(text(joined!)).toBe('join CS_OK demo (answers #1 after 2.500 ms)');
+  expect(text(mcast!)).toBe('mcast demo 6 bytes: hi\\x1b[2J');
+  expect(text(delivered!)).toBe('deliver demo from 1:4711 2 bytes: 0xff01');
+  expect(jsonOf(mcast!)).toMatchObject({
+    type: 'mcast',
+    direction: 'request',
+    group: 'demo',
+    message: 'hi\u001b[2J',
+    clientPid: 4711,
+  });
+  expect(jsonOf(delivered!)).toMatchObject({ type: 'deliver', nodeId: 1, pid: 4711, messageBase64: '/wE=' });
+});
+
+test('errors, malformed frames, other services, unknown ids', () => {
+  const cmap = { ...CONNECTION, service: 'cmap' };
+  const odd = { ...CONNECTION, service: 'pacemaker' };
+  const header = Buffer.alloc(24);
+  header.writeInt32LE(2, 0);
+  header.writeInt32LE(24, 8);
+  const messages = understand(
+    frame('response', encodeResponse({ type: 'join', error: 14 })),
+    frame('event', Buffer.from('0500000000000000ff00000000000000', 'hex')),
+    frame('request', Buffer.alloc(2)),
+    frame('request', header, { connection: cmap }),
+    frame('request', header, { connection: odd }),
+  );
+  expect(messages.map(text)).toEqual([
+    'join CS_ERR_EXIST (14)',
+    expect.stringMatching(/^deliver MALFORMED: /),
+    expect.stringMatching(/MALFORMED/),
+    'get 24 bytes',
+    'id 2 24 bytes',
+  ]);
+  for (const message of messages) expect(hexLines(message)).toBeDefined();
+});
+
+test('filters', () => {
+  const messages = understand(...recordedFrames('three-nodes'));
+  const count = (filter: Partial<typeof EVERYTHING>): number =>
+    messages.filter((message) => accepts({ ...EVERYTHING, ...filter }, message)).length;
+  expect(count({})).toBe(messages.length);
+  expect(count({ pids: [4711] })).toBe(messages.length);
+  expect(count({ pids: [1] })).toBe(0);
+  expect(count({ services: ['cmap'] })).toBe(0);
+  expect(count({ rings: ['event'] }) + count({ rings: ['request', 'response'] })).toBe(messages.length);
+  const confchgs = count({ names: ['confchg'] });
+  expect(confchgs).toBeGreaterThan(0);
+  expect(count({ names: ['confchg'], nodes: [1, 2, 3] })).toBe(confchgs);
+  expect(count({ nodes: [99] })).toBe(0);
+  expect(count({ groups: ['no such group'] })).toBe(0);
+});
+
+test('a round is handed out with causes before effects', () => {
+  const request = (type: 'localGet' | 'finalize') => frame('request', encodeRequest({ type }));
+  const response = (nodeId: number) =>
+    frame('response', encodeResponse({ type: 'localGet', error: 1, nodeId }));
+  const event = frame('event', encodeEvent({ type: 'deliver', group, nodeId: 1, pid: 1, message: group }));
+  const [a, b, c] = [request('localGet'), request('finalize'), request('localGet')];
+  const [ra, rb] = [response(1), response(2)];
+  expect(orderByCause([{ event: [event], response: [ra, rb], request: [a, b] }])).toEqual([
+    a,
+    ra,
+    b,
+    rb,
+    event,
+  ]);
+  // An answer to a request of an earlier round comes first.
+  expect(orderByCause([{ event: [], response: [ra, rb], request: [c] }])).toEqual([ra, c, rb]);
+  expect(orderByCause([{ event: [], response: [], request: [a, b] }])).toEqual([a, b]);
+});
+
+describe('replay', () => {
+  const fragments = ['abc', 'def', 'g'].map((part, index) =>
+    frame(
+      'request',
+      encodeRequest({
+        type: 'partialMcast',
+        guarantee: 2,
+        messageLength: 7,
+        fragmentType: index + 1,
+        fragment: Buffer.from(part),
+      }),
+    ),
+  );
+  const plan = (...frames: ReturnType<typeof frame>[]): string[] => {
+    const all = new ReplayPlan();
+    for (const message of understand(...frames)) all.add(message);
+    return all.messages.map(({ group: to, message }) => `${String(to)} ${Buffer.from(message).toString()}`);
+  };
+  const join = frame('request', encodeRequest({ type: 'join', group, pid: 1, flags: 0 }));
+  const deliver = frame(
+    'event',
+    encodeEvent({ type: 'deliver', group, nodeId: 1, pid: 1, message: Buffer.from('d') }),
+  );
+
+  test('what was sent, fragments put together', () => {
+    const mcast = frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: Buffer.from('m') }));
+    expect(plan(join, mcast, ...fragments, deliver)).toEqual(['demo m', 'demo abcdefg']);
+    expect(plan(mcast)).toEqual(['undefined m']);
+  });
+
+  test('what was delivered, once, when nothing was sent', () => {
+    const other = { ...CONNECTION, id: 2 };
+    expect(plan(deliver, { ...deliver, connection: other }, deliver)).toEqual(['demo d', 'demo d']);
+  });
+
+  test('incomplete messages are left out', () => {
+    expect(plan(join, ...fragments.slice(1))).toEqual([]);
+    expect(plan(join, fragments[0]!, fragments[2]!)).toEqual([]);
+  });
+});
+
+describe('timeline', () => {
+  const builder = (): TimelineBuilder => {
+    const result = new TimelineBuilder();
+    for (const message of understand(...recordedFrames('three-nodes'))) result.add(message);
+    return result;
+  };
+
+  test('three nodes that come, go and are cut off', () => {
+    const chart = builder().build(undefined)!;
+    expect(new Set(chart.lanes.map((lane) => lane.split(':')[0]))).toEqual(new Set(['1', '2', '3']));
+    const notes = chart.steps.flatMap((step) => (step.kind === 'note' ? [step.text] : [])).join('\n');
+    expect(notes).toMatch(/joined \(join\)/);
+    expect(notes).toMatch(/left \(leave\)/);
+    expect(notes).toMatch(/partition or crash: .* left \(node down\)/);
+    expect(notes).toMatch(/left \(process down\)/);
+    const diagram = mermaid(chart);
+    expect(diagram).toMatch(/^sequenceDiagram\n {2}title /);
+    expect(diagram.match(/participant/g)).toHaveLength(chart.lanes.length);
+    const picture = svg(chart);
+    expect(picture).toMatch(/^<svg xmlns="http:\/\/www.w3.org\/2000\/svg"[^]*<\/svg>\n$/);
+    expect(picture).not.toMatch(/href|url\(|<script/);
+  });
+
+  test('long rows are folded, and names cannot break out of the picture', () => {
+    const nasty = Buffer.from('<script>"&');
+    const events = [
+      encodeEvent({
+        type: 'confchg',
+        group: nasty,
+        members: [{ nodeId: 1, pid: 2, reason: 0 }],
+        left: [],
+        joined: [{ nodeId: 1, pid: 2, reason: 1 }],
+      }),
+      ...Array.from({ length: 1000 }, (_, index) =>
+        encodeEvent({
+          type: 'deliver',
+          group: nasty,
+          nodeId: 1,
+          pid: 2,
+          message: Buffer.from(`<b>${index}`),
+        }),
+      ),
+    ];
+    const all = new TimelineBuilder();
+    for (const message of understand(...events.map((bytes) => frame('event', bytes)))) all.add(message);
+    const chart = all.build(undefined)!;
+    expect(chart.steps).toHaveLength(5);
+    expect(chart.steps.at(-1)).toMatchObject({ kind: 'folded', count: 997 });
+    expect(svg(chart)).not.toMatch(/<script|<b>/);
+    expect(mermaid(chart)).not.toMatch(/<script|<b>/);
+    expect(all.groups).toEqual(['<script>"&']);
+    expect(all.build('other')).toBeUndefined();
+  });
+});

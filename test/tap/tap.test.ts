@@ -1,0 +1,116 @@
+/** The tap on directories that a test makes: connections that come, go, change and cannot be read. */
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Tap, type TapBatch } from '../../src/tap/tap';
+import { makeConnection, numberedFrame } from './support';
+
+describe('a tap', () => {
+  let root: string;
+  let abort: AbortController;
+  let batches: AsyncGenerator<TapBatch, void>;
+
+  beforeEach(() => {
+    root = mkdtempSync(join(tmpdir(), 'cpg-root-'));
+    abort = new AbortController();
+    batches = new Tap({ directory: root, signal: abort.signal }).batches();
+  });
+  afterEach(async () => {
+    abort.abort();
+    await batches.return();
+    rmSync(root, { recursive: true, force: true });
+  });
+
+  /** The next batch that has something in it. */
+  const next = async (): Promise<TapBatch> => {
+    const { value } = await batches.next();
+    if (value === undefined) throw new Error('the tap ended');
+    return value;
+  };
+  const numbers = ({ frames }: TapBatch): number[] =>
+    frames.map(({ bytes }) => Buffer.from(bytes).readUInt32LE(16));
+
+  test('an empty directory, then a connection, its frames, its end', async () => {
+    expect(await next()).toMatchObject({ opened: [], frames: [] });
+    const { directory, rings } = makeConnection(root, { service: 'cmap', clientPid: process.pid });
+    const [connection] = (await next()).opened;
+    expect(connection).toMatchObject({ id: 1, service: 'cmap', serverPid: 815, clientPid: process.pid });
+    expect(connection!.clientName).not.toBe('');
+    rings.request.put(numberedFrame(1, 40));
+    const batch = await next();
+    expect(numbers(batch)).toEqual([1]);
+    expect(batch.frames[0]).toMatchObject({ ring: 'request', old: false, missed: 0, connection });
+    // What was written before the directory went is still seen.
+    rings.event.put(numberedFrame(2, 40));
+    rmSync(directory, { recursive: true });
+    const last = await next();
+    expect(numbers(last)).toEqual([2]);
+    expect(last.closed).toEqual([connection]);
+  });
+
+  test('what was there before is told apart from what is new', async () => {
+    const { rings } = makeConnection(root);
+    rings.request.put(numberedFrame(1, 40));
+    rings.request.take();
+    const first = await next();
+    expect(first.frames).toMatchObject([{ old: true, consumed: true }]);
+    rings.request.put(numberedFrame(2, 40));
+    expect((await next()).frames).toMatchObject([{ old: false, consumed: false }]);
+  });
+
+  test('rings that change under it are given up with a reason, others go on', async () => {
+    const broken = makeConnection(root, { suffix: 'broken' });
+    const sound = makeConnection(root, { suffix: 'sound_' });
+    expect((await next()).opened).toHaveLength(2);
+    broken.rings.event.setPointer(1_000_000);
+    const batch = await next();
+    expect(batch.refused).toEqual([
+      { directory: 'qb-815-4711-27-broken', reason: expect.stringMatching(/pointers 1000000/) as string },
+    ]);
+    expect(batch.closed).toHaveLength(1);
+    sound.rings.event.put(numberedFrame(7, 40));
+    expect(numbers(await next())).toEqual([7]);
+  });
+
+  test('directories that are no connections', async () => {
+    mkdirSync(join(root, 'qb-1-2-3-empty'));
+    mkdirSync(join(root, 'something else'));
+    writeFileSync(join(root, 'qb-1-2-3-file'), '');
+    const { directory, rings } = makeConnection(root, { suffix: 'strange' });
+    rings.request.truncate(12);
+    expect((await next()).opened).toEqual([]);
+    const refused: string[] = [];
+    while (refused.length < 3) refused.push(...(await next()).refused.map(({ directory: name }) => name));
+    expect(refused.sort()).toEqual(['qb-1-2-3-empty', 'qb-1-2-3-file', 'qb-815-4711-27-strange']);
+    expect(directory).toContain('strange');
+  });
+
+  const asOther = process.geteuid?.() === 0 ? test : test.skip;
+  asOther('a connection that may not be read is told once', async () => {
+    const { directory } = makeConnection(root);
+    chmodSync(root, 0o755);
+    chmodSync(directory, 0o700);
+    process.seteuid!(65534);
+    try {
+      const { refused } = await next();
+      expect(refused).toEqual([{ directory: 'qb-815-4711-27-AbCdEf', reason: 'permission denied' }]);
+    } finally {
+      process.seteuid!(0);
+    }
+  });
+
+  test('a directory that cannot be read is an error with advice', async () => {
+    rmSync(root, { recursive: true });
+    await expect(batches.next()).rejects.toMatchObject({
+      code: 'CS_ERR_ACCESS',
+      message: expect.stringMatching(/cannot be read \(ENOENT\)/) as string,
+    });
+  });
+
+  test('the end comes at once, also in a pause', async () => {
+    await next();
+    const waiting = batches.next();
+    abort.abort();
+    expect((await waiting).done).toBe(true);
+  });
+});
