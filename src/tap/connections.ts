@@ -26,9 +26,13 @@ export interface TapConnection {
 const DIRECTORY = /^qb-(\d+)-(\d+)-\d+-[^/]+$/;
 const REQUEST_HEADER = /^qb-request-(.+)-header$/;
 
+export function isConnectionDirectory(name: string): boolean {
+  return DIRECTORY.test(name);
+}
+
 /** Names of the directories that connections have. */
 export function connectionDirectories(root: string): string[] {
-  return readdirSync(root).filter((name) => DIRECTORY.test(name));
+  return readdirSync(root).filter(isConnectionDirectory);
 }
 
 /** What a directory's name and files tell; undefined while the files are not all there. */

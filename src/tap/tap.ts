@@ -14,6 +14,7 @@ import { CpgError, isCpgError } from '../errors';
 import {
   connectionDirectories,
   describeConnection,
+  isConnectionDirectory,
   RING_NAMES,
   ringStem,
   SHM_DIRECTORY,
@@ -33,6 +34,8 @@ const BUSY_FILL = 0.1;
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
+/** Names of directories that are kept to know them again when their removal is announced. */
+const MAX_REMEMBERED = 100_000;
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
 export const MAX_CONNECTIONS = 1000;
 
@@ -70,6 +73,9 @@ export class Tap {
   readonly #followed = new Map<string, Followed>();
   /** Directories that are not followed: for ever, or until a time because they are not complete yet. */
   readonly #ignored = new Map<string, { untilMs: number; reason: string }>();
+  /** Directories that appeared, and those ever dealt with: what is only in the first set was gone too soon. */
+  readonly #announced = new Set<string>();
+  readonly #dealtWith = new Set<string>();
   #nextId = 1;
   #firstRound = true;
   #wake: (() => void) | undefined;
@@ -131,6 +137,9 @@ export class Tap {
     const present = new Set(this.#directories());
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
+    for (const directory of this.#comeAndGone(present)) {
+      refused.push({ directory, reason: 'it was gone before it could be opened' });
+    }
     const gone = [...this.#followed.keys()].filter((directory) => !present.has(directory));
     for (const directory of this.#ignored.keys())
       if (!present.has(directory)) this.#ignored.delete(directory);
@@ -143,6 +152,18 @@ export class Tap {
       this.#close(directory),
     );
     return { batch: { timeNs, opened, closed, frames, refused }, fill };
+  }
+
+  /** Connections too short for us: the tap must not hide that there were any. */
+  #comeAndGone(present: ReadonlySet<string>): string[] {
+    if (this.#dealtWith.size > MAX_REMEMBERED) this.#dealtWith.clear();
+    for (const directory of present) this.#dealtWith.add(directory);
+    for (const directory of this.#ignored.keys()) this.#dealtWith.add(directory);
+    // Their removal is announced as well.
+    const missed = [...this.#announced].filter((directory) => !this.#dealtWith.has(directory));
+    this.#announced.clear();
+    for (const directory of missed) this.#dealtWith.add(directory);
+    return missed;
   }
 
   #directories(): string[] {
@@ -260,7 +281,10 @@ export class Tap {
   /** Without it new connections are found a pause later. */
   #watch(): FSWatcher | undefined {
     try {
-      const watcher = watch(this.#root, { persistent: false }, () => this.#wake?.());
+      const watcher = watch(this.#root, { persistent: false }, (_, name) => {
+        if (name !== null && isConnectionDirectory(name)) this.#announced.add(name);
+        this.#wake?.();
+      });
       watcher.on('error', (error) => debug('watching %s: %s', this.#root, error.message));
       return watcher;
     } catch (error) {

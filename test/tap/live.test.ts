@@ -143,7 +143,11 @@ describeWithPeer('the tap on corosync', () => {
 
   test('other services, by name, and their short connections', async () => {
     const tap = await startTap('--service', 'cmap', '--json');
-    await node.run('corosync-cmapctl', ['-g', 'totem.cluster_name']);
+    // Each lives for a few milliseconds; on a busy machine the tap may come too late for some.
+    for (let attempt = 0; attempt < 20 && !tap.stdout.includes('"get"'); attempt++) {
+      await node.run('corosync-cmapctl', ['-g', 'totem.cluster_name']);
+      await new Promise((done) => setTimeout(done, 100));
+    }
     await endTap(tap);
     const { json } = await tap.done();
     const lines = json().filter(({ service }) => service === 'cmap');

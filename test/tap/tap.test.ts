@@ -48,6 +48,20 @@ describe('a tap', () => {
     expect(last.closed).toEqual([connection]);
   });
 
+  test('a connection that was gone too soon is told', async () => {
+    await next();
+    const { directory } = makeConnection(root, { suffix: 'short_' });
+    rmSync(directory, { recursive: true });
+    expect((await next()).refused).toEqual([
+      { directory: 'qb-815-4711-27-short_', reason: 'it was gone before it could be opened' },
+    ]);
+    // One that was followed is not told again when it is removed.
+    const { directory: longer } = makeConnection(root, { suffix: 'longer' });
+    expect((await next()).opened).toHaveLength(1);
+    rmSync(longer, { recursive: true });
+    expect(await next()).toMatchObject({ refused: [], closed: [{ id: 1 }] });
+  });
+
   test('what was there before is told apart from what is new', async () => {
     const { rings } = makeConnection(root);
     rings.request.put(numberedFrame(1, 40));
