@@ -126,19 +126,24 @@ const knownIds = [
   17,
 ];
 
+/** Lengths of the messages with fixed sizes, and whatever else. */
+const plausibleLength = fc.oneof(
+  fc.constantFrom(16, 24, 32, 40, 48, 52, 56, 152, 160, 168, 184, 200, 208, 9248, 12328),
+  fc.integer({ min: 16, max: 700 }),
+);
+
 /** Bytes with a header that tells their true size and a known id, so that what is behind it gets decoded. */
 export const plausibleFrame: fc.Arbitrary<Buffer> = fc
   .tuple(
-    fc.constantFrom(...knownIds),
-    fc.constantFrom(0, 1, 6, -13),
     fc.oneof(
-      // Lengths of the messages with fixed sizes, and whatever else.
-      fc.constantFrom(16, 24, 32, 40, 48, 52, 56, 152, 160, 168, 184, 200, 208, 9248, 12328),
-      fc.integer({ min: 16, max: 700 }),
+      { weight: 19, arbitrary: fc.tuple(fc.constantFrom(...knownIds), plausibleLength) },
+      // Both messages of the handshake have but one id and one size.
+      { weight: 1, arbitrary: fc.constantFrom([-1, 24] as const, [-1, 12328] as const) },
     ),
+    fc.constantFrom(0, 1, 6, -13),
     fc.array(fc.tuple(fc.nat(12328), fc.oneof(uint32, fc.nat(200))), { maxLength: 30 }),
   )
-  .map(([id, error, length, words]) => {
+  .map(([[id, length], error, words]) => {
     const frame = Buffer.alloc(length);
     for (const [position, word] of words) {
       const offset = position - (position % 4);

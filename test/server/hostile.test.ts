@@ -14,6 +14,8 @@ import { Collector } from '../support/collector';
 import { HostileClient, shakeHands } from './hostile-client';
 import { eventually, openDescriptors, ringDirectories } from './leftovers';
 
+jest.setTimeout(60_000);
+
 let server: CpgServer;
 let bystander: CpgClient;
 let seen: Collector;

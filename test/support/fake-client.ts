@@ -31,7 +31,8 @@ export class Bench {
       const leftovers = daemons.flatMap((daemon) => daemon.leftovers);
       await Promise.all(daemons.map((daemon) => daemon.stop()));
       expect(leftovers).toEqual([]);
-      expect(openDescriptors()).toEqual(this.#descriptors);
+      // What an earlier file of the same worker left may go away meanwhile; nothing may be added.
+      expect(openDescriptors().filter((target) => !this.#descriptors.includes(target))).toEqual([]);
     });
   }
 
