@@ -1,5 +1,13 @@
-/** The order in which the frames of one round are handed out: causes before what they caused. */
+/**
+ * The order in which the frames of one round are handed out: requests before their replies, and replies
+ * before what the client asked next.
+ *
+ * Responses are looked at before requests, so a request can be seen whose predecessor's reply was not: the
+ * reply was written, and read, and the next request sent, between the two looks. Requests that stand behind
+ * an unanswered one therefore wait for the next round, whose look at the responses cannot miss that reply.
+ */
 import { frameId } from '../codec/header';
+import type { TapConnection } from './connections';
 import type { TapFrame } from './frames';
 import { expectsReply } from './services';
 
@@ -10,25 +18,75 @@ export interface Round {
   event: TapFrame[];
 }
 
-/**
- * A client asks one thing at a time, so each request that is answered is followed by its answer. Events come
- * last: a message is delivered after it was sent, and to several connections at once.
- */
-export function orderByCause(rounds: readonly Round[]): TapFrame[] {
-  const frames: TapFrame[] = [];
-  for (const { request, response } of rounds) {
-    // More requests than answers: the last ones wait. More answers: the first ones belong to earlier rounds.
-    const asking = request.reduce((count, frame) => count + (asks(frame) ? 1 : 0), 0);
-    let answered = Math.max(0, response.length - asking);
-    frames.push(...response.slice(0, answered));
-    for (const frame of request) {
-      frames.push(frame);
-      if (asks(frame) && answered < response.length) frames.push(response[answered++]!);
-    }
-  }
-  for (const { event } of rounds) for (const frame of event) frames.push(frame);
-  return frames;
+interface State {
+  /** Requests handed out whose reply was not seen yet. */
+  unanswered: number;
+  /** Requests of the round before that wait for a reply before them. */
+  deferred: TapFrame[];
 }
+
+export class CausalOrder {
+  readonly #states = new Map<TapConnection, State>();
+
+  /** The frames of a round. Events come last: a message is delivered after it was sent. */
+  order(rounds: ReadonlyMap<TapConnection, Round>, timeNs: bigint): TapFrame[] {
+    const frames: TapFrame[] = [];
+    for (const [connection, state] of this.#states) {
+      if (state.deferred.length > 0 && !rounds.has(connection))
+        this.#requests(connection, NOTHING, timeNs, frames);
+    }
+    for (const [connection, round] of rounds) this.#requests(connection, round, timeNs, frames);
+    for (const { event } of rounds.values()) for (const frame of event) frames.push(frame);
+    return frames;
+  }
+
+  /** What still waits, of a connection that is gone or of all of them. */
+  flush(connection?: TapConnection): TapFrame[] {
+    const states = [...this.#states].filter(
+      ([candidate]) => connection === undefined || candidate === connection,
+    );
+    for (const [candidate] of states) this.#states.delete(candidate);
+    return states.flatMap(([, { deferred }]) => deferred);
+  }
+
+  #requests(
+    connection: TapConnection,
+    { request, response }: Round,
+    timeNs: bigint,
+    frames: TapFrame[],
+  ): void {
+    const state = this.#states.get(connection) ?? { unanswered: 0, deferred: [] };
+    this.#states.set(connection, state);
+    // After a gap nobody knows who waits for what.
+    if ([...request.slice(0, 1), ...response.slice(0, 1)].some(({ missed }) => missed > 0))
+      state.unanswered = 0;
+    // A reply that was seen has a request that is in sight too, or was before: what is too many is older.
+    const asking = [...state.deferred, ...request].reduce((count, frame) => count + (asks(frame) ? 1 : 0), 0);
+    let answered = Math.max(Math.min(state.unanswered, response.length), response.length - asking);
+    state.unanswered = Math.max(0, state.unanswered - answered);
+    for (let index = 0; index < answered; index++) frames.push(response[index]!);
+    const handOut = (frame: TapFrame): void => {
+      frames.push(frame);
+      if (!asks(frame)) return;
+      if (answered < response.length) frames.push(response[answered++]!);
+      else state.unanswered++;
+    };
+    const waited = state.deferred;
+    state.deferred = [];
+    for (const frame of waited) handOut({ ...frame, timeNs });
+    for (const [index, frame] of request.entries()) {
+      if (state.unanswered > 0) {
+        // The memory of a look lasts until the next one.
+        state.deferred = request.slice(index).map((late) => ({ ...late, bytes: Buffer.from(late.bytes) }));
+        break;
+      }
+      handOut(frame);
+    }
+    for (; answered < response.length; answered++) frames.push(response[answered]!);
+  }
+}
+
+const NOTHING: Round = { request: [], response: [], event: [] };
 
 function asks({ connection, bytes }: TapFrame): boolean {
   return bytes.length >= 4 && expectsReply(connection.service, frameId(bytes));

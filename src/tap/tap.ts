@@ -2,8 +2,8 @@
  * Follows all connections of libqb services on this machine, and only ever reads.
  *
  * A round looks at every ring and hands out what was new as one batch. Events are looked at first, then
- * responses, then requests, and handed out the other way round: whatever caused something we saw is then in
- * the same batch or an earlier one, and comes before it.
+ * responses, then requests, so that the request of a reply that was seen is in sight too; order.ts puts them
+ * in order.
  *
  * How long to wait between rounds depends on how much of the rings was new: a ring must not fill up between
  * two looks, and a tap that looks all the time would take a processor away from those it watches.
@@ -22,7 +22,7 @@ import {
   type TapConnection,
 } from './connections';
 import type { TapFrame } from './frames';
-import { orderByCause, type Round } from './order';
+import { CausalOrder, type Round } from './order';
 import { RingFollower, type RingLook } from './ring-follower';
 
 const MIN_PAUSE_MS = 1;
@@ -30,10 +30,16 @@ const MAX_PAUSE_MS = 5;
 /** Above this share of a ring in one look there is no pause at all, above the other one the shortest. */
 const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
+/** How long a flood is thought to last, and the share of a processor that is used meanwhile. */
+const FLOOD_MS = 1000;
+const FLOOD_SHARE = 0.04;
+const MAX_FLOOD_PAUSE_MS = 300;
 /** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
+/** How old the list of directories may get. */
+const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
 const MAX_REMEMBERED = 100_000;
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
@@ -76,6 +82,11 @@ export class Tap {
   /** Directories that appeared, and those ever dealt with: what is only in the first set was gone too soon. */
   readonly #announced = new Set<string>();
   readonly #dealtWith = new Set<string>();
+  readonly #order = new CausalOrder();
+  #present: ReadonlySet<string> = new Set();
+  #listedMs = -Infinity;
+  #watched = false;
+  #floodUntilMs = -Infinity;
   #nextId = 1;
   #firstRound = true;
   #wake: (() => void) | undefined;
@@ -103,14 +114,16 @@ export class Tap {
       for (;;) {
         // The last look comes after the end was asked for: what was written before it is not lost.
         const last = this.#signal?.aborted === true;
+        const startedMs = cpuMs();
         const { batch, fill } = this.#round();
         const { opened, closed, frames, refused } = batch;
+        if (last) frames.push(...this.#order.flush());
         if (this.#firstRound || opened.length + closed.length + frames.length + refused.length > 0)
           yield batch;
         this.#firstRound = false;
         if (last) return;
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
-        await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
+        await this.#pause(this.#floodPause(frames, startedMs) ?? (fill > HURRY_FILL ? 0 : pauseMs));
       }
     } finally {
       watcher?.close();
@@ -126,6 +139,21 @@ export class Tap {
     return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
   }
 
+  /**
+   * Who was lapped cannot keep up, and trying harder only takes time away from those who are watched. For a
+   * while then only a small share of a processor is used; at rates that can be followed this changes nothing,
+   * because a round costs little there.
+   */
+  #floodPause(frames: readonly TapFrame[], startedMs: number): number | undefined {
+    const now = performance.now();
+    if (frames.some(({ missed }) => missed > 0)) this.#floodUntilMs = now + FLOOD_MS;
+    if (now > this.#floodUntilMs) return undefined;
+    return Math.min(
+      MAX_FLOOD_PAUSE_MS,
+      Math.max(MAX_PAUSE_MS, (cpuMs() - startedMs) * (1 / FLOOD_SHARE - 1)),
+    );
+  }
+
   /** A connection is being made. */
   #expectsMore(): boolean {
     const now = Date.now();
@@ -134,7 +162,7 @@ export class Tap {
   }
 
   #round(): { batch: TapBatch; fill: number } {
-    const present = new Set(this.#directories());
+    const present = this.#directories();
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
     for (const directory of this.#comeAndGone(present)) {
@@ -146,11 +174,12 @@ export class Tap {
 
     const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
     const { rounds, fill, broken } = this.#look(timeNs);
-    const frames = orderByCause(rounds);
+    const frames = this.#order.order(rounds, timeNs);
     for (const { directory, reason } of broken) refused.push({ directory, reason });
     const closed = [...gone, ...broken.map(({ directory }) => directory)].flatMap((directory) =>
       this.#close(directory),
     );
+    for (const connection of closed) frames.push(...this.#order.flush(connection));
     return { batch: { timeNs, opened, closed, frames, refused }, fill };
   }
 
@@ -166,9 +195,15 @@ export class Tap {
     return missed;
   }
 
-  #directories(): string[] {
+  /** The directories there are; read anew when one has come or gone, and now and then in case nobody says so. */
+  #directories(): ReadonlySet<string> {
+    const now = performance.now();
+    const known = this.#watched && this.#announced.size === 0 && !this.#expectsMore();
+    if (known && now - this.#listedMs < LIST_AGAIN_MS) return this.#present;
+    this.#listedMs = now;
     try {
-      return connectionDirectories(this.#root);
+      this.#present = new Set(connectionDirectories(this.#root));
+      return this.#present;
     } catch (error) {
       throw new CpgError('CS_ERR_ACCESS', `${this.#root} cannot be read (${codeOf(error)})`, {
         cause: error,
@@ -231,8 +266,12 @@ export class Tap {
   }
 
   /** One look at every ring: all events, then all responses, then all requests. */
-  #look(timeNs: bigint): { rounds: Round[]; fill: number; broken: { directory: string; reason: string }[] } {
-    const rounds = new Map<string, Round>();
+  #look(timeNs: bigint): {
+    rounds: Map<TapConnection, Round>;
+    fill: number;
+    broken: { directory: string; reason: string }[];
+  } {
+    const rounds = new Map<TapConnection, Round>();
     const broken = new Map<string, string>();
     let fill = 0;
     for (const ring of ['event', 'response', 'request'] as const) {
@@ -244,8 +283,8 @@ export class Tap {
           const look = first === undefined ? followers[ring].look(performance.now()) : first[ring];
           fill = Math.max(fill, look.fill);
           if (look.frames.length === 0) continue;
-          const round = rounds.get(directory) ?? { request: [], response: [], event: [] };
-          rounds.set(directory, round);
+          const round = rounds.get(connection) ?? { request: [], response: [], event: [] };
+          rounds.set(connection, round);
           addFrames(round[ring], connection, ring, look, timeNs, first !== undefined && !fresh);
         } catch (error) {
           broken.set(directory, messageOf(error));
@@ -254,7 +293,7 @@ export class Tap {
     }
     for (const followed of this.#followed.values()) followed.first = undefined;
     return {
-      rounds: [...rounds.values()],
+      rounds,
       fill,
       broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
     };
@@ -285,7 +324,11 @@ export class Tap {
         if (name !== null && isConnectionDirectory(name)) this.#announced.add(name);
         this.#wake?.();
       });
-      watcher.on('error', (error) => debug('watching %s: %s', this.#root, error.message));
+      watcher.on('error', (error) => {
+        this.#watched = false;
+        debug('watching %s: %s', this.#root, error.message);
+      });
+      this.#watched = true;
       return watcher;
     } catch (error) {
       debug('watching %s: %s', this.#root, messageOf(error));
@@ -333,6 +376,12 @@ function openRings(root: string, directory: string, service: string): Record<Rin
 
 function closeAll(followers: Record<RingName, RingFollower>): void {
   for (const ring of RING_NAMES) followers[ring].close();
+}
+
+/** Processor time of this process, what the consumer of the batches does with them included. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 function codeOf(error: unknown): string {

@@ -123,10 +123,10 @@ export class CliProcess {
     this.child.stdin?.end();
   }
 
-  /** Resolves when its standard output matches. */
-  async until(pattern: RegExp, timeoutMs = 15_000): Promise<void> {
+  /** Resolves when its standard output, or error, matches. */
+  async until(pattern: RegExp, where: 'stdout' | 'stderr' = 'stdout', timeoutMs = 15_000): Promise<void> {
     const deadline = Date.now() + timeoutMs;
-    while (!pattern.test(this.stdout)) {
+    while (!pattern.test(this[where])) {
       if (this.child.exitCode !== null || Date.now() > deadline) {
         throw new Error(
           `no ${String(pattern)} in:\n${this.stdout.slice(-2000)}\n${this.stderr.slice(-2000)}`,

@@ -208,7 +208,7 @@ describe('tap on the embedded server', () => {
     const tap = CliProcess.start(['tap', ...ours, '--write', '-', '--timeout', '2']);
     const chunks: Buffer[] = [];
     tap.child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk));
-    await tap.until(/./s);
+    await tap.until(/following/, 'stderr');
     await member('piped', 'through\n');
     expect((await tap.done()).code).toBe(0);
     const { code, stdout } = await cli(['decode', '-', '--message', 'mcast'], {

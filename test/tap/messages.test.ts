@@ -6,7 +6,8 @@ import { describeMessage, jsonOf } from '../../src/tap/describe';
 import { accepts, EVERYTHING } from '../../src/tap/filter';
 import { hexLines } from '../../src/tap/hex';
 import { Conversations, type TapMessage } from '../../src/tap/messages';
-import { orderByCause } from '../../src/tap/order';
+import { CausalOrder, type Round } from '../../src/tap/order';
+import type { TapFrame } from '../../src/tap/frames';
 import { ReplayPlan } from '../../src/tap/replay';
 import { mermaid } from '../../src/tap/timeline/mermaid';
 import { TimelineBuilder } from '../../src/tap/timeline/model';
@@ -115,23 +116,54 @@ test('filters', () => {
   expect(count({ groups: ['no such group'] })).toBe(0);
 });
 
-test('a round is handed out with causes before effects', () => {
+describe('the order of rounds', () => {
   const request = (type: 'localGet' | 'finalize') => frame('request', encodeRequest({ type }));
+  const mcast = frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: group }));
   const response = (nodeId: number) =>
     frame('response', encodeResponse({ type: 'localGet', error: 1, nodeId }));
   const event = frame('event', encodeEvent({ type: 'deliver', group, nodeId: 1, pid: 1, message: group }));
   const [a, b, c] = [request('localGet'), request('finalize'), request('localGet')];
   const [ra, rb] = [response(1), response(2)];
-  expect(orderByCause([{ event: [event], response: [ra, rb], request: [a, b] }])).toEqual([
-    a,
-    ra,
-    b,
-    rb,
-    event,
-  ]);
-  // An answer to a request of an earlier round comes first.
-  expect(orderByCause([{ event: [], response: [ra, rb], request: [c] }])).toEqual([ra, c, rb]);
-  expect(orderByCause([{ event: [], response: [], request: [a, b] }])).toEqual([a, b]);
+  const { timeNs } = a;
+  const rounds = (...list: Partial<Round>[]): TapFrame[][] => {
+    const order = new CausalOrder();
+    const all = list.map((round) =>
+      order.order(new Map([[CONNECTION, { request: [], response: [], event: [], ...round }]]), timeNs),
+    );
+    return [...all, order.flush()];
+  };
+
+  test('each request is followed by its reply, events come last', () => {
+    expect(rounds({ event: [event], response: [ra, rb], request: [a, mcast, b, mcast] })).toEqual([
+      [a, ra, mcast, b, rb, mcast, event],
+      [],
+    ]);
+  });
+
+  test('the reply to a request of an earlier round comes first', () => {
+    expect(rounds({ request: [a] }, { response: [ra], request: [b] }, { response: [rb] })).toEqual([
+      [a],
+      [ra, b],
+      [rb],
+      [],
+    ]);
+  });
+
+  test('what a client asked after a reply that was not seen yet waits for it', () => {
+    expect(rounds({ request: [a, mcast, b] }, { response: [ra, rb], event: [event] })).toEqual([
+      [a],
+      [ra, mcast, b, rb, event],
+      [],
+    ]);
+  });
+
+  test('nothing waits for longer than a round, or for ever', () => {
+    expect(rounds({ request: [a, mcast] }, {}, { request: [c] })).toEqual([[a], [mcast], [], [c]]);
+  });
+
+  test('replies whose requests are overwritten already are the oldest', () => {
+    expect(rounds({ request: [b], response: [ra, rb] })).toEqual([[ra, b, rb], []]);
+  });
 });
 
 describe('replay', () => {

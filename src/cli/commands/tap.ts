@@ -100,8 +100,12 @@ class Watching {
   async run(signal: AbortSignal): Promise<void> {
     const tap = new Tap({ signal, accept: (connection) => acceptsConnection(this.#filter, connection) });
     try {
+      let ready = false;
       for await (const batch of tap.batches()) {
         await this.#batch(batch);
+        // From here on nothing that begins is missed: a script may wait for this line.
+        if (!ready) await this.#context.err.line(`cpg: tap: following ${tap.connections.length} connections`);
+        ready = true;
         if (this.seen >= this.#count) return;
       }
     } finally {
