@@ -70,13 +70,19 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
   if (pid !== undefined && !(Number.isInteger(pid) && pid > 0 && pid <= MAX_PID)) {
     throw new CpgError('CS_ERR_INVALID_PARAM', `connect: pid ${pid}`, { remedy: `give 1 to ${MAX_PID}` });
   }
+  const dispatch = options.dispatch ?? 'auto';
+  if (!['auto', 'manual'].includes(dispatch)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: dispatch ${dispatch}`, {
+      remedy: "give 'auto' or 'manual'",
+    });
+  }
   const session = await Session.connect({
     address: options.address,
     timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
     signal: options.signal,
     pid,
   });
-  return new CpgClient(session, options.dispatch ?? 'auto');
+  return new CpgClient(session, dispatch);
 }
 
 /** One handle on a daemon. It joins at most one group, once; connect again for another. */
@@ -157,13 +163,15 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    */
   mcast(message: Message, options: MessageOptions = {}): Promise<void> {
     let parts: readonly Uint8Array[];
+    let guarantee: number;
     try {
       parts = messageParts(message);
+      guarantee = guaranteeNumber(options.guarantee ?? 'AGREED');
     } catch (error) {
       return Promise.reject(error);
     }
     return this.#session.mcast(parts, totalLength(parts), {
-      guarantee: Guarantee[options.guarantee ?? 'AGREED'],
+      guarantee,
       signal: options.signal,
       confirm: options.confirm ?? false,
     });
@@ -288,6 +296,13 @@ function messageParts(message: Message): readonly Uint8Array[] {
   if (Array.isArray(message) && message.every((part) => part instanceof Uint8Array)) return message;
   throw new CpgError('CS_ERR_INVALID_PARAM', 'a message that is neither text nor bytes', {
     remedy: 'give a string, a Uint8Array, or an array of Uint8Array',
+  });
+}
+
+function guaranteeNumber(name: keyof typeof Guarantee): number {
+  if (Object.hasOwn(Guarantee, name)) return Guarantee[name];
+  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${name}`, {
+    remedy: `give one of ${Object.keys(Guarantee).join(', ')}`,
   });
 }
 

@@ -6,6 +6,9 @@ const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. */
 export function groupBytes(group: string | Uint8Array): Uint8Array {
+  if (typeof group !== 'string' && !((group as unknown) instanceof Uint8Array)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', 'a group name that is neither text nor bytes');
+  }
   const bytes = typeof group === 'string' ? Buffer.from(group, 'utf8') : Uint8Array.from(group);
   if (bytes.length === 0) {
     throw new CpgError('CS_ERR_INVALID_PARAM', 'an empty group name', {

@@ -1,0 +1,51 @@
+/** What the facade itself checks: arguments that types cannot keep out of JavaScript. */
+import { connect, type CpgClient } from '../src';
+import { startServer, type CpgServer } from '../src/server';
+
+describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
+  let server: CpgServer;
+  let client: CpgClient;
+  const invalid = expect.objectContaining({ code: 'CS_ERR_INVALID_PARAM' }) as Error;
+
+  beforeAll(async () => {
+    server = await startServer();
+    client = await server.connect();
+    await client.join('g');
+  });
+  afterAll(() => server.close());
+
+  test.each([0, -1, 1.5, 2 ** 32, NaN])('connect with pid %p', async (pid) => {
+    await expect(connect({ address: server.address, pid })).rejects.toEqual(invalid);
+  });
+
+  test.each([0, -5, NaN])('connect with timeoutMs %p', async (timeoutMs) => {
+    await expect(connect({ address: server.address, timeoutMs })).rejects.toEqual(invalid);
+  });
+
+  test('connect with another dispatch', async () => {
+    await expect(connect({ address: server.address, dispatch: 'never' as 'auto' })).rejects.toEqual(invalid);
+  });
+
+  test.each([undefined, null, 7, {}, [1], ['text']])('a message that is %p', async (message) => {
+    await expect(client.mcast(message as string)).rejects.toEqual(invalid);
+    expect(() => client.tryMcast(message as string)).toThrow(invalid);
+  });
+
+  test.each(['SOMETIMES', 'toString'])('the guarantee %s', async (guarantee) => {
+    await expect(client.mcast('x', { guarantee: guarantee as 'SAFE' })).rejects.toEqual(invalid);
+  });
+
+  test.each([undefined, null, 7, ['g']])('a group that is %p', async (group) => {
+    await expect(client.join(group as unknown as string)).rejects.toEqual(invalid);
+    if (group !== undefined)
+      await expect(client.membership(group as unknown as string)).rejects.toEqual(invalid);
+  });
+
+  test.each([-1, 1.5, NaN, Infinity])('alloc of %p', (size) => {
+    expect(() => client.alloc(size)).toThrow(invalid);
+  });
+
+  test('and the handle works on', async () => {
+    await client.mcast('x', { confirm: true });
+  });
+});
