@@ -98,8 +98,7 @@ export class Session {
   #batchRecorded: Sent[] = [];
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
-  #ended = false;
-  /** Why everything fails since then. */
+  /** Why everything fails since the connection ended; undefined before. */
   #endError: CpgError | undefined;
   #closing: Promise<void> | undefined;
 
@@ -159,6 +158,10 @@ export class Session {
 
   get nodeId(): number {
     return this.#nodeId;
+  }
+
+  get #ended(): boolean {
+    return this.#endError !== undefined;
   }
 
   observe(observer: SessionObserver): void {
@@ -235,17 +238,13 @@ export class Session {
         remedy: 'name a group',
       });
     }
-    return this.#call('membership', signal, async (limit) => {
-      return (await this.#ask('membership', { type: 'membershipGet', group: name }, 'membershipGet', limit))
-        .members;
-    });
+    const request: CpgRequest = { type: 'membershipGet', group: name };
+    return (await this.#query('membership', request, 'membershipGet', signal)).members;
   }
 
   async localNodeId(signal?: AbortSignal): Promise<number> {
     assertAllowed(this.#state, 'query');
-    return this.#call('localNodeId', signal, async (limit) => {
-      return (await this.#ask('localNodeId', { type: 'localGet' }, 'localGet', limit)).nodeId;
-    });
+    return (await this.#query('localNodeId', { type: 'localGet' }, 'localGet', signal)).nodeId;
   }
 
   /** The daemon's snapshot of groups, row by row; it is released when the loop over it ends. */
@@ -255,19 +254,12 @@ export class Session {
     signal?: AbortSignal,
   ): AsyncGenerator<GroupEntry, void> {
     assertAllowed(this.#state, 'query');
-    const { handle } = await this.#call('groups', signal, (limit) =>
-      this.#ask(
-        'groups',
-        { type: 'iterationInitialize', group, iterationType },
-        'iterationInitialize',
-        limit,
-      ),
-    );
+    const begin: CpgRequest = { type: 'iterationInitialize', group, iterationType };
+    const { handle } = await this.#query('groups', begin, 'iterationInitialize', signal);
     try {
       for (;;) {
-        const row = await this.#call('groups', signal, (limit) =>
-          this.#ask('groups', { type: 'iterationNext', handle }, 'iterationNext', limit),
-        ).catch((error: unknown) => {
+        const next = this.#query('groups', { type: 'iterationNext', handle }, 'iterationNext', signal);
+        const row = await next.catch((error: unknown) => {
           if (isCpgError(error) && error.code === 'CS_ERR_NO_SECTIONS') return undefined;
           throw error;
         });
@@ -279,9 +271,10 @@ export class Session {
       }
     } finally {
       if (!this.#ended) {
-        await this.#call('groups', undefined, (limit) =>
-          this.#ask('groups', { type: 'iterationFinalize', handle }, 'iterationFinalize', limit),
-        ).catch((error: unknown) => debug('iteration %s: %s', handle, String(error)));
+        const release: CpgRequest = { type: 'iterationFinalize', handle };
+        await this.#query('groups', release, 'iterationFinalize').catch((error: unknown) =>
+          debug('iteration %s: %s', handle, String(error)),
+        );
       }
     }
   }
@@ -355,6 +348,16 @@ export class Session {
     debug('%s -> %s', from, to);
     this.#state = to;
     return true;
+  }
+
+  /** A request that changes nothing of ours, with the deadline and signal of its call. */
+  #query<Type extends ResponseType>(
+    what: string,
+    request: CpgRequest,
+    expected: Type,
+    signal?: AbortSignal,
+  ): Promise<SuccessfulReply<Type>> {
+    return this.#call(what, signal, (limit) => this.#ask(what, request, expected, limit));
   }
 
   async #call<T>(
@@ -582,7 +585,6 @@ export class Session {
 
   #onClose(reason?: CpgError): void {
     if (this.#ended) return;
-    this.#ended = true;
     this.#state = 'closed';
     this.#disarmStall();
     const error = reason ?? closedError();
