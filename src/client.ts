@@ -13,6 +13,7 @@ import type { SessionState } from './session/states';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
+const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -36,12 +37,17 @@ export interface JoinOptions {
   signal?: AbortSignal;
 }
 
+type GuaranteeName = keyof typeof Guarantee;
+
 export interface MessageOptions {
-  /** cpg_guarantee_t by name. The daemon delivers everything in agreed order, whatever is asked. */
-  guarantee?: keyof typeof Guarantee;
+  /** cpg_guarantee_t, by name or number. The daemon delivers everything in agreed order, whatever is asked. */
+  guarantee?: GuaranteeName | (typeof Guarantee)[GuaranteeName];
   /** Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not. */
   signal?: AbortSignal;
-  /** Resolve only when the message was delivered back to us in total order. */
+  /**
+   * Resolve only when the message was delivered back to us in total order. Events must be read for that: dispatch
+   * them, and do not wait for it inside a loop over the events, which stops the reading while it is full.
+   */
   confirm?: boolean;
 }
 
@@ -166,7 +172,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     let guarantee: number;
     try {
       parts = messageParts(message);
-      guarantee = guaranteeNumber(options.guarantee ?? 'AGREED');
+      guarantee = guaranteeNumber(options.guarantee ?? Guarantee.AGREED);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -230,7 +236,12 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
    * CS_ERR_TRY_AGAIN when nothing is there.
    */
-  dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
+  async dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
+    if (!DISPATCH_FLAGS.includes(flag)) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `dispatch with the unknown flag ${flag}`, {
+        remedy: `give one of ${DISPATCH_FLAGS.join(', ')}`,
+      });
+    }
     return this.#dispatcher.dispatch(flag, options.signal);
   }
 
@@ -299,9 +310,10 @@ function messageParts(message: Message): readonly Uint8Array[] {
   });
 }
 
-function guaranteeNumber(name: keyof typeof Guarantee): number {
-  if (Object.hasOwn(Guarantee, name)) return Guarantee[name];
-  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${name}`, {
+function guaranteeNumber(given: NonNullable<MessageOptions['guarantee']>): number {
+  if (typeof given === 'number' && Object.values(Guarantee).includes(given)) return given;
+  if (typeof given === 'string' && Object.hasOwn(Guarantee, given)) return Guarantee[given];
+  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${String(given)}`, {
     remedy: `give one of ${Object.keys(Guarantee).join(', ')}`,
   });
 }

@@ -1,5 +1,5 @@
 /** What the facade itself checks: arguments that types cannot keep out of JavaScript. */
-import { connect, type CpgClient } from '../src';
+import { connect, Guarantee, type CpgClient } from '../src';
 import { startServer, type CpgServer } from '../src/server';
 
 describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
@@ -31,8 +31,18 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
     expect(() => client.tryMcast(message as string)).toThrow(invalid);
   });
 
-  test.each(['SOMETIMES', 'toString'])('the guarantee %s', async (guarantee) => {
+  test.each([5, {}])('connect with the address %p', async (address) => {
+    await expect(connect({ address: address as string })).rejects.toEqual(invalid);
+  });
+
+  test.each(['SOMETIMES', 'toString', 4, -1])('the guarantee %p', async (guarantee) => {
     await expect(client.mcast('x', { guarantee: guarantee as 'SAFE' })).rejects.toEqual(invalid);
+  });
+
+  test.each(['some', '', undefined])('dispatch with the flag %p', async (flag) => {
+    const manual = await connect({ address: server.address, dispatch: 'manual' });
+    await expect(manual.dispatch(flag as 'all')).rejects.toEqual(invalid);
+    await manual.close();
   });
 
   test.each([undefined, null, 7, ['g']])('a group that is %p', async (group) => {
@@ -43,6 +53,10 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
 
   test.each([-1, 1.5, NaN, Infinity])('alloc of %p', (size) => {
     expect(() => client.alloc(size)).toThrow(invalid);
+  });
+
+  test('a guarantee may be a number, as in C', async () => {
+    for (const guarantee of Object.values(Guarantee)) await client.mcast('x', { guarantee });
   });
 
   test('and the handle works on', async () => {

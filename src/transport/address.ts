@@ -29,6 +29,7 @@ export function resolveAddress(
   text = process.env['CPG_ADDRESS'] ?? DEFAULT_ADDRESS,
   fileExists = existsSync,
 ): Address {
+  if (typeof (text as unknown) !== 'string') throw invalid(text, 'it is not a string');
   const bytes = Buffer.byteLength(text);
   if (text.includes('\0')) throw invalid(text, 'it contains a NUL');
   if (text.startsWith('/')) {
