@@ -93,11 +93,12 @@ export class Dispatcher {
         remedy: "connect with { dispatch: 'manual' }, or listen to the events",
       });
     }
+    const tooLate = this.#ended;
     // A listener may call this: reading has finished by the time we go on.
     await Promise.resolve();
     let count = 0;
     for (;;) {
-      if (this.#ended) return this.#dispatchEnded(flag, count);
+      if (this.#ended) return this.#dispatchEnded(tooLate ? undefined : flag, count);
       signal?.throwIfAborted();
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'all' || (flag === 'one' && count > 0)) return count;
@@ -127,7 +128,8 @@ export class Dispatcher {
     this.#wake();
   }
 
-  #dispatchEnded(flag: DispatchFlag, count: number): number {
+  /** Closing is what ends a blocking dispatch, if it began before that. */
+  #dispatchEnded(flag: DispatchFlag | undefined, count: number): number {
     if (this.#reason !== undefined) throw this.#reason;
     if (flag === 'blocking') return count;
     throw new CpgError('CS_ERR_BAD_HANDLE', 'dispatch: the handle was closed');

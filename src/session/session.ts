@@ -231,7 +231,7 @@ export class Session {
   }
 
   async membership(group?: string | Uint8Array, signal?: AbortSignal): Promise<CpgAddress[]> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'membership');
     const name = group === undefined ? this.#group : groupBytes(group);
     if (name === undefined) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'membership: no group is given and none is joined', {
@@ -243,7 +243,7 @@ export class Session {
   }
 
   async localNodeId(signal?: AbortSignal): Promise<number> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'localNodeId');
     return (await this.#query('localNodeId', { type: 'localGet' }, 'localGet', signal)).nodeId;
   }
 
@@ -253,7 +253,7 @@ export class Session {
     group: Uint8Array,
     signal?: AbortSignal,
   ): AsyncGenerator<GroupEntry, void> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'groups');
     const begin: CpgRequest = { type: 'iterationInitialize', group, iterationType };
     const { handle } = await this.#query('groups', begin, 'iterationInitialize', signal);
     try {
@@ -297,7 +297,7 @@ export class Session {
 
   /** Sends without waiting: false when the daemon's ring has no room now, and onDrain() follows. */
   tryMcast(parts: readonly Uint8Array[], length: number, guarantee: number): boolean {
-    assertAllowed(this.#state, 'mcast');
+    assertAllowed(this.#state, 'mcast', 'tryMcast');
     if (length > this.maxAtomicMessageSize) {
       throw new CpgError(
         'CS_ERR_TOO_BIG',
@@ -320,6 +320,7 @@ export class Session {
 
   /** Memory for a message of `size` bytes that goes out without a copy. */
   alloc(size: number): Buffer {
+    assertAllowed(this.#state, 'query', 'alloc');
     assertSendable(size);
     return allocMessage(this.transport, size);
   }

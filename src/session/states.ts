@@ -12,7 +12,7 @@ import { CpgError, type CpgErrorCode } from '../errors';
 
 export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
 
-/** Calls by what they need: `query` is membership, groups and localNodeId. */
+/** Calls by what they need: `query` is membership, groups, localNodeId and alloc. */
 export type SessionCall = 'join' | 'leave' | 'mcast' | 'query';
 
 interface Refusal {
@@ -60,8 +60,8 @@ export const SESSION_TABLE: Readonly<
   closed: { join: closed, leave: closed, mcast: closed, query: closed },
 };
 
-/** Throws the table's CpgError unless `call` is allowed in `state`. */
-export function assertAllowed(state: SessionState, call: SessionCall): void {
+/** Throws the table's CpgError unless `call` is allowed in `state`; `name` is what the user called. */
+export function assertAllowed(state: SessionState, call: SessionCall, name: string = call): void {
   const cell = SESSION_TABLE[state][call];
-  if (cell !== ok) throw new CpgError(cell.code, `${call}: ${cell.why}`, { remedy: cell.remedy });
+  if (cell !== ok) throw new CpgError(cell.code, `${name}: ${cell.why}`, { remedy: cell.remedy });
 }
