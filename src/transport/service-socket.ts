@@ -151,7 +151,15 @@ function connectError(error: Error & { code?: string }, address: Address): CpgEr
       });
     case 'EACCES':
     case 'EPERM':
-      return accessDenied(what, error);
+      // The daemon was not even asked, so no stanza of its configuration would help.
+      return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
+        cause: error,
+        remedy:
+          'the system keeps this user from the socket: see its permissions and those of its directories',
+      });
+    case 'EMFILE':
+    case 'ENFILE':
+      return new CpgError('CS_ERR_NO_RESOURCES', what, { cause: error, remedy: DESCRIPTORS_REMEDY });
     case 'EAGAIN':
       return new CpgError('CS_ERR_TRY_AGAIN', what, {
         cause: error,
@@ -191,13 +199,29 @@ function handshakeError(error: number, address: Address): CpgError {
 export const SHM_REMEDY =
   'a connection takes about 3.2 MB of /dev/shm: make it larger (mount -o remount,size=256m /dev/shm; docker run --shm-size)';
 
-function accessDenied(what: string, cause?: Error): CpgError {
-  const uid = process.geteuid?.();
-  const gid = process.getegid?.();
-  return new CpgError('CS_ERR_ACCESS', `${what} for uid ${uid} gid ${gid}`, {
-    cause,
-    remedy: `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of /etc/corosync/uidgid.d and run corosync-cfgtool -R`,
+/** A connection is one socket and six files. */
+export const DESCRIPTORS_REMEDY =
+  'a connection takes 7 descriptors: close connections, or raise the limit of this process (ulimit -n)';
+
+function accessDenied(what: string): CpgError {
+  const { uid, gid } = identity();
+  const file = `/etc/corosync/uidgid.d/uid-${uid}`;
+  return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
+    remedy:
+      `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of ` +
+      `/etc/corosync/uidgid.d and run corosync-cfgtool -R; as root: ` +
+      `printf 'uidgid {\\n  uid: ${uid}\\n}\\n' > ${file} && corosync-cfgtool -R`,
   });
+}
+
+/** The real user, not the effective one: it is what the kernel tells the daemon. */
+function identity(): { uid: number | undefined; gid: number | undefined } {
+  return { uid: process.getuid?.(), gid: process.getgid?.() };
+}
+
+function whoWeAre(): string {
+  const { uid, gid } = identity();
+  return `uid ${uid} gid ${gid}`;
 }
 
 /** True for the refusals that pass by themselves. */
