@@ -13,7 +13,7 @@ import {
 import { malformed } from '../codec/fields';
 import { frameSize } from '../codec/header';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
-import { debugTransport as debug } from '../debug';
+import { debugMessage, debugTransport as debug } from '../debug';
 import { CpgError, isCpgError, type CpgErrorCode } from '../errors';
 import type { Address } from './address';
 
@@ -50,13 +50,8 @@ export class ServiceSocket {
     const service = new ServiceSocket(address);
     try {
       const { answer, announced } = await service.#shakeHands(address, signal);
-      debug(
-        '%s answered the handshake: error %d, type %d, frames up to %d bytes',
-        address.text,
-        answer.error,
-        answer.connectionType,
-        answer.maxMessageSize,
-      );
+      debug('%s answered the handshake', address.text);
+      debugMessage('<', { type: 'handshake', ...answer });
       if (answer.error !== 0) throw handshakeError(answer.error, address);
       return { service, answer, announced };
     } catch (error) {
@@ -124,7 +119,9 @@ export class ServiceSocket {
         }
       };
       // The kernel attaches our credentials to this write; the daemon authenticates us by them.
-      socket.write(encodeHandshakeRequest({ maxMessageSize: IPC_REQUEST_SIZE_BYTES }));
+      const request = { maxMessageSize: IPC_REQUEST_SIZE_BYTES };
+      debugMessage('>', { type: 'handshake', ...request });
+      socket.write(encodeHandshakeRequest(request));
     });
   }
 }
