@@ -42,7 +42,7 @@ module.exports = tseslint.config(
         'error',
         {
           patterns: forbidden.map((name) => ({
-            regex: `^\\.\\./${name}(\\.js|/|$)`,
+            regex: `^(\\.\\./)+${name}(\\.js|/|$)`,
             message: `src/${layer} stands below src/${name}: imports point one way (see ARCHITECTURE.md).`,
           })),
         },
