@@ -47,6 +47,8 @@ export class Dispatcher {
    * and there is still nobody, it is given up, because an unread ring would fill the daemon's memory.
    */
   #early: EventQueue | undefined;
+  /** It was given up: whoever comes now is told that they missed something. */
+  #missed = false;
   #turn: NodeJS.Immediate | undefined;
   #arrival: Deferred<void> | undefined;
   #dispatched = 0;
@@ -71,6 +73,7 @@ export class Dispatcher {
   /** Somebody began to listen: what came early is theirs, once others had the chance to listen too. */
   onListening(): void {
     if (this.#early !== undefined) this.#later();
+    this.#tellMissed();
   }
 
   /** A loop over the events from now on; the first one also gets what came early. */
@@ -78,6 +81,7 @@ export class Dispatcher {
     const queue = this.#early ?? this.#newQueue();
     this.#early = undefined;
     this.#loops.add(queue);
+    this.#tellMissed();
     if (this.#ended) queue.end(this.#reason);
     return queue;
   }
@@ -180,6 +184,16 @@ export class Dispatcher {
     return true;
   }
 
+  /** Once, and later, so that whoever begins to listen can listen for errors too. */
+  #tellMissed(): void {
+    if (!this.#missed) return;
+    this.#missed = false;
+    const error = new CpgError('CS_ERR_QUEUE_FULL', 'events that came before anybody listened were dropped', {
+      remedy: 'begin to listen before join(), or right after it',
+    });
+    setImmediate(() => this.#sink.report(error));
+  }
+
   /** Gives listeners what came before them. */
   #flushEarly(): void {
     const early = this.#early;
@@ -223,6 +237,7 @@ export class Dispatcher {
       if (this.#early.full) {
         debug('nobody listens: events are dropped from now on');
         this.#early = undefined;
+        this.#missed = true;
       }
       return;
     }

@@ -172,16 +172,42 @@ describe('what comes before anybody listens', () => {
     expect((await second.next()).value).toMatchObject({ message: Buffer.from('late') });
   });
 
-  test('is given up when it is too much, rather than that the ring fills up', async () => {
-    const { client, connection } = await bench.joined();
-    const many = MAX_QUEUED_EVENTS + 10;
-    for (const number of numbers(many)) connection.deliver(number);
-    await until(() => connection.event.readPointer === connection.event.writePointer);
-    await turns();
-    const seen = listen(client);
-    connection.deliver('new');
-    await until(() => seen.length > 0);
-    expect(seen).toEqual(['new']);
+  describe('is given up when it is too much, rather than that the ring fills up', () => {
+    async function overrun(): Promise<Pair> {
+      const pair = await bench.joined();
+      const { connection } = pair;
+      for (const number of numbers(MAX_QUEUED_EVENTS + 10)) connection.deliver(number);
+      await until(() => connection.event.readPointer === connection.event.writePointer);
+      await turns();
+      return pair;
+    }
+
+    test('the first listener is told, once, that it missed something', async () => {
+      const { client, connection } = await overrun();
+      const seen = listen(client);
+      const errors: Error[] = [];
+      client.on('error', (error) => errors.push(error));
+      client.on('confchg', () => undefined);
+      connection.deliver('new');
+      await until(() => seen.length > 0);
+      await turns();
+      expect(seen).toEqual(['new']);
+      expect(errors).toMatchObject([cpgError('CS_ERR_QUEUE_FULL')]);
+    });
+
+    test('so is the first loop, by a warning where there are no error listeners', async () => {
+      const { client, connection } = await overrun();
+      const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+      try {
+        const loop = client[Symbol.asyncIterator]();
+        connection.deliver('new');
+        expect((await loop.next()).value).toMatchObject({ message: Buffer.from('new') });
+        await turns();
+        expect(warned.mock.calls).toMatchObject([[cpgError('CS_ERR_QUEUE_FULL')]]);
+      } finally {
+        warned.mockRestore();
+      }
+    });
   });
 });
 
