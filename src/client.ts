@@ -106,6 +106,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     session.observe({
       onEvents: () => this.#dispatcher.onEvents(),
       onDrain: () => this.#safely(() => this.emit('drain')),
+      onLost: (error) => this.#report(error),
       onClose: (reason) => {
         this.#dispatcher.end(reason);
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
@@ -185,7 +186,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Sends a message if there is room for it now. False (CS_ERR_TRY_AGAIN of libcpg): hold until 'drain'.
-   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize.
+   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize. A daemon that takes nothing for
+   * timeoutMs does not get what was taken over here; that is told by 'error'.
    */
   tryMcast(message: Message): boolean {
     const parts = messageParts(message);

@@ -66,6 +66,8 @@ export interface SessionObserver {
   onEvents(): void;
   /** After tryMcast() said false: it may say true again. */
   onDrain(): void;
+  /** Messages that tryMcast() said true for were not sent after all. */
+  onLost(error: CpgError): void;
   onClose(reason?: CpgError): void;
 }
 
@@ -96,6 +98,8 @@ export class Session {
   #batch: Deferred<void> | undefined;
   /** Those of them that are recorded for confirmation. */
   #batchRecorded: Sent[] = [];
+  /** Messages of tryMcast() among them: nobody holds a promise that could tell of their end. */
+  #batchUnheld = 0;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   /** Why everything fails since the connection ended; undefined before. */
@@ -309,8 +313,9 @@ export class Session {
     }
     const message = { parts, length, guarantee };
     if (this.#outbox.empty && stageMessage(this.transport, message)) {
-      // Nobody holds this promise; a stall is told to those who do.
+      // Nobody holds this promise; a stall is told by onLost().
       this.messageStaged(message).catch(() => undefined);
+      if (this.transport.staged > 0) this.#batchUnheld++;
       return true;
     }
     this.#wantsDrain = true;
@@ -537,6 +542,7 @@ export class Session {
       const batch = this.#batch;
       this.#batch = undefined;
       this.#batchRecorded = [];
+      this.#batchUnheld = 0;
       batch?.resolve();
       this.#moved();
     },
@@ -635,6 +641,11 @@ export class Session {
     this.#batch?.reject(error);
     this.#batch = undefined;
     this.#outbox.failMessages(error);
+    if (this.#batchUnheld > 0) {
+      const what = `${this.#batchUnheld} messages of tryMcast were not sent, as the daemon took nothing for ${this.#timeoutMs} ms`;
+      this.#batchUnheld = 0;
+      this.#observer?.onLost(new CpgError('CS_ERR_TIMEOUT', what));
+    }
     if (this.#awaiting?.posted === false) {
       const { request } = this.#awaiting;
       this.#awaiting = undefined;
