@@ -11,18 +11,21 @@ export class Deadline {
   readonly #userSignal: AbortSignal | undefined;
   /** What the daemon said so far, for the time-out to tell. */
   lastAnswer: Error | undefined;
+  /** What to do when it is missed, where the general advice does not fit. */
+  remedy: string | undefined;
   readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
 
   /** `what` is the call the time is for, as it shall stand in the error. */
   constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
     this.#userSignal = userSignal;
     this.#timer = setTimeout(() => {
-      const { lastAnswer } = this;
+      const { lastAnswer, remedy } = this;
       const happened =
         lastAnswer === undefined
           ? `${what}: no answer within ${timeoutMs} ms`
           : `${what}: no success within ${timeoutMs} ms (last answer: ${lastAnswer.message})`;
-      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, { cause: lastAnswer }));
+      const options = { cause: lastAnswer, ...(remedy !== undefined && { remedy }) };
+      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, options));
     }, timeoutMs);
     if (userSignal?.aborted === true) this.#onUserAbort();
     else userSignal?.addEventListener('abort', this.#onUserAbort);

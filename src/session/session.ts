@@ -426,9 +426,12 @@ export class Session {
     const confirm = deferred<void>();
     // It may fail while we still wait for the message to be sent.
     confirm.promise.catch(() => undefined);
-    await this.#call('mcast with confirm', options.signal, async (limit) => {
-      await this.#send({ parts, length, guarantee: options.guarantee, confirm }, limit.signal);
-      await confirm.promise;
+    // Sending has a limit of its own, which a large message that makes progress does not meet.
+    await this.#send({ parts, length, guarantee: options.guarantee, confirm }, options.signal);
+    await this.#call('mcast with confirm', options.signal, (limit) => {
+      limit.remedy =
+        'it was sent and may still be delivered; events must be read meanwhile (by dispatch, and by loops that go on)';
+      return confirm.promise;
     });
   }
 
