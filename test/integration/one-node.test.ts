@@ -432,6 +432,22 @@ describeWithCorosync('one node, other ways to reach it', () => {
     }
   });
 
+  test('a /dev/shm that is too small is CS_ERR_NO_SPACE, with the remedy', async () => {
+    const cluster = await startCorosync();
+    try {
+      const node = cluster.nodes[0]!;
+      // Only in the node's own mount namespace.
+      await node.run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', '/dev/shm']);
+      const program = `
+        const { connect } = require(${JSON.stringify(require.resolve('../../dist/index.js'))});
+        connect({ address: ${JSON.stringify(node.address)} }).catch((error) => console.log(error.message));`;
+      const { stdout } = await node.run(process.execPath, ['-e', program]);
+      expect(stdout).toMatch(/CS_ERR_NO_SPACE \(15\): .*\/dev\/shm: make it larger/);
+    } finally {
+      await cluster.stop();
+    }
+  });
+
   test('a daemon that is killed: the reason, and its files go', async () => {
     const cluster = await startCorosync();
     try {
