@@ -1,4 +1,6 @@
-/** What the facade itself checks: arguments that types cannot keep out of JavaScript. */
+/** What the facade itself checks: arguments that types cannot keep out of JavaScript. And what Node thinks of it. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { connect, Guarantee, type CpgClient } from '../src';
 import { startServer, type CpgServer } from '../src/server';
 
@@ -62,4 +64,30 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
   test('and the handle works on', async () => {
     await client.mcast('x', { confirm: true });
   });
+});
+
+test('one signal may be for many calls at once: Node does not warn of a leak', async () => {
+  const server = await startServer();
+  const program = `
+    const { connect } = require(${JSON.stringify(require.resolve('../dist/index.js'))});
+    (async () => {
+      const { signal } = new AbortController();
+      const client = await connect({ address: ${JSON.stringify(server.address)}, signal });
+      await client.join('g', { signal });
+      await Promise.all(Array.from({ length: 20 }, (_, index) => [
+        client.mcast('m', { signal }),
+        client.mcast('m', { signal, confirm: true }),
+        client.mcast(Buffer.alloc(2 ** 20), { signal }),
+        client.localNodeId({ signal }),
+        client.membership('g', { signal }),
+      ]).flat());
+      await client.close();
+      console.log('done');
+    })();`;
+  try {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, ['-e', program]);
+    expect({ stdout, stderr }).toEqual({ stdout: 'done\n', stderr: '' });
+  } finally {
+    await server.close();
+  }
 });

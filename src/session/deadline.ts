@@ -1,4 +1,5 @@
 /** A time limit and the caller's AbortSignal as one signal, for one call. */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CpgError } from '../errors';
 
@@ -28,7 +29,7 @@ export class Deadline {
       this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, options));
     }, timeoutMs);
     if (userSignal?.aborted === true) this.#onUserAbort();
-    else userSignal?.addEventListener('abort', this.#onUserAbort);
+    else if (userSignal !== undefined) listenForAbort(userSignal, this.#onUserAbort);
   }
 
   /** Aborted with CS_ERR_TIMEOUT, or with the reason of the caller's signal. */
@@ -47,6 +48,13 @@ export class Deadline {
   }
 }
 
+/** Calls `listener` when `signal` aborts; else it has to be removed again. */
+export function listenForAbort(signal: AbortSignal, listener: () => void): void {
+  // One signal for many calls at once is no leak, and Node shall not warn of one.
+  setMaxListeners(0, signal);
+  signal.addEventListener('abort', listener, { once: true });
+}
+
 /** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -54,7 +62,7 @@ export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
     const onAbort = (): void => void setImmediate(() => reject(signal.reason as Error));
     const done = (): void => signal.removeEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
+    else listenForAbort(signal, onAbort);
     work.finally(done).then(resolve, reject);
   });
 }

@@ -28,7 +28,7 @@ import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
 import type { Transport, TransportListener } from '../transport/transport';
 import { Confirmations, type Sent } from './confirmations';
-import { Backoff, Deadline, untilAborted } from './deadline';
+import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import {
   allocMessage,
@@ -461,7 +461,7 @@ export class Session {
 
   async #addAbortable(job: Job, sent: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
     const onAbort = (): void => this.#cancel(job, signal?.reason as Error);
-    signal?.addEventListener('abort', onAbort);
+    if (signal !== undefined) listenForAbort(signal, onAbort);
     try {
       this.#add(job);
       await sent;
