@@ -27,6 +27,10 @@ const secondJoin: Refusal = {
   why: 'this handle has joined a group already',
   remedy: 'a handle joins one group once; connect again for another group',
 };
+const joining: Refusal = {
+  ...secondJoin,
+  why: 'a join of this handle is under way, and its answer is still to come',
+};
 const spent: Refusal = {
   code: 'CS_ERR_INVALID_PARAM',
   why: 'this handle has left its group',
@@ -53,7 +57,7 @@ export const SESSION_TABLE: Readonly<
   Record<SessionState, Readonly<Record<SessionCall, typeof ok | Refusal>>>
 > = {
   unjoined: { join: ok, leave: notJoined, mcast: notJoined, query: ok },
-  joining: { join: secondJoin, leave: stillJoining, mcast: notJoined, query: ok },
+  joining: { join: joining, leave: stillJoining, mcast: notJoined, query: ok },
   joined: { join: secondJoin, leave: ok, mcast: ok, query: ok },
   leaving: { join: secondJoin, leave: gone, mcast: gone, query: ok },
   left: { join: spent, leave: gone, mcast: gone, query: ok },

@@ -138,6 +138,14 @@ describe('a real client', () => {
     expect(thrownBy(() => client.tryMcast('m'))).toMatchObject(cpgError('CS_ERR_NOT_EXIST'));
   });
 
+  test('a second join says whether the first is done', async () => {
+    const early = await inState('joining');
+    expect((await rejectionOf(early.client.join('h'))).message).toContain('under way');
+    early.goOn();
+    const late = await inState('joined');
+    expect((await rejectionOf(late.client.join('h'))).message).toContain('has joined a group already');
+  });
+
   test('memory is for handles that are open', async () => {
     const { client } = await inState('closed');
     expect(thrownBy(() => client.alloc(5))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
