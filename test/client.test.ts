@@ -66,6 +66,25 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
   });
 });
 
+test('leaving the block of an `await using` closes; the context is whatever the user put there', async () => {
+  const server = await startServer();
+  try {
+    const client = await server.connect();
+    expect(client.context).toBeUndefined();
+    const mine = { any: 'thing' };
+    client.context = mine;
+    expect(client.context).toBe(mine);
+    const closed = jest.fn();
+    client.on('close', closed);
+    await client[Symbol.asyncDispose]();
+    expect(client.state).toBe('closed');
+    expect(closed.mock.calls).toEqual([[]]);
+    await client[Symbol.asyncDispose]();
+  } finally {
+    await server.close();
+  }
+});
+
 test('one signal may be for many calls at once: Node does not warn of a leak', async () => {
   const server = await startServer();
   const program = `
