@@ -259,7 +259,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     return this.close();
   }
 
-  /** The events from now on; the loop ends with the connection, and throws if the connection was lost. */
+  /**
+   * The events that came while nobody listened, and all from now on. The loop ends with the connection, and throws
+   * if the connection was lost.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
     return this.#dispatcher.loop();
   }

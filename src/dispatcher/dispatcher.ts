@@ -43,8 +43,9 @@ export class Dispatcher {
   readonly #reassembly = new Reassembly();
   readonly #loops = new Set<EventQueue>();
   /**
-   * What arrives before anybody listens: `await join()` usually comes before `for await`. When it is full
-   * and there is still nobody, it is given up, because an unread ring would fill the daemon's memory.
+   * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
+   * and the next. When it is full and there is still nobody, it is given up, because an unread ring would fill
+   * the daemon's memory.
    */
   #early: EventQueue | undefined;
   /** It was given up: whoever comes now is told that they missed something. */
@@ -172,11 +173,18 @@ export class Dispatcher {
   #newQueue(): EventQueue {
     return new EventQueue(
       () => this.#later(),
-      (queue) => {
-        this.#loops.delete(queue);
+      (queue, left) => {
+        if (this.#loops.delete(queue)) this.#keep(left);
         this.#later();
       },
     );
+  }
+
+  /** When the last one stopped listening, what it left and what comes now is for the next, as in the beginning. */
+  #keep(left: readonly CpgEvent[]): void {
+    if (this.#mode === 'manual' || this.#ended || this.#loops.size > 0 || this.#sink.listening) return;
+    this.#early = this.#newQueue();
+    for (const event of left) this.#early.push(event);
   }
 
   #hasRoom(): boolean {

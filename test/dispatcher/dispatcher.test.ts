@@ -172,6 +172,44 @@ describe('what comes before anybody listens', () => {
     expect((await second.next()).value).toMatchObject({ message: Buffer.from('late') });
   });
 
+  test('so is what comes between one loop and the next, and what the first did not take', async () => {
+    const { client, connection } = await bench.joined();
+    for (const number of numbers(5)) connection.deliver(number);
+    const seen: string[] = [];
+    const take = async (count: number): Promise<void> => {
+      for await (const event of client) {
+        if (event.type === 'deliver') seen.push(text(event));
+        if (seen.length === count) break;
+      }
+    };
+    await take(2);
+    for (const number of numbers(5, 5)) connection.deliver(number);
+    await turns();
+    await take(6);
+    const loop = client[Symbol.asyncIterator]();
+    await loop.return?.();
+    await loop.return?.();
+    const rest = listen(client);
+    await until(() => rest.length === 4);
+    expect([...seen, ...rest]).toEqual(numbers(10));
+  });
+
+  test('what a loop did not take is not for others that listened all the time', async () => {
+    const { client, connection } = await bench.joined();
+    const seen = listen(client);
+    const first = client[Symbol.asyncIterator]();
+    const second = client[Symbol.asyncIterator]();
+    for (const number of numbers(3)) connection.deliver(number);
+    await until(() => seen.length === 3);
+    await first.return?.();
+    expect((await second.next()).value).toMatchObject({ message: Buffer.from('0') });
+    await second.return?.();
+    const third = client[Symbol.asyncIterator]();
+    connection.deliver('3');
+    expect((await third.next()).value).toMatchObject({ message: Buffer.from('3') });
+    expect(seen).toEqual(numbers(4));
+  });
+
   describe('is given up when it is too much, rather than that the ring fills up', () => {
     async function overrun(): Promise<Pair> {
       const pair = await bench.joined();
