@@ -259,7 +259,18 @@ export class Session {
   ): AsyncGenerator<GroupEntry, void> {
     assertAllowed(this.#state, 'query', 'groups');
     const begin: CpgRequest = { type: 'iterationInitialize', group, iterationType };
-    const { handle } = await this.#query('groups', begin, 'iterationInitialize', signal);
+    let begun: Promise<SuccessfulReply<'iterationInitialize'>> | undefined;
+    const { handle } = await this.#call('groups', signal, (limit) => {
+      begun = this.#ask('groups', begin, 'iterationInitialize', limit);
+      return begun;
+    }).catch((error: unknown) => {
+      // A reply that comes too late has made a snapshot all the same.
+      void begun?.then(
+        (late) => this.#releaseIteration(late.handle),
+        () => undefined,
+      );
+      throw error;
+    });
     try {
       for (;;) {
         const next = this.#query('groups', { type: 'iterationNext', handle }, 'iterationNext', signal);
@@ -274,13 +285,16 @@ export class Session {
         yield { group: groupText(row.group), ...address };
       }
     } finally {
-      if (!this.#ended) {
-        const release: CpgRequest = { type: 'iterationFinalize', handle };
-        await this.#query('groups', release, 'iterationFinalize').catch((error: unknown) =>
-          debug('iteration %s: %s', handle, String(error)),
-        );
-      }
+      await this.#releaseIteration(handle);
     }
+  }
+
+  async #releaseIteration(handle: bigint): Promise<void> {
+    if (this.#ended) return;
+    const release: CpgRequest = { type: 'iterationFinalize', handle };
+    await this.#query('groups', release, 'iterationFinalize').catch((error: unknown) =>
+      debug('iteration %s: %s', handle, String(error)),
+    );
   }
 
   /**
