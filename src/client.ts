@@ -13,7 +13,6 @@ import type { SessionState } from './session/states';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
-const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -305,6 +304,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     }
   }
 }
+
+const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];
 
 function messageParts(message: Message): readonly Uint8Array[] {
   if (typeof message === 'string') return [Buffer.from(message, 'utf8')];
