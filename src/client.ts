@@ -13,6 +13,7 @@ import type { SessionState } from './session/states';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
+const MAX_BUSY_POLL_US = 1_000_000;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -28,6 +29,16 @@ export interface ConnectOptions {
   dispatch?: DispatchMode;
   /** The pid announced on join. Default: the pid the daemon sees, which is unique also across containers. */
   pid?: number;
+  /**
+   * Messages handed to 'deliver' listeners are lent for the duration of the call instead of copied: whoever
+   * keeps one finds it empty (length 0) afterwards. Loops get copies all the same. Default false.
+   */
+  lend?: boolean;
+  /**
+   * Microseconds (up to 1,000,000) for which the client looks for the next event instead of sleeping, after
+   * it sent or got something: less latency for more processor time. Default 0.
+   */
+  busyPollUs?: number;
 }
 
 export interface JoinOptions {
@@ -81,13 +92,21 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
       remedy: "give 'auto' or 'manual'",
     });
   }
+  const busyPollUs = options.busyPollUs ?? 0;
+  if (!(busyPollUs >= 0 && busyPollUs <= MAX_BUSY_POLL_US)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: busyPollUs ${busyPollUs}`, {
+      remedy: `give 0 to ${MAX_BUSY_POLL_US} microseconds`,
+    });
+  }
+  const lend = options.lend ?? false;
   const session = await Session.connect({
     address: options.address,
     timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
     signal: options.signal,
     pid,
+    receive: { lend, busyPollUs },
   });
-  return new CpgClient(session, dispatch);
+  return new CpgClient(session, dispatch, lend);
 }
 
 /** One handle on a daemon. It joins at most one group, once; connect again for another. */
@@ -98,10 +117,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   context: unknown;
 
   /** @internal Use connect(). */
-  constructor(session: Session, mode: DispatchMode) {
+  constructor(session: Session, mode: DispatchMode, lend: boolean) {
     super();
     this.#session = session;
-    this.#dispatcher = new Dispatcher(session, this.#sink, mode);
+    this.#dispatcher = new Dispatcher(session, this.#sink, mode, lend);
     session.observe({
       onEvents: () => this.#dispatcher.onEvents(),
       onDrain: () => this.#safely(() => this.emit('drain')),

@@ -180,6 +180,7 @@ export class Connection implements ClientPort {
     const { requests } = this.#open!;
     let left = REQUESTS_PER_TURN;
     while (left > 0 && this.#hasRequests()) left -= requests.consume(left, this.#onRequest);
+    if (!this.#closed) requests.reclaim();
     if (this.#hasRequests()) {
       this.#continuing ??= setImmediate(() => {
         this.#continuing = undefined;
@@ -195,7 +196,7 @@ export class Connection implements ClientPort {
   };
 
   #hasRequests(): boolean {
-    return !this.#closed && this.#open !== undefined && this.#open.requests.announced > 0;
+    return !this.#closed && this.#open !== undefined && this.#open.requests.available > 0;
   }
 
   #guarded(action: () => void): void {

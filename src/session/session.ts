@@ -26,7 +26,7 @@ import { CpgError, CS_OK, isCpgError } from '../errors';
 import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
-import type { Transport, TransportListener } from '../transport/transport';
+import type { ReceiveOptions, Transport, TransportListener } from '../transport/transport';
 import { Confirmations, type Sent } from './confirmations';
 import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
@@ -53,6 +53,7 @@ export interface SessionOptions {
   timeoutMs: number;
   signal: AbortSignal | undefined;
   pid: number | undefined;
+  receive?: ReceiveOptions;
 }
 
 export interface McastOptions {
@@ -122,7 +123,7 @@ export class Session {
   static async connect(options: SessionOptions): Promise<Session> {
     const deadline = new Deadline('connect', options.timeoutMs, options.signal);
     try {
-      const transport = await Session.#connectTransport(options.address, deadline);
+      const transport = await Session.#connectTransport(options, deadline);
       const session = new Session(transport, options);
       try {
         const asked = session.#ask('connect', { type: 'localGet' }, 'localGet', deadline);
@@ -137,11 +138,11 @@ export class Session {
     }
   }
 
-  static async #connectTransport(address: string | undefined, limit: Deadline): Promise<Transport> {
+  static async #connectTransport({ address, receive }: SessionOptions, limit: Deadline): Promise<Transport> {
     const backoff = new Backoff();
     for (;;) {
       try {
-        return await connectTransport(address, limit.signal);
+        return await connectTransport(address, limit.signal, receive);
       } catch (error) {
         if (!isTransient(error)) throw error;
         debug('connect: %s', error.message);

@@ -2,6 +2,7 @@
  * The service socket: connecting, and the handshake. Node's `onread` puts what arrives into one buffer
  * shared by the process, so the single bytes that announce events are counted without allocating.
  */
+import { writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import {
@@ -20,6 +21,10 @@ import type { Address } from './address';
 const RECEIVE_BYTES = 64 * 1024;
 /** Enough of the answer to know how long it claims to be. */
 const ANSWER_SIZE_KNOWN_BYTES = 12;
+
+/** One byte for each chunk; any value will do. */
+const WAKE_UP_BYTES = 32 * 1024;
+const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
 
@@ -58,6 +63,25 @@ export class ServiceSocket {
       service.socket.destroy();
       throw error;
     }
+  }
+
+  /** The descriptor: not public in Node, and the only way to learn what cpg_fd_get tells. -1 when closed. */
+  get fd(): number {
+    return (this.socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1;
+  }
+
+  /** Sends `count` bytes, whose values mean nothing, in one write. */
+  wakeUp(count: number): void {
+    let sent = 0;
+    try {
+      // Past the machinery of streams, which costs several times what the write itself does. What does not go
+      // now can go through the stream: the order of bytes that are all alike does not matter.
+      if (this.fd >= 0) sent = writeSync(this.fd, wakeUps, 0, Math.min(count, WAKE_UP_BYTES));
+    } catch (error) {
+      // A full socket, or one that is gone: the stream finds out, waits or ends.
+      debug('wake-up: %s', String(error));
+    }
+    if (sent < count) this.socket.write(Buffer.alloc(count - sent));
   }
 
   /** From now on `counter` is told of incoming bytes. */
