@@ -42,7 +42,9 @@ async function main(): Promise<void> {
       { workload: 'latency', contestant: ours('busy polling', '--busy-poll', BUSY_POLL_US) },
       { workload: 'receive', contestant: ours('lent', '--lend') },
     ],
-    progress: (line) => void (values.quiet || process.stderr.write(`${line}\n`)),
+    progress: (line) => {
+      if (!values.quiet) process.stderr.write(`${line}\n`);
+    },
   };
   const clusters = [];
   for (const nodes of values.nodes.split(',').map(Number)) {

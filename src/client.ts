@@ -124,7 +124,6 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     session.observe({
       onEvents: () => this.#dispatcher.onEvents(),
       onDrain: () => this.#safely(() => this.emit('drain')),
-      onLost: (error) => this.#report(error),
       onClose: (reason) => {
         this.#dispatcher.end(reason);
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));

@@ -13,7 +13,7 @@ import { CpgError, CS_OK, codeOf } from '../errors';
 import type { Transport } from '../transport/transport';
 import { Backoff } from './deadline';
 import { deferred } from './deferred';
-import type { Job, Outbox } from './outbox';
+import type { Job } from './outbox';
 
 /** How often a large message is begun anew because the membership changed under it. */
 const MAX_RESTARTS = 16;
@@ -22,8 +22,6 @@ const MAX_RESTARTS = 16;
 export interface AwaitingReply {
   readonly requestId: number;
   onReply(response: CpgResponse): void;
-  /** The request was taken back before the daemon saw it: it is to be sent again. */
-  onTakenBack(outbox: Outbox): void;
   fail(error: Error): void;
 }
 
@@ -128,8 +126,6 @@ export class RequestJob implements Job, AwaitingReply {
   cancelled = false;
   /** Staged: from now on its reply must be awaited. */
   started = false;
-  /** Why the caller gave up after that. */
-  abandoned: Error | undefined;
 
   constructor(
     private readonly host: JobHost,
@@ -158,15 +154,6 @@ export class RequestJob implements Job, AwaitingReply {
 
   onReply(response: CpgResponse): void {
     this.#reply.resolve(response);
-  }
-
-  onTakenBack(outbox: Outbox): void {
-    if (this.abandoned !== undefined) {
-      this.fail(this.abandoned);
-      return;
-    }
-    this.started = false;
-    outbox.putBack(this);
   }
 
   fail(error: Error): void {
@@ -251,12 +238,6 @@ export class FragmentedJob implements Job, AwaitingReply {
     } else {
       this.fail(CpgError.fromReply(response.error, `mcast of ${this.message.length} bytes`));
     }
-  }
-
-  /** It is still first in the outbox. */
-  onTakenBack(): void {
-    this.#expected?.undo();
-    this.#state = 'ready';
   }
 
   fail(error: Error): void {

@@ -70,13 +70,6 @@ export class Outbox {
     }
   }
 
-  /** Puts a job that was taken back before all others. */
-  putBack(job: Job): void {
-    this.#jobs = [job, ...this.#jobs.slice(this.#first)];
-    this.#first = 0;
-    this.#queuedBytes += job.bytes + JOB_BYTES;
-  }
-
   /** Fails every job and forgets it. */
   failAll(error: Error): void {
     this.#failWhere(() => true, error);

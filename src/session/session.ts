@@ -27,9 +27,9 @@ import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
 import type { ReceiveOptions, Transport, TransportListener } from '../transport/transport';
-import { Confirmations, type Sent } from './confirmations';
+import { Confirmations } from './confirmations';
 import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
-import { deferred, type Deferred } from './deferred';
+import { deferred } from './deferred';
 import {
   allocMessage,
   FragmentedJob,
@@ -46,7 +46,10 @@ import { assertAllowed, type SessionState } from './states';
 /** How long close() waits for what is under way and for the daemon's reply to finalize. */
 const CLOSE_GRACE_MS = 1000;
 
-const POSTED = Promise.resolve();
+const DONE = Promise.resolve();
+
+/** Messages that are awaited one by one before others in the process get their turn. */
+const MESSAGES_PER_TURN = 256;
 
 export interface SessionOptions {
   address: string | undefined;
@@ -67,8 +70,6 @@ export interface SessionObserver {
   onEvents(): void;
   /** After tryMcast() said false: it may say true again. */
   onDrain(): void;
-  /** Messages that tryMcast() said true for were not sent after all. */
-  onLost(error: CpgError): void;
   onClose(reason?: CpgError): void;
 }
 
@@ -94,13 +95,9 @@ export class Session {
   #group: Uint8Array | undefined;
   #nodeId = 0;
   #observer: SessionObserver | undefined;
-  #awaiting: { request: AwaitingReply; posted: boolean } | undefined;
-  /** Promise of the messages that are staged and not posted. */
-  #batch: Deferred<void> | undefined;
-  /** Those of them that are recorded for confirmation. */
-  #batchRecorded: Sent[] = [];
-  /** Messages of tryMcast() among them: nobody holds a promise that could tell of their end. */
-  #batchUnheld = 0;
+  #awaiting: AwaitingReply | undefined;
+  #sentInTurn = 0;
+  #nextTurn: Promise<void> | undefined;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   /** Why everything fails since the connection ended; undefined before. */
@@ -299,8 +296,9 @@ export class Session {
   }
 
   /**
-   * Sends a message. Resolves when the daemon's ring has it; with `confirm`, when it was delivered back.
-   * The bytes must not change before that.
+   * Sends a message. Resolves when there is a place for it in the daemon's ring, as cpg_mcast_joined returns
+   * then, and rejects with CS_ERR_TIMEOUT when there is none for too long; it was not sent then. With
+   * `confirm` it resolves when the message was delivered back. The bytes must not change before that.
    */
   mcast(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
     try {
@@ -328,13 +326,11 @@ export class Session {
     }
     const message = { parts, length, guarantee };
     if (this.#outbox.empty && stageMessage(this.transport, message)) {
-      // Nobody holds this promise; a stall is told by onLost().
-      this.messageStaged(message).catch(() => undefined);
-      if (this.transport.staged > 0) this.#batchUnheld++;
+      // Should the connection have ended with that, 'close' tells.
+      void this.messageStaged(message);
       return true;
     }
     this.#wantsDrain = true;
-    this.#armStall();
     return false;
   }
 
@@ -425,8 +421,7 @@ export class Session {
     debugMessage('>', request);
     const job = new RequestJob(this.#jobHost, encodeRequest(request), RequestId[request.type]);
     const onAbort = (): void => {
-      if (job.started) job.abandoned = limit.reason as Error;
-      else this.#cancel(job, limit.reason as Error);
+      if (!job.started) this.#cancel(job, limit.reason as Error);
     };
     limit.addEventListener('abort', onAbort);
     try {
@@ -454,8 +449,8 @@ export class Session {
     signal?.throwIfAborted();
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
     if (this.#outbox.empty && stageMessage(this.transport, message)) {
-      const posted = this.messageStaged(message);
-      return signal === undefined ? posted : untilAborted(posted, signal);
+      const staged = this.messageStaged(message);
+      return staged === DONE ? this.#inFairness() : staged;
     }
     if (this.#ended) throw closedError();
     const job = new MessageJob(this.#jobHost, message);
@@ -497,7 +492,7 @@ export class Session {
     // Later, because the same signal may be about to cancel what comes next.
     queueMicrotask(() => {
       this.#drain();
-      if (!this.#waiting) this.#disarmStall();
+      if (this.#outbox.empty) this.#disarmStall();
     });
   }
 
@@ -511,25 +506,35 @@ export class Session {
 
   // ---- what jobs need ------------------------------------------------------------------------------------
 
-  /** Notes a staged message; the promise says that it reached the daemon's ring. */
+  /** Notes a message that the transport took over; rejects when the connection ended with that. */
   messageStaged(message: OutgoingMessage): Promise<void> {
-    const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
-    if (this.#endError !== undefined) {
-      // The connection ended while the message was staged. Its sender may have been told already.
-      const failed = Promise.reject(this.#endError);
-      failed.catch(() => undefined);
-      return failed;
-    }
-    if (this.transport.staged === 0) return POSTED;
-    if (recorded !== undefined) this.#batchRecorded.push(recorded);
-    this.#armStall();
-    return (this.#batch ??= deferred<void>()).promise;
+    this.#confirmations.record(message.parts, message.length, message.confirm);
+    if (this.#endError === undefined) return DONE;
+    // Its sender may have been told already.
+    const failed = Promise.reject(this.#endError);
+    failed.catch(() => undefined);
+    return failed;
+  }
+
+  /**
+   * Resolved, and now and then only on the next turn of the event loop: a loop that awaits each message would
+   * otherwise keep everything else waiting, the events of this connection included.
+   */
+  #inFairness(): Promise<void> {
+    if (++this.#sentInTurn < MESSAGES_PER_TURN) return DONE;
+    return (this.#nextTurn ??= new Promise((resolve) =>
+      setImmediate(() => {
+        this.#sentInTurn = 0;
+        this.#nextTurn = undefined;
+        resolve();
+      }),
+    ));
   }
 
   readonly #jobHost: JobHost = {
     claimReply: (request) => {
       if (this.#awaiting !== undefined) return false;
-      this.#awaiting = { request, posted: false };
+      this.#awaiting = request;
       return true;
     },
     releaseReply: () => {
@@ -537,9 +542,7 @@ export class Session {
     },
     replyExpected: () => {
       // The connection may have ended while the request was staged.
-      if (this.#awaiting === undefined) return;
-      if (this.transport.staged === 0) this.#awaiting.posted = true;
-      this.transport.expectResponse();
+      if (this.#awaiting !== undefined) this.transport.expectResponse();
     },
     messageStaged: (message) => this.messageStaged(message),
     expectOwn: (message) => {
@@ -555,15 +558,7 @@ export class Session {
     onEvents: () => this.#observer?.onEvents(),
     onResponse: (frame) => this.#onResponse(frame),
     onRoom: () => this.#drain(),
-    onPosted: () => {
-      if (this.#awaiting !== undefined) this.#awaiting.posted = true;
-      const batch = this.#batch;
-      this.#batch = undefined;
-      this.#batchRecorded = [];
-      this.#batchUnheld = 0;
-      batch?.resolve();
-      this.#moved();
-    },
+    onPosted: () => this.#moved(),
     onClose: (reason) => this.#onClose(reason),
   };
 
@@ -577,17 +572,17 @@ export class Session {
       const refused = frameId(frame) === ResponseId.join && reply.error !== CS_OK;
       if (
         awaiting === undefined ||
-        (!refused && ResponseId[reply.type] !== RESPONSE_ID_OF[awaiting.request.requestId])
+        (!refused && ResponseId[reply.type] !== RESPONSE_ID_OF[awaiting.requestId])
       ) {
         throw this.#unexpected(reply, 'the one awaited');
       }
-      awaiting.request.onReply(reply);
+      awaiting.onReply(reply);
     } catch (error) {
       // Replies have no number: once one does not fit, none can be trusted.
       const reason = isCpgError(error)
         ? error
         : new CpgError('CS_ERR_LIBRARY', 'a reply failed', { cause: error });
-      awaiting?.request.fail(reason);
+      awaiting?.fail(reason);
       this.#terminate(reason);
       return;
     }
@@ -616,28 +611,23 @@ export class Session {
     this.#endError = error;
     const awaiting = this.#awaiting;
     this.#awaiting = undefined;
-    awaiting?.request.fail(error);
+    awaiting?.fail(error);
     this.#outbox.failAll(error);
-    this.#batch?.reject(error);
-    this.#batch = undefined;
     this.#confirmations.failAll(error);
     this.#observer?.onClose(reason);
   }
 
   // ---- a daemon that takes nothing -----------------------------------------------------------------------
 
-  /** One timer for all that waits: it runs while something does, and anew whenever something moves. */
+  /** One timer for all that waits: it runs while something does, and anew whenever the daemon takes something. */
   #armStall(): void {
-    if (this.#waiting && !this.#ended) this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
-  }
-
-  get #waiting(): boolean {
-    return this.transport.staged > 0 || !this.#outbox.empty;
+    if (!this.#outbox.empty && !this.#ended)
+      this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
   }
 
   #moved(): void {
-    if (this.#waiting) this.#stall?.refresh();
-    else this.#disarmStall();
+    if (this.#outbox.empty) this.#disarmStall();
+    else this.#stall?.refresh();
   }
 
   #disarmStall(): void {
@@ -645,30 +635,16 @@ export class Session {
     this.#stall = undefined;
   }
 
-  /** Takes back what was not handed over. Messages fail; requests have deadlines of their own and wait on. */
+  /** Messages that wait fail: they were not sent. Requests have deadlines of their own and wait on. */
   #onStall(): void {
     this.#stall = undefined;
-    if (!this.#waiting) return;
-    const error = new CpgError('CS_ERR_TIMEOUT', `mcast: the daemon took nothing for ${this.#timeoutMs} ms`, {
-      remedy:
-        'nothing of it was sent; see whether the node is overloaded, has lost its cluster, or is stopped',
-    });
-    this.transport.discardStaged();
-    for (const recorded of this.#batchRecorded) this.#confirmations.withdraw(recorded);
-    this.#batchRecorded = [];
-    this.#batch?.reject(error);
-    this.#batch = undefined;
-    this.#outbox.failMessages(error);
-    if (this.#batchUnheld > 0) {
-      const what = `${this.#batchUnheld} messages of tryMcast were not sent, as the daemon took nothing for ${this.#timeoutMs} ms`;
-      this.#batchUnheld = 0;
-      this.#observer?.onLost(new CpgError('CS_ERR_TIMEOUT', what));
-    }
-    if (this.#awaiting?.posted === false) {
-      const { request } = this.#awaiting;
-      this.#awaiting = undefined;
-      request.onTakenBack(this.#outbox);
-    }
+    if (this.#outbox.empty) return;
+    this.#outbox.failMessages(
+      new CpgError('CS_ERR_TIMEOUT', `mcast: the daemon took nothing for ${this.#timeoutMs} ms`, {
+        remedy:
+          'nothing of it was sent; see whether the node is overloaded, has lost its cluster, or is stopped',
+      }),
+    );
     this.#drain();
     this.#armStall();
   }

@@ -120,16 +120,6 @@ export class RequestRing {
     return chunks;
   }
 
-  /** Forgets what was staged and not posted: the daemon never saw it. Returns the number of frames. */
-  discard(): number {
-    const chunks = this.#stagedChunks;
-    this.#stagedChunks = 0;
-    this.#gatheredBytes = 0;
-    this.#end = this.#ring.writePointer;
-    this.#gatherPointer = this.#end;
-    return chunks;
-  }
-
   #hasRoom(length: number): boolean {
     if (length + CHUNK_MARGIN_BYTES <= this.#freeBytes()) return true;
     // The daemon only ever frees, so the pointer of an earlier look is safe, just pessimistic.

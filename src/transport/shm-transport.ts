@@ -16,6 +16,8 @@ const POST_POLLING = { turns: 50, maxPauseMs: 4 };
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
+/** Frames staged in one turn between two looks whether the daemon can have them. */
+const CHUNKS_BETWEEN_LOOKS = 32;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 
@@ -38,6 +40,8 @@ export class ShmTransport implements Transport {
   #listener: TransportListener | undefined;
   #reclaiming: NodeJS.Immediate | undefined;
   #wantsRoom = false;
+  /** What the last look at the request ring said. */
+  #daemonState: 'now' | 'busy' | 'held' = 'busy';
   #ended = false;
   #reason: CpgError | undefined;
 
@@ -101,7 +105,7 @@ export class ShmTransport implements Transport {
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
     if (this.#ended) return false;
     try {
-      return this.#afterStaging(this.#requests.stage(head, parts, length));
+      return this.#afterStaging(this.#maySend() && this.#requests.stage(head, parts, length));
     } catch (error) {
       this.#fail(error);
       return false;
@@ -111,15 +115,11 @@ export class ShmTransport implements Transport {
   stagePrepared(memory: Buffer, length: number): boolean {
     if (this.#ended) return false;
     try {
-      return this.#afterStaging(this.#requests.stagePrepared(memory, length));
+      return this.#afterStaging(this.#maySend() && this.#requests.stagePrepared(memory, length));
     } catch (error) {
       this.#fail(error);
       return false;
     }
-  }
-
-  discardStaged(): number {
-    return this.#requests.discard();
   }
 
   expectResponse(): void {
@@ -143,14 +143,26 @@ export class ShmTransport implements Transport {
     return this.#closed;
   }
 
+  /** Whether the daemon lets us send. The poller looks again and again; while it does not run, we do. */
+  #maySend(): boolean {
+    const state = this.#posting.running ? this.#daemonState : this.#look();
+    return state !== 'held';
+  }
+
+  #look(): 'now' | 'busy' | 'held' {
+    this.#daemonState = this.#requests.postable();
+    return this.#daemonState;
+  }
+
   #afterStaging(staged: boolean): boolean {
     // Post at once when nothing went out since the last look, so that a single message is not delayed. What
-    // else is staged in this turn waits for the poller and goes out in one batch.
+    // else is staged in this turn goes out in batches, so that the daemon has work while we stage on.
     if (!this.#posting.running) {
-      this.#tryPost();
-      if (!this.#ended) this.#posting.start();
+      if (this.#daemonState === 'now') this.#handOver();
+      this.#posting.start();
+    } else if (staged && this.#requests.stagedChunks % CHUNKS_BETWEEN_LOOKS === 0 && this.#look() === 'now') {
+      this.#handOver();
     }
-    // After the look: room that is found before the caller knows that there was none would be told to nobody.
     if (!staged) this.#wantsRoom = true;
     return staged;
   }
@@ -168,20 +180,30 @@ export class ShmTransport implements Transport {
   }
 
   #post(): boolean {
-    const postable = this.#requests.postable() === 'now';
+    this.#look();
     // While the daemon works on one batch, the next one can be laid out in what it has freed.
-    if (this.#wantsRoom && (postable || this.#requests.roomy())) {
+    if (this.#wantsRoom && (this.#daemonState === 'now' || this.#isRoomy())) {
       this.#wantsRoom = false;
       this.#listener?.onRoom();
       if (this.#ended) return true;
+      // What was staged by that may have been handed over already.
+      this.#look();
     }
-    if (!postable) return false;
-    if (this.#requests.stagedChunks > 0) {
-      this.#service.wakeUp(this.#requests.post());
-      this.#stayAwake();
-      this.#listener?.onPosted();
-    }
+    if (this.#daemonState === 'now') this.#handOver();
     return this.#requests.stagedChunks === 0 && !this.#wantsRoom;
+  }
+
+  #isRoomy(): boolean {
+    return this.#daemonState === 'busy' && this.#requests.roomy();
+  }
+
+  /** To be called right after a look that said 'now'. */
+  #handOver(): void {
+    if (this.#requests.stagedChunks === 0) return;
+    this.#daemonState = 'busy';
+    this.#service.wakeUp(this.#requests.post());
+    this.#stayAwake();
+    this.#listener?.onPosted();
   }
 
   #tryResponse(): boolean {

@@ -46,7 +46,8 @@ export interface Transport {
   flowControl(): boolean;
   /**
    * Takes over one frame made of `head` and `parts`, together `length` bytes; the memory is free again when
-   * this returns. False when there is no room now: onRoom() follows.
+   * this returns, and the frame goes out unless the connection ends. False when there is no room now, or
+   * flow control holds us: onRoom() follows.
    */
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean;
   /** Bytes to keep free before a frame that is given to stagePrepared(). */
@@ -56,8 +57,6 @@ export interface Transport {
    * it goes out without being copied.
    */
   stagePrepared(memory: Buffer, length: number): boolean;
-  /** Takes back what was staged and not handed over; returns the number of frames. */
-  discardStaged(): number;
   /** A request with a reply was staged: onResponse() follows. At most one at a time. */
   expectResponse(): void;
   /** Hands up to `limit` events to `handler` and returns how many. */

@@ -86,17 +86,6 @@ test('a job added while another goes comes behind all that wait', () => {
   expect(log).toEqual(['a', 'b', 'late']);
 });
 
-test('a job that was taken back is first again', () => {
-  const log: string[] = [];
-  const outbox = new Outbox(transport);
-  const jobs = queued(outbox, 'b c', log);
-  const back = new TestJob(1, 'a', log);
-  outbox.putBack(back);
-  for (const job of [back, ...jobs]) job.ready = true;
-  outbox.drain();
-  expect(log).toEqual(['a', 'b', 'c']);
-});
-
 test('thousands come out in order', () => {
   const log: string[] = [];
   const outbox = new Outbox(transport);

@@ -206,35 +206,6 @@ describe('a small ring', () => {
     expect(ring.flowControl()).toBe(false);
   });
 
-  test('what is discarded is never seen, and its place is used again', () => {
-    for (const at of starts) {
-      pair.reset(at);
-      const ring = new RequestRing(pair.ours);
-      whole(ring, pattern(10, 1));
-      prepared(ring, pattern(10, 2));
-      whole(ring, pattern(10, 3));
-      expect(ring.discard()).toBe(3);
-      expect(ring.stagedChunks).toBe(0);
-      expect(ring.discard()).toBe(0);
-      expect(transfer(pair, ring, [pattern(LARGEST, 4)], whole)).toBe('');
-    }
-  });
-
-  test('discarding keeps what was posted before', () => {
-    pair.reset(35);
-    const ring = new RequestRing(pair.ours);
-    const posted = pattern(21, 1);
-    whole(ring, posted);
-    ring.post();
-    whole(ring, pattern(22, 2));
-    expect(ring.discard()).toBe(1);
-    const next = pattern(23, 3);
-    whole(ring, next);
-    expect(difference([pair.theirs.take()], [posted])).toBe('');
-    ring.post();
-    expect(difference([pair.theirs.take()], [next])).toBe('');
-  });
-
   test('the chunks are written first, then the pointer, then the semaphore', () => {
     pair.reset(38);
     const ring = new RequestRing(pair.ours);

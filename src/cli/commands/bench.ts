@@ -38,7 +38,11 @@ export const bench = defineCommand({
     size: integers('BYTES', `sizes of the messages; default ${FLOOD_SIZES.join(',')}, for latency 64`),
     count: integer('N', 'messages of each run, for idle: connections; default depends on the size'),
     warmup: integer('N', 'messages before each measurement begins; default a tenth of the count', { min: 0 }),
-    sending: oneOf('HOW', SENDINGS, 'how the flood is sent; default tryMcast, and mcast for what goes in fragments'),
+    sending: oneOf(
+      'HOW',
+      SENDINGS,
+      'how the flood is sent; default tryMcast, and mcast for what goes in fragments',
+    ),
     group: text('GROUP', 'the group to use; default one for this process'),
     'busy-poll': integer('MICROSECONDS', 'look for events this long before sleeping; default 0', {
       min: 0,
