@@ -1,5 +1,7 @@
 /** From the event ring to listeners and loops, through a real client on a fake daemon. */
-import type { ConfchgEvent, CpgClient, CpgError, CpgEvent } from '../../src';
+import fs from 'node:fs';
+import { connect, type ConfchgEvent, type CpgClient, type CpgError, type CpgEvent } from '../../src';
+import { encodeEvent } from '../../src/codec';
 import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-queue';
 import { Bench, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
@@ -668,5 +670,79 @@ describe('manual dispatch', () => {
   test('is refused on a handle that dispatches by itself', async () => {
     const { client } = await bench.joined();
     expect(await rejectionOf(client.dispatch('all'))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+  });
+});
+
+describe('lent messages', () => {
+  test('are there during the call, and empty afterwards', async () => {
+    const { client, connection } = await bench.joined({ lend: true });
+    const kept: Uint8Array[] = [];
+    const seen: string[] = [];
+    client.on('deliver', (event) => {
+      kept.push(event.message);
+      seen.push(text(event));
+    });
+    const large = 'x'.repeat(100_000);
+    connection.deliver('small');
+    connection.deliver(large);
+    await until(() => seen.length === 2);
+    expect(seen).toEqual(['small', large]);
+    expect(kept.map(({ length }) => length)).toEqual([0, 0]);
+  });
+
+  test('loops get bytes of their own, and so does who comes late', async () => {
+    const { client, connection } = await bench.joined({ lend: true });
+    connection.deliver('early');
+    await turns();
+    const kept: Uint8Array[] = [];
+    client.on('deliver', ({ message }) => kept.push(message));
+    await until(() => kept.length === 1);
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('for both');
+    const { value } = await loop.next();
+    expect(value).toMatchObject({ type: 'deliver' });
+    expect(kept.map((message) => Buffer.from(message).toString())).toEqual(['early', 'for both']);
+  });
+});
+
+describe('busy polling', () => {
+  test('hands out an event before its byte comes, and once', async () => {
+    const { client, connection } = await bench.joined({ busyPollUs: 1_000_000 });
+    const seen = listen(client);
+    connection.deliver('wakes it up');
+    await until(() => seen.length === 1);
+    const message = Buffer.from('seen early');
+    const frame = encodeEvent({ type: 'deliver', group: Buffer.from('g'), nodeId: 1, pid: 1, message });
+    expect(connection.event.put(frame)).toBe(true);
+    await until(() => seen.length === 2);
+    // Its place is not given back before its byte has come.
+    await turns();
+    expect(connection.event.readPointer).not.toBe(connection.event.writePointer);
+    connection.socket.write(Buffer.alloc(1));
+    await until(() => connection.event.readPointer === connection.event.writePointer);
+    expect(seen).toEqual(['wakes it up', 'seen early']);
+  });
+
+  test('ends when nothing has come for its time', async () => {
+    const { client, connection } = await bench.joined({ busyPollUs: 1000 });
+    const seen = listen(client);
+    connection.deliver('a');
+    await until(() => seen.length === 1);
+    const begin = performance.now();
+    while (performance.now() - begin < 50) await turns(1);
+    const semaphore = jest.spyOn(fs, 'readSync');
+    try {
+      await turns(20);
+      expect(semaphore).not.toHaveBeenCalled();
+    } finally {
+      semaphore.mockRestore();
+    }
+  });
+
+  test.each([-1, NaN, 1_000_001])('busyPollUs %p is CS_ERR_INVALID_PARAM', async (busyPollUs) => {
+    const { address } = await bench.daemon();
+    expect(await rejectionOf(connect({ address, busyPollUs }))).toMatchObject(
+      cpgError('CS_ERR_INVALID_PARAM'),
+    );
   });
 });

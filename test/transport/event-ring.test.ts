@@ -266,6 +266,80 @@ describe('a small ring', () => {
     );
   });
 
+  describe('looking before the bytes come', () => {
+    test('finds events, hands them out once, and gives back no place before its byte', () => {
+      for (let at = 0; at < WORDS; at++) {
+        pair.reset(at);
+        const ring = new EventRing(pair.ours);
+        expect(ring.look()).toBe(false);
+        const frames = [pattern(20, 1), pattern(21, 2)];
+        put(...frames);
+        expect(ring.available).toBe(0);
+        expect(ring.look()).toBe(true);
+        expect(ring.available).toBe(2);
+        expect(difference(consume(ring), frames)).toBe('');
+        expect(ring.look()).toBe(false);
+        expect([pair.theirs.readPointer, pair.theirs.semaphore]).toEqual([at, 2]);
+        ring.announce(1);
+        ring.reclaim();
+        expect(ring.available).toBe(0);
+        expect(pair.theirs.readPointer).toBe(at);
+        ring.announce(1);
+        ring.reclaim();
+        expect(ring.available).toBe(0);
+        expect(pair.theirs.readPointer).toBe(pair.theirs.writePointer);
+        expect(pair.theirs.semaphore).toBe(0);
+      }
+    });
+
+    test('any mixture of puts, bytes, looks and givings back keeps order and content', async () => {
+      const action = fc.oneof(
+        fc.record({ put: fc.nat(30) }),
+        fc.record({ announce: fc.nat(3) }),
+        fc.record({ look: fc.nat(4) }),
+        fc.constant({ reclaim: true }),
+      );
+      await assertProperty(
+        fc.property(fc.nat(WORDS - 1), fc.array(action, { maxLength: 60 }), (at, actions) => {
+          pair.reset(at);
+          const ring = new EventRing(pair.ours);
+          const expected: Buffer[] = [];
+          const seen: Buffer[] = [];
+          let unannounced = 0;
+          const take = (limit: number): void => {
+            ring.consume(limit, (frame) => {
+              seen.push(Buffer.from(frame));
+              return true;
+            });
+          };
+          for (const step of actions) {
+            if ('put' in step) {
+              const frame = pattern(step.put, expected.length);
+              if (!pair.theirs.put(frame)) continue;
+              expected.push(frame);
+              unannounced++;
+            } else if ('announce' in step) {
+              const bytes = Math.min(step.announce, unannounced);
+              unannounced -= bytes;
+              ring.announce(bytes);
+              take(2);
+            } else if ('look' in step) {
+              if (ring.look()) take(step.look);
+            } else {
+              ring.reclaim();
+            }
+          }
+          ring.announce(unannounced);
+          take(Infinity);
+          expect(difference(seen, expected)).toBe('');
+          ring.reclaim();
+          expect(pair.theirs.free).toBe(WORDS * 4);
+        }),
+        { numRuns: 500 },
+      );
+    });
+  });
+
   describe('a ring that is not what it should be is CS_ERR_MESSAGE_ERROR', () => {
     test.each([
       ['an announced event that is not there', (): void => undefined],
@@ -391,5 +465,28 @@ describe('a large ring, which is read in windows', () => {
     const seen: Buffer[] = [];
     while (ring.available > 0) seen.push(...consume(ring, 3));
     expect(difference(seen, frames)).toBe('');
+  });
+
+  test('lent frames are not owned, and what is kept of one is empty afterwards', () => {
+    const lengths = [10, 17_000, 20, 40_000, 30];
+    pair.reset(19_990);
+    const frames = lengths.map((length, index) => pattern(length, index));
+    for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
+    const ring = new EventRing(pair.ours, true);
+    for (let round = 0; round < 3; round++) {
+      const kept: Buffer[] = [];
+      const copies: Buffer[] = [];
+      ring.announce(frames.length);
+      ring.consume(Infinity, (frame, owned) => {
+        expect(owned).toBe(false);
+        kept.push(frame);
+        copies.push(Buffer.from(frame));
+        return true;
+      });
+      expect(difference(copies, frames)).toBe('');
+      expect(kept.map(({ length }) => length)).toEqual(lengths.map(() => 0));
+      ring.reclaim();
+      for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
+    }
   });
 });
