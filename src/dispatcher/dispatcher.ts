@@ -33,6 +33,8 @@ export interface EventSink {
   report(error: Error): void;
 }
 
+/** How long a full queue waits for somebody to listen. */
+const EARLY_PATIENCE_MS = 1000;
 /** Events handled at a stretch before others in the process get their turn. */
 const EVENTS_PER_TURN = 4096;
 
@@ -46,10 +48,11 @@ export class Dispatcher {
   readonly #loops = new Set<EventQueue>();
   /**
    * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
-   * and the next. When it is full and there is still nobody, it is given up, because an unread ring would fill
-   * the daemon's memory.
+   * and the next. When it is full nothing is read for a while; if there is still nobody then, it is given up,
+   * because an unread ring would fill the daemon's memory.
    */
   #early: EventQueue | undefined;
+  #patience: NodeJS.Timeout | undefined;
   /** It was given up: whoever comes now is told that they missed something. */
   #missed = false;
   #turn: NodeJS.Immediate | undefined;
@@ -82,8 +85,7 @@ export class Dispatcher {
 
   /** A loop over the events from now on; the first one also gets what came early. */
   loop(): EventQueue {
-    const queue = this.#early ?? this.#newQueue();
-    this.#early = undefined;
+    const queue = this.#takeEarly() ?? this.#newQueue();
     this.#loops.add(queue);
     this.#tellMissed();
     if (this.#ended) queue.end(this.#reason);
@@ -131,6 +133,7 @@ export class Dispatcher {
     this.#ended = true;
     this.#reason = reason;
     if (this.#turn !== undefined) clearImmediate(this.#turn);
+    clearTimeout(this.#patience);
     this.#flushEarly();
     for (const loop of this.#loops) loop.end(reason);
     this.#wake();
@@ -191,8 +194,27 @@ export class Dispatcher {
   }
 
   #hasRoom(): boolean {
-    for (const loop of this.#loops) if (loop.full) return false;
+    if (this.#early?.full === true) return false;
+    for (const loop of this.#loops) {
+      // Who awaits a confirmation takes no event meanwhile, and the confirmation is behind those he has.
+      if (loop.full && (loop.overfull || !this.#session.awaitsConfirmation)) return false;
+    }
     return true;
+  }
+
+  #takeEarly(): EventQueue | undefined {
+    const early = this.#early;
+    this.#early = undefined;
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
+    return early;
+  }
+
+  #giveUpEarly(): void {
+    debug('nobody listens: events are dropped from now on');
+    this.#takeEarly();
+    this.#missed = true;
+    this.#later();
   }
 
   /** Once, and later, so that whoever begins to listen can listen for errors too. */
@@ -207,9 +229,9 @@ export class Dispatcher {
 
   /** Gives listeners what came before them. */
   #flushEarly(): void {
-    const early = this.#early;
-    if (early === undefined || !this.#sink.listening) return;
-    this.#early = undefined;
+    if (!this.#sink.listening) return;
+    const early = this.#takeEarly();
+    if (early === undefined) return;
     for (let event = early.take(); event !== undefined; event = early.take()) {
       const { type, ...payload } = event;
       this.#emit(type, payload);
@@ -245,11 +267,7 @@ export class Dispatcher {
     this.#dispatched++;
     if (this.#early !== undefined) {
       this.#early.push({ type, ...payload } as CpgEvent);
-      if (this.#early.full) {
-        debug('nobody listens: events are dropped from now on');
-        this.#early = undefined;
-        this.#missed = true;
-      }
+      if (this.#early.full) this.#patience ??= setTimeout(() => this.#giveUpEarly(), EARLY_PATIENCE_MS);
       return;
     }
     for (const loop of this.#loops) loop.push({ type, ...payload } as CpgEvent);

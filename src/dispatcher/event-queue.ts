@@ -3,6 +3,7 @@ import type { CpgEvent } from './events';
 
 export const MAX_QUEUED_EVENTS = 1024;
 export const MAX_QUEUED_EVENT_BYTES = 4 * 1024 * 1024;
+export const OVERFULL_FACTOR = 16;
 
 interface Waiter {
   resolve: (result: IteratorResult<CpgEvent, undefined>) => void;
@@ -26,6 +27,14 @@ export class EventQueue implements AsyncIterableIterator<CpgEvent, undefined> {
 
   get full(): boolean {
     return this.#events.length >= MAX_QUEUED_EVENTS || this.#bytes >= MAX_QUEUED_EVENT_BYTES;
+  }
+
+  /** Full even for a loop that awaits a confirmation, which comes with an event behind these. */
+  get overfull(): boolean {
+    return (
+      this.#events.length >= OVERFULL_FACTOR * MAX_QUEUED_EVENTS ||
+      this.#bytes >= OVERFULL_FACTOR * MAX_QUEUED_EVENT_BYTES
+    );
   }
 
   push(event: CpgEvent): void {

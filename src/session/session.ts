@@ -96,6 +96,8 @@ export class Session {
   #nodeId = 0;
   #observer: SessionObserver | undefined;
   #awaiting: AwaitingReply | undefined;
+  /** Calls that wait for a confirmation. */
+  #confirming = 0;
   #sentInTurn = 0;
   #nextTurn: Promise<void> | undefined;
   #stall: NodeJS.Timeout | undefined;
@@ -160,6 +162,11 @@ export class Session {
 
   get nodeId(): number {
     return this.#nodeId;
+  }
+
+  /** Somebody waits for one of our own messages to come back. */
+  get awaitsConfirmation(): boolean {
+    return this.#confirming > 0;
   }
 
   get #ended(): boolean {
@@ -438,11 +445,18 @@ export class Session {
     confirm.promise.catch(() => undefined);
     // Sending has a limit of its own, which a large message that makes progress does not meet.
     await this.#send({ parts, length, guarantee: options.guarantee, confirm }, options.signal);
-    await this.#call('mcast with confirm', options.signal, (limit) => {
-      limit.remedy =
-        'it was sent and may still be delivered; events must be read meanwhile (by dispatch, and by loops that go on)';
-      return confirm.promise;
-    });
+    this.#confirming++;
+    try {
+      // Reading may have stopped because a loop was full.
+      this.#observer?.onEvents();
+      await this.#call('mcast with confirm', options.signal, (limit) => {
+        limit.remedy =
+          'it was sent and may still be delivered; events must be read meanwhile (by dispatch, and by loops that go on)';
+        return confirm.promise;
+      });
+    } finally {
+      this.#confirming--;
+    }
   }
 
   #send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {

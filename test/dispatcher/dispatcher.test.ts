@@ -746,3 +746,28 @@ describe('busy polling', () => {
     );
   });
 });
+
+describe('reading that has stopped', () => {
+  test('a burst before anybody listens waits in the ring for the one who comes soon', async () => {
+    const { client, connection } = await bench.joined();
+    const count = 3 * MAX_QUEUED_EVENTS;
+    for (const number of numbers(count)) connection.deliver(number);
+    await turns();
+    const seen = listen(client);
+    await until(() => seen.length === count);
+    expect(seen).toEqual(numbers(count));
+  });
+
+  test('goes on for a loop that awaits a confirmation behind more events than it holds', async () => {
+    const { client, connection } = await bench.joined();
+    const count = 3 * MAX_QUEUED_EVENTS;
+    const loop = client[Symbol.asyncIterator]();
+    for (const number of numbers(count)) connection.deliver(number, 2);
+    expect(text((await loop.next()).value as { message: Uint8Array })).toBe('0');
+    await turns();
+    await client.mcast('mine', { confirm: true });
+    const rest: string[] = [];
+    while (rest.at(-1) !== 'mine') rest.push(text((await loop.next()).value as { message: Uint8Array }));
+    expect(rest).toEqual([...numbers(count - 1, 1), 'mine']);
+  });
+});
