@@ -37,19 +37,54 @@ export interface CliOptions {
   interrupt?: AbortSignal;
 }
 
-/** Runs a command line in this process. */
-export async function cli(args: readonly string[], options: CliOptions = {}): Promise<Finished> {
-  const stdout = new Collected(options.terminal);
-  const stderr = new Collected(options.terminal);
-  const code = await run({
+/** A command line that runs in this process. */
+export interface Running {
+  finished: Promise<Finished>;
+  /** Resolves when its standard output, or error, matches. */
+  until: (pattern: RegExp, where?: 'stdout' | 'stderr') => Promise<void>;
+}
+
+export function startCli(args: readonly string[], options: CliOptions = {}): Running {
+  const streams = { stdout: new Collected(options.terminal), stderr: new Collected(options.terminal) };
+  const ending = run({
     args,
     stdin: stdinOf(options.stdin),
-    stdout,
-    stderr,
+    ...streams,
     env: options.env ?? {},
     interrupt: options.interrupt ?? new AbortController().signal,
   });
-  return finished(code, stdout.text, stderr.text);
+  let ended = false;
+  const { stdout, stderr } = streams;
+  return {
+    finished: ending.then((code) => {
+      ended = true;
+      return finished(code, stdout.text, stderr.text);
+    }),
+    until: (pattern, where = 'stdout') =>
+      eventually(`${String(pattern)} in what it says`, () => {
+        if (pattern.test(streams[where].text)) return true;
+        if (ended) throw new Error(`it ended:\n${stdout.text.slice(-2000)}\n${stderr.text.slice(-2000)}`);
+        return false;
+      }),
+  };
+}
+
+/** Runs a command line in this process, to its end. */
+export function cli(args: readonly string[], options: CliOptions = {}): Promise<Finished> {
+  return startCli(args, options).finished;
+}
+
+/** Looks again and again until the condition holds. */
+export async function eventually(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 20_000,
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`the time ran out while waiting for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 /** The reason with which a signal handler would abort. */

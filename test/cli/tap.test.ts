@@ -2,10 +2,11 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { startServer, type CpgServer } from '../../src/server';
 import { CaptureWriter } from '../../src/tap/capture/writer';
 import { recordedFrames } from '../tap/support';
-import { builtCli, cli, CliProcess, interrupted } from './harness';
+import { builtCli, cli, CliProcess, eventually, interrupted, startCli, type Running } from './harness';
 
 jest.setTimeout(60_000);
 
@@ -43,10 +44,10 @@ describe('serve', () => {
   test('several nodes of one cluster', async () => {
     const interrupt = new AbortController();
     const address = path('cluster');
-    const running = cli(['serve', '--nodes', '3', '--json', '--address', address], {
+    const started = startCli(['serve', '--nodes', '3', '--json', '--address', address], {
       interrupt: interrupt.signal,
     });
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await started.until(new RegExp(`"${address}-3"`));
     const listener = CliProcess.start(['join', 'g', '--count', '1', '--json', '--address', `${address}-3`]);
     await listener.until(/confchg/);
     expect((await cli(['join', 'g', '--address', address], { stdin: 'across' })).code).toBe(0);
@@ -54,7 +55,7 @@ describe('serve', () => {
       expect.objectContaining({ type: 'deliver', nodeId: 1, message: 'across' }),
     );
     interrupt.abort(interrupted());
-    const { code, json } = await running;
+    const { code, json } = await started.finished;
     expect(code).toBe(130);
     expect(json().map(({ nodeId, address: where }) => [nodeId, where])).toEqual([
       [1, address],
@@ -82,20 +83,46 @@ describe('tap on the embedded server', () => {
   });
   afterAll(() => server.close());
 
-  const member = (group: string, stdin: string): ReturnType<typeof cli> =>
-    cli(['join', group, '--address', server.address], { stdin });
   const ours = ['--pid', String(process.pid)];
-  /** What the tap saw while a member said something. */
-  const tapped = async (group: string, stdin: string, ...args: string[]): ReturnType<typeof cli> => {
-    const running = cli(['tap', ...ours, '--nice', '0', '--timeout', '1', ...args]);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    expect((await member(group, stdin)).code).toBe(0);
-    return running;
+  /**
+   * What the tap sees while a member says something. The member stays until it was seen: what is not yet
+   * found when it goes may be missed.
+   */
+  const tapped = async (
+    group: string,
+    said: string,
+    untilSeen: (tap: Running) => Promise<void>,
+    ...args: string[]
+  ): ReturnType<typeof cli> => {
+    const interrupt = new AbortController();
+    const tap = startCli(['tap', ...ours, '--nice', '0', ...args], { interrupt: interrupt.signal });
+    await tap.until(/following/, 'stderr');
+    const stdin = new PassThrough();
+    const member = cli(['join', group, '--address', server.address], { stdin });
+    stdin.write(said);
+    await untilSeen(tap);
+    stdin.end();
+    expect((await member).code).toBe(0);
+    interrupt.abort(interrupted());
+    return tap.finished;
   };
+  const untilShown =
+    (pattern: RegExp) =>
+    (tap: Running): Promise<void> =>
+      tap.until(pattern);
+  const untilWritten = (file: string, last: string) => (): Promise<void> =>
+    eventually(`${last} in the capture`, async () =>
+      (await cli(['decode', file, '--message', 'deliver'])).stdout.includes(`: ${last}\n`),
+    );
 
   test('a conversation from its beginning to its end, in order', async () => {
-    const { code, json, stderr } = await tapped('seen', 'one\ntwo\n', '--json');
-    expect(code).toBe(0);
+    const { code, json, stderr } = await tapped(
+      'seen',
+      'one\ntwo\n',
+      untilShown(/"deliver".*"two"/),
+      '--json',
+    );
+    expect(code).toBe(130);
     expect(stderr).toMatch(/messages of 1 connections, none missed\n$/);
     const lines = json();
     const story = lines.map(({ direction, type }) => `${String(direction)} ${String(type)}`);
@@ -128,6 +155,7 @@ describe('tap on the embedded server', () => {
     const { stdout } = await tapped(
       'filtered',
       'hit\n',
+      untilShown(/ hit +message\n/),
       '--message',
       'deliver',
       '--group',
@@ -148,13 +176,9 @@ describe('tap on the embedded server', () => {
   });
 
   test('an interrupt ends it with 130, and the capture is whole', async () => {
-    const interrupt = new AbortController();
     const file = path('interrupted.pcapng');
-    const running = cli(['tap', ...ours, '--write', file], { interrupt: interrupt.signal });
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    await member('broken', 'x\n');
-    interrupt.abort(interrupted());
-    expect((await running).code).toBe(130);
+    const tap = await tapped('broken', 'x\n', untilWritten(file, 'x'), '--write', file);
+    expect(tap.code).toBe(130);
     const { code, json } = await cli(['decode', file, '--json']);
     expect(code).toBe(0);
     expect(json()).toContainEqual(expect.objectContaining({ type: 'mcast', message: 'x', group: 'broken' }));
@@ -163,7 +187,8 @@ describe('tap on the embedded server', () => {
   test('what was recorded is replayed to a group of our choice, in order', async () => {
     const file = path('replay.pcapng');
     const messages = Array.from({ length: 50 }, (_, index) => `message ${index}`);
-    await tapped('origin', `${messages.join('\n')}\n`, '--write', file);
+    const untilLast = untilWritten(file, messages.at(-1)!);
+    await tapped('origin', `${messages.join('\n')}\n`, untilLast, '--write', file);
     const listener = CliProcess.start([
       'join',
       'copy',
@@ -205,12 +230,18 @@ describe('tap on the embedded server', () => {
   });
 
   test('a capture on standard output', async () => {
-    const tap = CliProcess.start(['tap', ...ours, '--write', '-', '--timeout', '2']);
+    const tap = CliProcess.start(['tap', ...ours, '--write', '-']);
     const chunks: Buffer[] = [];
     tap.child.stdout!.on('data', (chunk: Buffer) => chunks.push(chunk));
     await tap.until(/following/, 'stderr');
-    await member('piped', 'through\n');
-    expect((await tap.done()).code).toBe(0);
+    const stdin = new PassThrough();
+    const member = cli(['join', 'piped', '--address', server.address], { stdin });
+    stdin.write('through\n');
+    await eventually('the message in the output', () => Buffer.concat(chunks).includes('through'));
+    stdin.end();
+    expect((await member).code).toBe(0);
+    tap.child.kill('SIGINT');
+    expect((await tap.done()).code).toBe(130);
     const { code, stdout } = await cli(['decode', '-', '--message', 'mcast'], {
       stdin: Buffer.concat(chunks),
     });

@@ -27,6 +27,8 @@ export interface PeerOptions {
   digest?: boolean;
   /** Send as fast as libcpg can. */
   flood?: boolean;
+  /** Send so many a second, evenly. */
+  rate?: number;
   /** The peer gives up after this many seconds (default 60). */
   timeoutSeconds?: number;
 }
@@ -257,6 +259,7 @@ export async function startPeer(node: CorosyncNode, group: string, options: Peer
   add('--size', options.size);
   add('--members', options.members);
   add('--expect', options.expect);
+  add('--rate', options.rate);
   add('--timeout', options.timeoutSeconds);
   if (options.stay) args.push('--stay');
   if (options.digest) args.push('--digest');
