@@ -14,8 +14,9 @@
  * lapped: then the whole ring is read, the longest unbroken run of chunks in it is taken, and what is
  * missing is counted.
  *
- * The count cannot be exact, because pointers say nothing about how often the writer went round. It is at
- * least one round when the guard is gone, and more when the rate before and the time since say so.
+ * How much is missing: write_pt is looked at more often than the memory, and its steps are added up. That is
+ * exact as long as the writer does not go all the way round between two of these samples. Where that may have
+ * happened, because we did not get the processor, the rounds are guessed from the rate before.
  */
 import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../codec/ring-layout';
 import { findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, type Words } from './chunks';
@@ -28,7 +29,11 @@ const GUARD_BYTES = GUARD_WORDS * WORD_BYTES;
 const MAX_SNAPSHOTS = 4;
 /** How often a chunk may look like none although write_pt is behind it. */
 const MAX_LOOKS_IN_VAIN = 3;
-/** Weight of the latest look in the average rate. */
+/** Between two samples no further apart than this a writer of small messages does not get round. */
+const MAX_SURE_MS = 20;
+/** Below this a sample says nothing about the rate. */
+const MIN_SAMPLE_MS = 1;
+/** Weight of the latest sample in the average rate. */
 const RATE_WEIGHT = 0.3;
 
 export interface RingLook {
@@ -53,7 +58,18 @@ export class RingFollower {
   /** Chunk headers inside the guard, as byte offsets: their two words change when the chunk is consumed. */
   #guardHeaders: number[] = [];
   #memory: Buffer = NO_BYTES;
-  #lastLookMs = 0;
+  /** write_pt as it was when it was looked at last, and when that was. */
+  #sampled = 0;
+  #sampledMs = 0;
+  #sampleWords = 0;
+  /** Words written behind `at` by then, in all the rounds we know of. */
+  #written = 0;
+  /** Since the last look: time between samples so close that all rounds are known, and what was written in it; */
+  #sureMs = 0;
+  #sureWords = 0;
+  /** and time between samples too far apart, with what is known to be written in it. */
+  #unsureMs = 0;
+  #unsureWords = 0;
   #wordsPerMs = 0;
   /** The average, 0 while none was seen. */
   #wordsPerChunk = 0;
@@ -72,33 +88,72 @@ export class RingFollower {
 
   /** What is still in the ring from before; to be called once, before look(). */
   begin(nowMs: number): RingLook {
-    this.#lastLookMs = nowMs;
-    return this.#snapshot(0) ?? NOTHING;
+    const look = this.#snapshot(0) ?? NOTHING;
+    this.#sampledMs = nowMs;
+    this.#resetCount(this.#ring.pointers().write);
+    return look;
   }
 
-  /** What was written since the last look. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more. */
-  look(nowMs: number): RingLook {
+  /**
+   * Looks only how far the writer is; returns how many times a millisecond it goes round, on average over the
+   * last few samples. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   */
+  sample(nowMs: number): number {
+    const begunMs = performance.now();
     const { write } = this.#ring.pointers();
+    // Interrupted in between we do not know when that was.
+    const sharp = performance.now() - begunMs < MIN_SAMPLE_MS;
+    const { words } = this.#ring;
+    const moved = this.#ring.distance(this.#sampled, write);
+    this.#sampled = write;
+    this.#written += moved;
+    this.#sampleWords += moved;
+    const elapsedMs = nowMs - this.#sampledMs;
+    if (elapsedMs < MIN_SAMPLE_MS) return this.#wordsPerMs / words;
+    const wordsPerMs = this.#sampleWords / elapsedMs;
+    if (sharp && elapsedMs <= MAX_SURE_MS && this.#wordsPerMs * elapsedMs < words / 2) {
+      this.#wordsPerMs += RATE_WEIGHT * (wordsPerMs - this.#wordsPerMs);
+      this.#sureMs += elapsedMs;
+      this.#sureWords += this.#sampleWords;
+    } else {
+      this.#unsureMs += elapsedMs;
+      this.#unsureWords += this.#sampleWords;
+      this.#wordsPerMs = Math.max(this.#wordsPerMs, wordsPerMs);
+    }
+    this.#sampledMs = nowMs;
+    this.#sampleWords = 0;
+    return this.#wordsPerMs / words;
+  }
+
+  /**
+   * What was written since the last look. When we were lapped, only so much of the ring's newest memory is
+   * taken as `newest` says. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   */
+  look(nowMs: number, newest = 1): RingLook {
+    this.sample(nowMs);
+    const write = this.#sampled;
     const distance = this.#ring.distance(this.#at, write);
-    const elapsedMs = Math.max(nowMs - this.#lastLookMs, 0.01);
-    if (distance === 0) {
-      this.#lastLookMs = nowMs;
-      this.#wordsPerMs *= 1 - RATE_WEIGHT;
+    if (this.#written === 0) {
+      this.#resetCount(write);
       return NOTHING;
     }
     const bytes = this.#reserve(distance * WORD_BYTES);
     this.#ring.read(this.#at, bytes);
-    const intact = this.#guardIntact(this.#ring.words - distance);
+    const intact = this.#written === distance && this.#guardIntact(this.#ring.words - distance);
     const found = this.#collect(bytes, 0, distance);
     // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few looks.
     if (!found.whole && found.endWord === 0) this.#looksInVain++;
     if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
-      return this.#recover(write, distance, elapsedMs, intact);
-    this.#lastLookMs = nowMs;
+      return this.#recover(write, distance, intact, newest);
     if (found.endWord > 0) this.#looksInVain = 0;
-    this.#wordsPerMs += RATE_WEIGHT * (found.endWord / elapsedMs - this.#wordsPerMs);
     this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
+    this.#resetCount(write);
     return this.#tell({ ...found, missed: 0, fill: distance / this.#ring.words });
+  }
+
+  /** Frames that were missed and that no frame after them has told of. */
+  get untold(): number {
+    return this.#untold;
   }
 
   close(): void {
@@ -106,17 +161,21 @@ export class RingFollower {
   }
 
   /** We were lapped, or lost the thread: take what can be had from the whole ring, and count the rest. */
-  #recover(write: number, distance: number, elapsedMs: number, intact: boolean): RingLook {
+  #recover(write: number, distance: number, intact: boolean, newest: number): RingLook {
     const { words } = this.#ring;
-    this.#lastLookMs += elapsedMs;
     this.#looksInVain = 0;
     // Without a lap, and perhaps without one, what stands before `at` was seen already.
-    const lapped = !intact && distance <= words - GUARD_WORDS;
+    const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
     const rateBefore = this.#wordsPerMs;
-    const look = this.#snapshot(lapped ? 0 : words - distance);
-    // The rate before, or the one just now: after a long time without a look only the latter is known.
-    const expectedWords = Math.max(rateBefore, this.#wordsPerMs) * elapsedMs;
-    const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, Math.round((expectedWords - distance) / words));
+    const leftOut = lapped ? Math.floor((1 - newest) * words) : 0;
+    const look = this.#snapshot(lapped ? leftOut : words - distance);
+    // Best is what was seen meanwhile. Else the rate before, or the one just now: after a long time without a
+    // look only the latter is known.
+    const rate =
+      this.#sureMs >= MAX_SURE_MS ? this.#sureWords / this.#sureMs : Math.max(rateBefore, this.#wordsPerMs);
+    const guessed = Math.max(0, Math.round((rate * this.#unsureMs - this.#unsureWords) / words));
+    const known = (this.#written - distance) / words;
+    const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, known + guessed);
     if (look === undefined) {
       this.#at = write;
       this.#rememberGuard();
@@ -126,7 +185,18 @@ export class RingFollower {
     const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
     // Large messages are what is lapped before a single one was seen.
     const missed = Math.ceil(missedWords / (this.#wordsPerChunk === 0 ? words : this.#wordsPerChunk));
+    this.#resetCount(this.#at);
     return this.#tell({ frames: look?.frames ?? [], consumed: look?.consumed ?? [], missed, fill: 1 });
+  }
+
+  /** Counting begins anew: from `at`, with write_pt where it was last seen. */
+  #resetCount(write: number): void {
+    this.#sampled = write;
+    this.#written = this.#ring.distance(this.#at, write);
+    this.#sureMs = 0;
+    this.#sureWords = 0;
+    this.#unsureMs = 0;
+    this.#unsureWords = 0;
   }
 
   #tell(look: RingLook): RingLook {
@@ -157,9 +227,13 @@ export class RingFollower {
     return undefined;
   }
 
-  /** What was written while we read. One large message in that time says nothing about the rate. */
+  /**
+   * What was written while we read, when nothing better is known: in so short a time a burst looks like a
+   * flood. One large message says nothing about the rate.
+   */
   #sampleRate(words: number, elapsedMs: number): void {
-    if (words <= this.#ring.words / 8) this.#wordsPerMs = words / Math.max(elapsedMs, 0.01);
+    if (this.#wordsPerMs === 0 && words <= this.#ring.words / 8)
+      this.#wordsPerMs = words / Math.max(elapsedMs, 0.01);
   }
 
   /** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */

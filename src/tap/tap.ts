@@ -30,10 +30,17 @@ const MAX_PAUSE_MS = 5;
 /** Above this share of a ring in one look there is no pause at all, above the other one the shortest. */
 const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
-/** How long a flood is thought to last, and the share of a processor that is used meanwhile. */
-const FLOOD_MS = 1000;
-const FLOOD_SHARE = 0.04;
-const MAX_FLOOD_PAUSE_MS = 300;
+/**
+ * A connection is flooded when we were lapped, and for as long as a ring of it goes round more often than this;
+ * once a minimum of time it was calmer, it is followed again. Meanwhile it gets this share of a processor.
+ */
+const FLOOD_ROUNDS_PER_MS = 1 / 80;
+const CALM_MS = 40;
+const FLOOD_SHARE = 0.02;
+/** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
+const FLOOD_NEWEST = 1 / 8;
+const MIN_FLOOD_PAUSE_MS = 50;
+const MAX_FLOOD_PAUSE_MS = 500;
 /** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
@@ -61,6 +68,8 @@ export interface TapBatch {
   frames: TapFrame[];
   /** Connections that cannot be followed, with the reason; each is told once. */
   refused: { directory: string; reason: string }[];
+  /** Missed frames of connections that ended, when no frame came after them that could tell of them. */
+  untold: number;
 }
 
 interface Followed {
@@ -70,6 +79,14 @@ interface Followed {
   first: Record<RingName, RingLook> | undefined;
   /** The tap was there before it. */
   fresh: boolean;
+  flood: Flood | undefined;
+}
+
+interface Flood {
+  /** When it is looked at again, if it lasts. */
+  untilMs: number;
+  /** Since when it was calm. */
+  calmSinceMs: number;
 }
 
 export class Tap {
@@ -86,7 +103,6 @@ export class Tap {
   #present: ReadonlySet<string> = new Set();
   #listedMs = -Infinity;
   #watched = false;
-  #floodUntilMs = -Infinity;
   #nextId = 1;
   #firstRound = true;
   #wake: (() => void) | undefined;
@@ -115,15 +131,16 @@ export class Tap {
         // The last look comes after the end was asked for: what was written before it is not lost.
         const last = this.#signal?.aborted === true;
         const startedMs = cpuMs();
-        const { batch, fill } = this.#round();
-        const { opened, closed, frames, refused } = batch;
+        const { batch, fill, lapped } = this.#round(last);
+        const { opened, closed, frames, refused, untold } = batch;
         if (last) frames.push(...this.#order.flush());
-        if (this.#firstRound || opened.length + closed.length + frames.length + refused.length > 0)
+        if (this.#firstRound || opened.length + closed.length + frames.length + refused.length + untold > 0)
           yield batch;
         this.#firstRound = false;
         if (last) return;
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
-        await this.#pause(this.#floodPause(frames, startedMs) ?? (fill > HURRY_FILL ? 0 : pauseMs));
+        if (lapped.length > 0) sitOut(lapped, cpuMs() - startedMs);
+        await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
       }
     } finally {
       watcher?.close();
@@ -139,21 +156,6 @@ export class Tap {
     return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
   }
 
-  /**
-   * Who was lapped cannot keep up, and trying harder only takes time away from those who are watched. For a
-   * while then only a small share of a processor is used; at rates that can be followed this changes nothing,
-   * because a round costs little there.
-   */
-  #floodPause(frames: readonly TapFrame[], startedMs: number): number | undefined {
-    const now = performance.now();
-    if (frames.some(({ missed }) => missed > 0)) this.#floodUntilMs = now + FLOOD_MS;
-    if (now > this.#floodUntilMs) return undefined;
-    return Math.min(
-      MAX_FLOOD_PAUSE_MS,
-      Math.max(MAX_PAUSE_MS, (cpuMs() - startedMs) * (1 / FLOOD_SHARE - 1)),
-    );
-  }
-
   /** A connection is being made. */
   #expectsMore(): boolean {
     const now = Date.now();
@@ -161,7 +163,7 @@ export class Tap {
     return false;
   }
 
-  #round(): { batch: TapBatch; fill: number } {
+  #round(last: boolean): { batch: TapBatch; fill: number; lapped: Followed[] } {
     const present = this.#directories();
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
@@ -173,14 +175,19 @@ export class Tap {
       if (!present.has(directory)) this.#ignored.delete(directory);
 
     const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
-    const { rounds, fill, broken } = this.#look(timeNs);
+    const awaited = last ? this.#followed.keys() : gone;
+    for (const directory of awaited) this.#followed.get(directory)!.flood = undefined;
+    const { rounds, fill, broken, lapped } = this.#look(timeNs);
     const frames = this.#order.order(rounds, timeNs);
     for (const { directory, reason } of broken) refused.push({ directory, reason });
-    const closed = [...gone, ...broken.map(({ directory }) => directory)].flatMap((directory) =>
-      this.#close(directory),
+    const ending = [...gone, ...broken.map(({ directory }) => directory)];
+    const untold = (last ? [...this.#followed.keys()] : ending).reduce(
+      (sum, directory) => sum + untoldOf(this.#followed.get(directory)),
+      0,
     );
+    const closed = ending.flatMap((directory) => this.#close(directory));
     for (const connection of closed) frames.push(...this.#order.flush(connection));
-    return { batch: { timeNs, opened, closed, frames, refused }, fill };
+    return { batch: { timeNs, opened, closed, frames, refused, untold }, fill, lapped };
   }
 
   /** Connections too short for us: the tap must not hide that there were any. */
@@ -240,7 +247,13 @@ export class Tap {
       };
       this.#nextId++;
       this.#ignored.delete(directory);
-      this.#followed.set(directory, { connection, followers, first, fresh: !this.#firstRound });
+      this.#followed.set(directory, {
+        connection,
+        followers,
+        first,
+        fresh: !this.#firstRound,
+        flood: undefined,
+      });
       return [connection];
     } catch (error) {
       if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM') return refuse('permission denied');
@@ -265,23 +278,38 @@ export class Tap {
     return [followed.connection];
   }
 
-  /** One look at every ring: all events, then all responses, then all requests. */
+  /**
+   * One look at every ring: all events, then all responses, then all requests. Flooded connections are left
+   * out until their time has come; of them only the speed is looked at.
+   */
   #look(timeNs: bigint): {
     rounds: Map<TapConnection, Round>;
     fill: number;
     broken: { directory: string; reason: string }[];
+    lapped: Followed[];
   } {
     const rounds = new Map<TapConnection, Round>();
     const broken = new Map<string, string>();
+    const lapped = new Set<Followed>();
+    const due = [...this.#followed].filter(([directory, followed]) => {
+      try {
+        return !isFlooded(followed, performance.now());
+      } catch (error) {
+        broken.set(directory, messageOf(error));
+        return false;
+      }
+    });
     let fill = 0;
     for (const ring of ['event', 'response', 'request'] as const) {
-      for (const [directory, followed] of this.#followed) {
+      for (const [directory, followed] of due) {
         if (broken.has(directory)) continue;
         const { connection, followers, first, fresh } = followed;
         try {
           // The frames of the first look lie in the memory that the next one uses.
-          const look = first === undefined ? followers[ring].look(performance.now()) : first[ring];
-          fill = Math.max(fill, look.fill);
+          const newest = followed.flood === undefined ? 1 : FLOOD_NEWEST;
+          const look = first === undefined ? followers[ring].look(performance.now(), newest) : first[ring];
+          if (look.missed > 0 || followers[ring].untold > 0) lapped.add(followed);
+          else fill = Math.max(fill, look.fill);
           if (look.frames.length === 0) continue;
           const round = rounds.get(connection) ?? { request: [], response: [], event: [] };
           rounds.set(connection, round);
@@ -291,11 +319,15 @@ export class Tap {
         }
       }
     }
-    for (const followed of this.#followed.values()) followed.first = undefined;
+    for (const [, followed] of due) {
+      followed.first = undefined;
+      if (followed.flood !== undefined) lapped.add(followed);
+    }
     return {
       rounds,
       fill,
       broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
+      lapped: [...lapped],
     };
   }
 
@@ -335,6 +367,33 @@ export class Tap {
       return undefined;
     }
   }
+}
+
+/** Whether a flood goes on and it is not yet time to look at it again. */
+function isFlooded(followed: Followed, nowMs: number): boolean {
+  const { flood, followers } = followed;
+  if (flood === undefined) return false;
+  const speeds = RING_NAMES.map((ring) => followers[ring].sample(nowMs));
+  if (speeds.some((speed) => speed > FLOOD_ROUNDS_PER_MS)) flood.calmSinceMs = nowMs;
+  if (nowMs - flood.calmSinceMs >= CALM_MS) followed.flood = undefined;
+  return followed.flood !== undefined && nowMs < flood.untilMs;
+}
+
+/**
+ * Who was lapped cannot keep up, and trying harder only takes time away from those who are watched. So what a
+ * look at them cost decides when the next one comes.
+ */
+function sitOut(lapped: readonly Followed[], costMs: number): void {
+  const nowMs = performance.now();
+  const pauseMs = Math.min(MAX_FLOOD_PAUSE_MS, Math.max(MIN_FLOOD_PAUSE_MS, costMs * (1 / FLOOD_SHARE - 1)));
+  for (const followed of lapped) {
+    followed.flood = { calmSinceMs: nowMs, ...followed.flood, untilMs: nowMs + pauseMs };
+  }
+}
+
+function untoldOf(followed: Followed | undefined): number {
+  if (followed === undefined) return 0;
+  return RING_NAMES.reduce((sum, ring) => sum + followed.followers[ring].untold, 0);
 }
 
 function addFrames(

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { chunkWords } from '../../src/codec/ring-layout';
 import { RingFollower } from '../../src/tap/ring-follower';
 import { numberedFrame, RingWriter } from './support';
 
@@ -160,6 +161,42 @@ describe('a follower', () => {
     const { frames, missed } = look(100);
     expect(frames.length + missed).toBeGreaterThan(1700);
     expect(frames.length + missed).toBeLessThan(2300);
+  });
+
+  test('samples between the looks make the count exact, also of rounds that leave the ring as it was', () => {
+    open();
+    follower.begin(0);
+    const same = numberedFrame(1, 120);
+    const send = (count: number): void => {
+      for (let index = 0; index < count; index++) {
+        ring.put(same);
+        ring.take();
+      }
+    };
+    const perRound = WORDS / chunkWords(same.length);
+    expect(Number.isInteger(perRound)).toBe(true);
+    send(perRound / 2);
+    look(5);
+    for (let index = 0; index < 6; index++) {
+      send(perRound / 2);
+      follower.sample((nowMs += 5));
+    }
+    const { frames, missed } = look(5);
+    expect(frames.length + missed).toBe(3 * perRound);
+  });
+
+  test('of a ring that is overtaken again and again only the newest part is taken', () => {
+    open();
+    follower.begin(0);
+    for (let number = 0; number < 300; number++) {
+      ring.put(numberedFrame(number, 120));
+      ring.take();
+      follower.sample((nowMs += 0.1));
+    }
+    const { frames, missed } = seen(follower.look((nowMs += 1), 1 / 4));
+    expect(numbers(frames).at(-1)).toBe(299);
+    expect(frames.length).toBeLessThan(WORDS / 4 / 30);
+    expect(frames.length + missed).toBe(300);
   });
 
   test('the same message over and over is told from a lap by the guard', () => {

@@ -72,6 +72,34 @@ describe('a tap', () => {
     expect((await next()).frames).toMatchObject([{ old: false, consumed: false }]);
   });
 
+  test('who was overtaken once is followed as before when the flood is over', async () => {
+    await next();
+    const { rings } = makeConnection(root, { words: 16_384 });
+    await next();
+    const send = (from: number, count: number): void => {
+      for (let number = from; number < from + count; number++) {
+        rings.event.put(numberedFrame(number, 100));
+        rings.event.take();
+      }
+    };
+    send(0, 1000);
+    const flooded = await next();
+    const missed = flooded.frames.reduce((sum, frame) => sum + frame.missed, 0);
+    expect(missed).toBeGreaterThan(0);
+    expect(numbers(flooded).at(-1)).toBe(999);
+    // Less than the ring holds, at a rate that can be followed: all of it comes.
+    const later: number[] = [];
+    for (let from = 1000; from < 1600; from += 30) {
+      send(from, 30);
+      await new Promise((done) => setTimeout(done, 10));
+      const after = from === 1570 || from % 120 === 0 ? await next() : undefined;
+      if (after === undefined) continue;
+      expect(after.frames.every(({ missed: count }) => count === 0)).toBe(true);
+      later.push(...numbers(after));
+    }
+    expect(later).toEqual(Array.from({ length: 600 }, (_, index) => 1000 + index));
+  });
+
   test('rings that change under it are given up with a reason, others go on', async () => {
     const broken = makeConnection(root, { suffix: 'broken' });
     const sound = makeConnection(root, { suffix: 'sound_' });

@@ -19,6 +19,8 @@ import { streamCount, streamTimeout, unusedAddress } from './shared';
 /** Gives way to those who are watched, and still gets a share of a busy machine. */
 const DEFAULT_NICE = 10;
 const MAX_NICE = 19;
+/** What may wait for a slow disk, while the rings go on being read. */
+const WRITE_AHEAD_BYTES = 64 * 1024 * 1024;
 
 export const tap = defineCommand({
   name: 'tap',
@@ -116,7 +118,7 @@ class Watching {
     }
   }
 
-  async #batch({ opened, closed, frames, refused }: TapBatch): Promise<void> {
+  async #batch({ opened, closed, frames, refused, untold }: TapBatch): Promise<void> {
     const { err } = this.#context;
     for (const connection of opened) {
       this.#connections++;
@@ -130,6 +132,7 @@ class Watching {
     // What is not shown still tells who is in which group.
     for (const frame of before) this.#conversations.add(frame);
     for (const { missed } of wanted) this.#missed += missed;
+    this.#missed += untold;
     this.seen += await this.#sink.write(wanted, this.#conversations, this.#count - this.seen);
     for (const connection of closed) {
       this.#conversations.end(connection);
@@ -152,7 +155,7 @@ async function openSink(
 ): Promise<Sink> {
   if (file === undefined) return new TextSink(context, how);
   if (file === '-') return CaptureSink.begin((bytes) => context.out.write(bytes), how.filter);
-  const stream = createWriteStream(file);
+  const stream = createWriteStream(file, { highWaterMark: WRITE_AHEAD_BYTES });
   await once(stream, 'open');
   const write = async (bytes: Buffer): Promise<void> => {
     if (!stream.write(bytes)) await once(stream, 'drain');
@@ -221,16 +224,13 @@ class CaptureSink implements Sink {
   }
 
   async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
-    const blocks: Buffer[] = [];
-    let count = 0;
+    const wanted: TapFrame[] = [];
     for (const frame of frames) {
-      if (count >= room) break;
-      if (!this.#wanted(frame, conversations)) continue;
-      blocks.push(this.#writer.frame(frame));
-      count++;
+      if (wanted.length >= room) break;
+      if (this.#wanted(frame, conversations)) wanted.push(frame);
     }
-    if (blocks.length > 0) await this.#put(Buffer.concat(blocks));
-    return count;
+    if (wanted.length > 0) await this.#put(this.#writer.frames(wanted));
+    return wanted.length;
   }
 
   async end(): Promise<void> {

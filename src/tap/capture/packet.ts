@@ -35,44 +35,41 @@ export const MAX_PART_BYTES = 256 * 1024 - 2048;
 
 const tags = makeTags();
 
-/** The packets of a frame: one, or several for a large one. */
-export function packetsOf(frame: TapFrame): Buffer[] {
-  const packets: Buffer[] = [];
-  let offset = 0;
-  do {
-    packets.push(packetOf(frame, offset));
-    offset += MAX_PART_BYTES;
-  } while (offset < frame.bytes.length);
-  return packets;
-}
-
-function packetOf({ connection, ring, bytes, old, consumed, missed }: TapFrame, offset: number): Buffer {
-  const part = bytes.subarray(offset, offset + MAX_PART_BYTES);
+/** What stands before the frame in all packets of a ring, but for the fields that packetFields() sets. */
+export function packetPrefix(connection: TapConnection, ring: TapFrame['ring']): Buffer {
   const names = [connection.service, connection.clientName, connection.serverName].map((name) =>
     Buffer.from(name).subarray(0, MAX_NAME_BYTES),
   );
   const namesLength = names.reduce((sum, { length }) => sum + length, 0);
   const start = tags.length;
-  const frameStart = start + HEADER_BYTES + padded(namesLength);
-  const packet = Buffer.alloc(frameStart + part.length);
-  tags.copy(packet);
-  packet.writeUInt8(VERSION, start);
-  packet.writeUInt8(RING_NAMES.indexOf(ring), start + 1);
-  packet.writeUInt8((old ? Flag.OLD : 0) | (consumed ? Flag.CONSUMED : 0), start + 2);
-  packet.writeUInt32LE(connection.id, start + 4);
-  packet.writeUInt32LE(connection.clientPid, start + 8);
-  packet.writeUInt32LE(connection.serverPid, start + 12);
-  packet.writeUInt32LE(Math.min(missed, 0xffffffff), start + 16);
-  packet.writeUInt32LE(bytes.length, start + 20);
-  packet.writeUInt32LE(offset, start + 24);
+  const prefix = Buffer.alloc(start + HEADER_BYTES + padded(namesLength));
+  tags.copy(prefix);
+  prefix.writeUInt8(VERSION, start);
+  prefix.writeUInt8(RING_NAMES.indexOf(ring), start + 1);
+  prefix.writeUInt32LE(connection.id, start + 4);
+  prefix.writeUInt32LE(connection.clientPid, start + 8);
+  prefix.writeUInt32LE(connection.serverPid, start + 12);
   let at = start + HEADER_BYTES;
   for (const [index, name] of names.entries()) {
-    packet.writeUInt8(name.length, start + 28 + index);
-    name.copy(packet, at);
+    prefix.writeUInt8(name.length, start + 28 + index);
+    name.copy(prefix, at);
     at += name.length;
   }
-  packet.set(part, frameStart);
-  return packet;
+  return prefix;
+}
+
+/** Completes the copy of a prefix at `at`, for the part of the frame that begins at `offset`. */
+export function packetFields(
+  target: Buffer,
+  at: number,
+  { bytes, old, consumed, missed }: TapFrame,
+  offset: number,
+): void {
+  const start = at + tags.length;
+  target.writeUInt8((old ? Flag.OLD : 0) | (consumed ? Flag.CONSUMED : 0), start + 2);
+  target.writeUInt32LE(Math.min(missed, 0xffffffff), start + 16);
+  target.writeUInt32LE(bytes.length, start + 20);
+  target.writeUInt32LE(offset, start + 24);
 }
 
 /** A packet of ours, decoded. */

@@ -2,7 +2,7 @@
 import type { RingName, TapConnection } from '../connections';
 import { connectionLabel } from '../describe';
 import type { TapFrame } from '../frames';
-import { LINK_TYPE_EXPORTED_PDU, packetsOf } from './packet';
+import { LINK_TYPE_EXPORTED_PDU, MAX_PART_BYTES, packetFields, packetPrefix } from './packet';
 import {
   BLOCK_OVERHEAD_BYTES,
   BlockType,
@@ -16,12 +16,15 @@ import {
 } from './pcapng';
 
 const U32 = 0xffffffffn;
-/** Fixed fields of a packet block, and its two options with their end. */
 const PACKET_FIELDS_BYTES = 20;
-const PACKET_OPTIONS_BYTES = 24;
+/** The two options of a packet block, and their end. */
+const FLAGS_OPTION_BYTES = 8;
+const DROPS_OPTION_BYTES = 12;
+const OPTIONS_END_BYTES = 4;
 
 interface Interface {
   number: number;
+  prefix: Buffer;
   frames: number;
   missed: number;
   timeNs: bigint;
@@ -31,6 +34,8 @@ interface Interface {
 export class CaptureWriter {
   readonly #interfaces = new Map<TapConnection, Map<RingName, Interface>>();
   #count = 0;
+  readonly #time = Buffer.alloc(8);
+  #timeNs = 0n;
 
   /** To be written first. */
   begin(): Buffer {
@@ -44,16 +49,29 @@ export class CaptureWriter {
   }
 
   frame(frame: TapFrame): Buffer {
-    const known = this.#interfaces.get(frame.connection)?.get(frame.ring);
-    const description = known === undefined ? [this.#describe(frame)] : [];
-    const entry = known ?? this.#interfaces.get(frame.connection)!.get(frame.ring)!;
-    entry.frames++;
-    entry.missed += frame.missed;
-    entry.timeNs = frame.timeNs;
-    const blocks = packetsOf(frame).map((packet, part) =>
-      packetBlock(entry.number, frame, packet, part === 0 ? frame.missed : 0),
-    );
-    return description.length + blocks.length === 1 ? blocks[0]! : Buffer.concat([...description, ...blocks]);
+    return this.frames([frame]);
+  }
+
+  /** Many at a time are much quicker: they are put into one piece of memory. */
+  frames(frames: readonly TapFrame[]): Buffer {
+    const descriptions: Buffer[] = [];
+    let length = 0;
+    for (const frame of frames) length += packetBlocksBytes(this.#interface(frame, descriptions), frame);
+    const memory = Buffer.allocUnsafe(length);
+    let at = 0;
+    for (const frame of frames) {
+      const entry = this.#interface(frame, descriptions);
+      entry.frames++;
+      entry.missed += frame.missed;
+      entry.timeNs = frame.timeNs;
+      // A frame without bytes is a packet as well.
+      let offset = 0;
+      do {
+        at = this.#packetBlock(memory, at, entry, frame, offset);
+        offset += MAX_PART_BYTES;
+      } while (offset < frame.bytes.length);
+    }
+    return descriptions.length === 0 ? memory : Buffer.concat([...descriptions, memory]);
   }
 
   /** To be written last: how much of each ring was seen and missed. */
@@ -74,56 +92,98 @@ export class CaptureWriter {
     return Buffer.concat(blocks);
   }
 
-  #describe({ connection, ring, timeNs }: TapFrame): Buffer {
-    const rings = this.#interfaces.get(connection) ?? new Map<RingName, Interface>();
-    this.#interfaces.set(connection, rings);
-    rings.set(ring, { number: this.#count++, frames: 0, missed: 0, timeNs });
-    const body = Buffer.alloc(8);
-    body.writeUInt16LE(LINK_TYPE_EXPORTED_PDU, 0);
-    const options = encodeOptions([
-      {
-        code: OptionCode.INTERFACE_NAME,
-        value: Buffer.from(`${connection.service}-${connection.clientPid}-${ring}`),
-      },
-      {
-        code: OptionCode.INTERFACE_DESCRIPTION,
-        value: Buffer.from(`${ring} ring of ${connectionLabel(connection)}`),
-      },
-      { code: OptionCode.INTERFACE_RESOLUTION, value: Buffer.from([NANOSECONDS]) },
-    ]);
-    return encodeBlock(BlockType.INTERFACE, Buffer.concat([body, options]));
+  /** The interface of a frame's ring; a new one is described first. */
+  #interface({ connection, ring, timeNs }: TapFrame, descriptions: Buffer[]): Interface {
+    let rings = this.#interfaces.get(connection);
+    if (rings === undefined) this.#interfaces.set(connection, (rings = new Map<RingName, Interface>()));
+    let entry = rings.get(ring);
+    if (entry === undefined) {
+      const prefix = packetPrefix(connection, ring);
+      entry = { number: this.#count++, prefix, frames: 0, missed: 0, timeNs };
+      rings.set(ring, entry);
+      descriptions.push(describe(connection, ring));
+    }
+    return entry;
+  }
+
+  /** Writes the block of one packet and returns where the next one begins. */
+  #packetBlock(block: Buffer, start: number, entry: Interface, frame: TapFrame, offset: number): number {
+    const { prefix } = entry;
+    const { bytes, missed, ring, timeNs } = frame;
+    const part = bytes.length <= MAX_PART_BYTES ? bytes : bytes.subarray(offset, offset + MAX_PART_BYTES);
+    const packetBytes = prefix.length + part.length;
+    const drops = offset === 0 ? missed : 0;
+    const length = packetBlockBytes(packetBytes, drops);
+    block.writeUInt32LE(BlockType.PACKET, start);
+    block.writeUInt32LE(length, start + 4);
+    block.writeUInt32LE(entry.number, start + 8);
+    this.#writeTime(block, start + 12, timeNs);
+    block.writeUInt32LE(packetBytes, start + 20);
+    block.writeUInt32LE(packetBytes, start + 24);
+    let at = start + 28;
+    block.set(prefix, at);
+    packetFields(block, at, frame, offset);
+    block.set(part, at + prefix.length);
+    at += packetBytes;
+    for (const end = start + 28 + padded(packetBytes); at < end; at++) block[at] = 0;
+    block.writeUInt16LE(OptionCode.PACKET_FLAGS, at);
+    block.writeUInt16LE(4, at + 2);
+    // As the client sees it.
+    block.writeUInt32LE(ring === 'request' ? Direction.OUTBOUND : Direction.INBOUND, at + 4);
+    at += FLAGS_OPTION_BYTES;
+    if (drops > 0) {
+      block.writeUInt16LE(OptionCode.PACKET_DROPS, at);
+      block.writeUInt16LE(8, at + 2);
+      block.writeBigUInt64LE(BigInt(drops), at + 4);
+      at += DROPS_OPTION_BYTES;
+    }
+    block.writeUInt32LE(0, at);
+    block.writeUInt32LE(length, at + OPTIONS_END_BYTES);
+    return start + length;
+  }
+
+  /** All frames of a look have the same time, so its two halves are kept. */
+  #writeTime(target: Buffer, at: number, timeNs: bigint): void {
+    if (timeNs !== this.#timeNs) {
+      this.#timeNs = timeNs;
+      writeTime(this.#time, 0, timeNs);
+    }
+    target.set(this.#time, at);
   }
 }
 
-function packetBlock(
-  interfaceNumber: number,
-  { ring, timeNs }: TapFrame,
-  packet: Buffer,
-  missed: number,
-): Buffer {
-  const optionsBytes = missed > 0 ? PACKET_OPTIONS_BYTES : PACKET_OPTIONS_BYTES - 12;
-  const length = BLOCK_OVERHEAD_BYTES + PACKET_FIELDS_BYTES + padded(packet.length) + optionsBytes;
-  const block = Buffer.alloc(length);
-  block.writeUInt32LE(BlockType.PACKET, 0);
-  block.writeUInt32LE(length, 4);
-  block.writeUInt32LE(interfaceNumber, 8);
-  writeTime(block, 12, timeNs);
-  block.writeUInt32LE(packet.length, 20);
-  block.writeUInt32LE(packet.length, 24);
-  packet.copy(block, 28);
-  let at = 28 + padded(packet.length);
-  block.writeUInt16LE(OptionCode.PACKET_FLAGS, at);
-  block.writeUInt16LE(4, at + 2);
-  // As the client sees it.
-  block.writeUInt32LE(ring === 'request' ? Direction.OUTBOUND : Direction.INBOUND, at + 4);
-  at += 8;
-  if (missed > 0) {
-    block.writeUInt16LE(OptionCode.PACKET_DROPS, at);
-    block.writeUInt16LE(8, at + 2);
-    block.writeBigUInt64LE(BigInt(missed), at + 4);
-  }
-  block.writeUInt32LE(length, length - 4);
-  return block;
+function describe(connection: TapConnection, ring: RingName): Buffer {
+  const body = Buffer.alloc(8);
+  body.writeUInt16LE(LINK_TYPE_EXPORTED_PDU, 0);
+  const options = encodeOptions([
+    {
+      code: OptionCode.INTERFACE_NAME,
+      value: Buffer.from(`${connection.service}-${connection.clientPid}-${ring}`),
+    },
+    {
+      code: OptionCode.INTERFACE_DESCRIPTION,
+      value: Buffer.from(`${ring} ring of ${connectionLabel(connection)}`),
+    },
+    { code: OptionCode.INTERFACE_RESOLUTION, value: Buffer.from([NANOSECONDS]) },
+  ]);
+  return encodeBlock(BlockType.INTERFACE, Buffer.concat([body, options]));
+}
+
+/** Bytes of all blocks of a frame. */
+function packetBlocksBytes({ prefix }: Interface, { bytes, missed }: TapFrame): number {
+  let total = 0;
+  let offset = 0;
+  do {
+    const part = Math.min(MAX_PART_BYTES, bytes.length - offset);
+    total += packetBlockBytes(prefix.length + part, offset === 0 ? missed : 0);
+    offset += MAX_PART_BYTES;
+  } while (offset < bytes.length);
+  return total;
+}
+
+function packetBlockBytes(packetBytes: number, drops: number): number {
+  const options = FLAGS_OPTION_BYTES + (drops > 0 ? DROPS_OPTION_BYTES : 0) + OPTIONS_END_BYTES;
+  return BLOCK_OVERHEAD_BYTES + PACKET_FIELDS_BYTES + padded(packetBytes) + options;
 }
 
 /** Two halves, the high one first. */
