@@ -1,3 +1,5 @@
+import { CpgError } from '../errors';
+
 /** A time limit for a stream: the signal aborts when the time is up or the command shall end. */
 export class TimeLimit {
   readonly #controller = new AbortController();
@@ -24,6 +26,12 @@ export class TimeLimit {
   /** Whether it was the time that ended it. */
   get passed(): boolean {
     return this.#passed;
+  }
+
+  /** What to fail with when the time was too short for something. */
+  failure(what: string): CpgError {
+    const remedy = 'give more time, or see whether what is awaited can come';
+    return new CpgError('CS_ERR_TIMEOUT', `${what} within the time`, { remedy });
   }
 
   dispose(): void {

@@ -43,6 +43,10 @@ const COLOURS: Record<TapMessage['frame']['ring'], Colour> = {
   event: 'cyan',
 };
 
+export function missedLine(missed: number, out: Output): string {
+  return out.paint('red', `-- about ${missed} messages of this ring were missed here --`);
+}
+
 /** One or more lines, each with its newline. */
 export function messageText(
   message: TapMessage,
@@ -57,9 +61,7 @@ export function messageText(
   const { time, ends, what } = describeMessage(message);
   const colour = message.problem === undefined ? COLOURS[frame.ring] : 'red';
   const lines = [
-    ...(frame.missed > 0
-      ? [out.paint('red', `-- about ${frame.missed} messages of this ring were missed here --`)]
-      : []),
+    ...(frame.missed > 0 ? [missedLine(frame.missed, out)] : []),
     `${out.paint('dim', `#${number} ${time}`)} ${ends} ${out.paint(colour, what)}`,
     ...(hex ? hexLines(message) : []),
   ];

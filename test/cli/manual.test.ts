@@ -1,7 +1,8 @@
 /** What is made from the tables: docs/cli.md, man/cpg.1, completion. UPDATE_DOCS=1 writes the files anew. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { commands } from '../../src/cli/commands';
 import { cli } from './harness';
 
@@ -52,8 +53,15 @@ test.each(['zsh', 'fish'])('%s: every command and option is there', async (shell
     for (const option of Object.keys(options))
       expect(stdout).toContain(shell === 'fish' ? `-l ${option}` : `--${option}`);
   }
-  const check = spawnSync(shell, ['-n'], { input: stdout, encoding: 'utf8' });
-  if (check.error === undefined) expect(check.stderr).toBe('');
+  const directory = mkdtempSync(join(tmpdir(), 'cpg-completion-'));
+  try {
+    const file = join(directory, `cpg.${shell}`);
+    writeFileSync(file, stdout);
+    const check = spawnSync(shell, ['-n', file], { encoding: 'utf8' });
+    if (check.error === undefined) expect(check).toMatchObject({ status: 0, stderr: '' });
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
 
 test('another shell is a usage error', async () => {

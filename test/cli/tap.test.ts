@@ -123,7 +123,7 @@ describe('tap on the embedded server', () => {
       '--json',
     );
     expect(code).toBe(130);
-    expect(stderr).toMatch(/messages of 1 connections, none missed\n$/);
+    expect(stderr).toMatch(/messages of 1 connection, none missed\n$/);
     const lines = json();
     const story = lines.map(({ direction, type }) => `${String(direction)} ${String(type)}`);
     expect(story.slice(0, 2)).toEqual(['request localGet', 'response localGet']);
@@ -227,6 +227,14 @@ describe('tap on the embedded server', () => {
     ]);
     expect(slow.json()).toMatchObject([{ type: 'replay', messages: 30, groups: [{ group: 'origin' }] }]);
     expect(slow.json()[0]!['seconds']).toBeGreaterThan(0.28);
+    const cutShort = await cli([
+      ...['replay', file, '--rate', '2', '--timeout', '0.7'],
+      ...['--address', server.address],
+    ]);
+    expect(cutShort).toMatchObject({ code: 1, stdout: '' });
+    expect(cutShort.stderr).toMatch(
+      /^cpg: replay: [1-9] of 50 messages sent within the time: CS_ERR_TIMEOUT \(5\)/,
+    );
   });
 
   test('a capture on standard output', async () => {
@@ -298,6 +306,19 @@ describe('files', () => {
       );
     },
   );
+
+  test('a pipe that says nothing keeps nobody from ending', async () => {
+    const interrupt = new AbortController();
+    const waiting = cli(['decode', '-'], { interrupt: interrupt.signal });
+    interrupt.abort(interrupted());
+    expect((await waiting).code).toBe(130);
+    expect(await cli(['decode', '-', '--timeout', '0.05'])).toMatchObject({ code: 0, stderr: '' });
+    const short = await cli(['decode', '-', '--timeout', '0.05', '--count', '2']);
+    expect(short.code).toBe(1);
+    expect(short.stderr).toMatch(
+      /^cpg: decode: 0 of 2 messages within the time: CS_ERR_TIMEOUT \(5\): .+\n$/,
+    );
+  });
 
   test('speeds exclude each other', async () => {
     expect((await cli(['replay', 'x', '--fast', '--rate', '1'])).code).toBe(2);

@@ -7,10 +7,11 @@ import { ReplayPlan, type ReplayMessage } from '../../tap/replay';
 import { defineCommand, type Context } from '../command';
 import { UsageError } from '../failure';
 import { jsonGroup, jsonLine } from '../json';
+import { TimeLimit } from '../limit';
 import { decimal, flag, several, text } from '../options';
 import { groupLabel } from '../text';
 import { openCapture } from './decode';
-import { captureOperand, streamCount } from './shared';
+import { captureOperand, streamCount, streamTimeout } from './shared';
 
 /** Messages that may be on their way back to us. */
 const MAX_UNCONFIRMED = 1024;
@@ -30,6 +31,7 @@ export const replay = defineCommand({
     rate: decimal('N', 'so many messages a second, whatever was recorded'),
     fast: flag('as fast as the daemon takes them'),
     count: streamCount('messages'),
+    timeout: streamTimeout,
   },
   examples: [
     {
@@ -42,7 +44,7 @@ export const replay = defineCommand({
       meaning: 'A steady 500 messages a second.',
     },
   ],
-  run: async (context, { address, json, group, only, speed, rate, fast, count }, { file }) => {
+  run: async (context, { address, json, group, only, speed, rate, fast, count, timeout }, { file }) => {
     if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
       throw new UsageError('--speed, --rate and --fast exclude each other');
     }
@@ -52,16 +54,22 @@ export const replay = defineCommand({
     );
     const messages = withTarget(recorded.slice(0, count), group);
     const due = schedule(messages, { speed, rate, fast });
-    const sender = new Sender(context, address);
+    const limit = new TimeLimit(context.signal, timeout);
+    const sender = new Sender({ ...context, signal: limit.signal }, address);
     const started = performance.now();
+    let sent = 0;
     try {
       for (const [index, message] of messages.entries()) {
         const waitMs = started + due(index) - performance.now();
-        if (waitMs > 0) await pause(waitMs, undefined, { signal: context.signal });
+        if (waitMs > 0) await pause(waitMs, undefined, { signal: limit.signal });
         await sender.send(message);
+        sent++;
       }
       await sender.delivered();
+    } catch (error) {
+      throw limit.passed ? limit.failure(`replay: ${sent} of ${messages.length} messages sent`) : error;
     } finally {
+      limit.dispose();
       await sender.close();
     }
     const seconds = (performance.now() - started) / 1000;

@@ -5,13 +5,14 @@ import { CpgError } from '../../errors';
 import { CaptureWriter } from '../../tap/capture/writer';
 import { connectionLabel } from '../../tap/describe';
 import { accepts, acceptsConnection, type Filter } from '../../tap/filter';
+import type { RingName, TapConnection } from '../../tap/connections';
 import type { TapFrame } from '../../tap/frames';
 import { jsonLine } from '../../tap/json';
 import { Conversations } from '../../tap/messages';
 import { Tap, type TapBatch } from '../../tap/tap';
 import { defineCommand, type Context } from '../command';
 import { TimeLimit } from '../limit';
-import { filterOf, filterOptions, hexOption, messageText } from '../messages';
+import { filterOf, filterOptions, hexOption, messageText, missedLine } from '../messages';
 import { flag, integer, text } from '../options';
 import { visible } from '../text';
 import { streamCount, streamTimeout, unusedAddress } from './shared';
@@ -106,14 +107,17 @@ class Watching {
       for await (const batch of tap.batches()) {
         await this.#batch(batch);
         // From here on nothing that begins is missed: a script may wait for this line.
-        if (!ready) await this.#context.err.line(`cpg: tap: following ${tap.connections.length} connections`);
+        if (!ready)
+          await this.#context.err.line(
+            `cpg: tap: following ${counted(tap.connections.length, 'connection')}`,
+          );
         ready = true;
         if (this.seen >= this.#count) return;
       }
     } finally {
       const { err } = this.#context;
       const missed = this.#missed === 0 ? 'none missed' : `about ${this.#missed} missed`;
-      const text = `cpg: tap: ${this.seen} messages of ${this.#connections} connections, ${missed}`;
+      const text = `cpg: tap: ${counted(this.seen, 'message')} of ${counted(this.#connections, 'connection')}, ${missed}`;
       await err.line(text).catch(() => undefined);
     }
   }
@@ -178,14 +182,17 @@ class TextSink implements Sink {
   async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
     const { out } = this.#context;
     const lines: string[] = [];
+    let shown = 0;
     for (const frame of frames) {
-      if (lines.length >= room) break;
+      if (shown >= room) break;
       const message = conversations.add(frame);
-      if (accepts(this.#how.filter, message)) lines.push(messageText(message, out, this.#how));
-      else if (frame.missed > 0) lines.push(...this.#missed(frame));
+      if (accepts(this.#how.filter, message)) {
+        lines.push(messageText(message, out, this.#how));
+        shown++;
+      } else if (frame.missed > 0) lines.push(...this.#missed(frame));
     }
     if (lines.length > 0) await out.write(lines.join(''));
-    return lines.length;
+    return shown;
   }
 
   async end(): Promise<void> {
@@ -194,7 +201,7 @@ class TextSink implements Sink {
 
   /** A gap is told even if the message behind it is not wanted: what is missing might have been. */
   #missed({ missed, connection, ring }: TapFrame): string[] {
-    if (!this.#how.json) return [];
+    if (!this.#how.json) return [`${missedLine(missed, this.#context.out)}\n`];
     return [
       `${jsonLine({ type: 'missed', messages: missed, direction: ring, connection: connection.id })}\n`,
     ];
@@ -203,6 +210,8 @@ class TextSink implements Sink {
 
 class CaptureSink implements Sink {
   readonly #writer = new CaptureWriter();
+  /** Gaps before messages that were not wanted: the next one that is tells of them. */
+  readonly #gaps = new WeakMap<TapConnection, Record<RingName, number>>();
   readonly #put: (bytes: Buffer) => Promise<void>;
   readonly #close: () => Promise<void>;
   readonly #filter: Filter;
@@ -227,7 +236,11 @@ class CaptureSink implements Sink {
     const wanted: TapFrame[] = [];
     for (const frame of frames) {
       if (wanted.length >= room) break;
-      if (this.#wanted(frame, conversations)) wanted.push(frame);
+      const gaps = this.#gaps.get(frame.connection) ?? { request: 0, response: 0, event: 0 };
+      const missed = gaps[frame.ring] + frame.missed;
+      const isWanted = this.#wanted(frame, conversations);
+      if (isWanted) wanted.push(missed === frame.missed ? frame : { ...frame, missed });
+      if (missed > 0) this.#gaps.set(frame.connection, { ...gaps, [frame.ring]: isWanted ? 0 : missed });
     }
     if (wanted.length > 0) await this.#put(this.#writer.frames(wanted));
     return wanted.length;
@@ -246,6 +259,10 @@ class CaptureSink implements Sink {
       return accepts(this.#filter, conversations.add(frame));
     return rings.length === 0 || rings.includes(frame.ring);
   }
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
 function split<T>(list: readonly T[], test: (item: T) => boolean): [yes: T[], no: T[]] {
