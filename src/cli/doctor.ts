@@ -34,10 +34,20 @@ export interface Surroundings {
   socketExists: (path: string) => boolean;
 }
 
+const START_REMEDY =
+  'start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
+
 export function diagnose(error: CpgError, address: string, around = lookAround()): Diagnosis {
   const { syscall } = (error.cause ?? {}) as NodeJS.ErrnoException;
   switch (error.code) {
     case 'CS_ERR_ACCESS':
+      if (syscall === 'connect') {
+        return {
+          cause: 'permission',
+          findings: ['The socket file does not let this user in.'],
+          remedy: `run as a user who may write to ${address}, its owner for instance`,
+        };
+      }
       return { cause: 'permission', findings: ['The daemon is there and does not allow this user.'] };
     case 'CS_ERR_NO_SPACE':
       return { cause: 'shm-too-small', findings: ['The daemon found no room for a connection in /dev/shm.'] };
@@ -71,16 +81,40 @@ export function diagnose(error: CpgError, address: string, around = lookAround()
 
 /** Nobody listens at the address. */
 function unreachable(address: string, around: Surroundings): Diagnosis {
+  return address.startsWith('/') ? noSuchSocket(address, around) : noSuchName(address, around);
+}
+
+/** A path: network namespaces do not matter to it. */
+function noSuchSocket(address: string, around: Surroundings): Diagnosis {
+  const findings = [
+    around.socketExists(address)
+      ? `There is a file ${address}, and nobody listens behind it.`
+      : `There is no file ${address}.`,
+    ...daemonFindings(around),
+  ];
+  if (around.daemons.length === 0) return { cause: 'not-running', findings, remedy: START_REMEDY };
+  const [known = '@cpg'] = knownAddresses(address, around);
+  return {
+    cause: 'other-address',
+    findings,
+    remedy: `give the address at which the daemon listens, --address ${known} perhaps`,
+  };
+}
+
+/** Where a daemon of this machine may listen instead. */
+function knownAddresses(address: string, { abstractNames, socketExists }: Surroundings): string[] {
+  const names = abstractNames.includes('cpg') ? ['@cpg'] : [];
+  const inFiles = ['/run/cpg', '/var/run/cpg', '/tmp/cpg'].filter((path) => socketExists(path));
+  return [...names, ...inFiles].filter((candidate) => candidate !== address);
+}
+
+function noSuchName(address: string, around: Surroundings): Diagnosis {
   const findings = daemonFindings(around);
   const { daemons } = around;
   const near = daemons.some(({ sameNetwork }) => sameNetwork === true);
   const elsewhere = daemons.find(({ sameNetwork }) => sameNetwork === false);
   if (near) {
-    const names = around.abstractNames.filter((name) => name === 'cpg');
-    const inFiles = ['/run/cpg', '/var/run/cpg', '/tmp/cpg'].filter((path) => around.socketExists(path));
-    const known = [...names.map((name) => `@${name}`), ...inFiles].filter(
-      (candidate) => candidate !== address,
-    );
+    const known = knownAddresses(address, around);
     return {
       cause: known.length > 0 ? 'other-address' : 'starting',
       findings,
@@ -110,12 +144,7 @@ function unreachable(address: string, around: Surroundings): Diagnosis {
   return {
     cause: daemons.length === 0 ? 'not-running' : 'unknown',
     findings,
-    ...(daemons.length === 0
-      ? {
-          remedy:
-            'start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host',
-        }
-      : {}),
+    ...(daemons.length === 0 ? { remedy: START_REMEDY } : {}),
   };
 }
 
