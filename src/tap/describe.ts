@@ -5,7 +5,7 @@ import { codeOf, CS_OK } from '../errors';
 import type { TapConnection } from './connections';
 import { jsonGroup, jsonMessage } from './json';
 import { payloadOf, type Content, type TapMessage } from './messages';
-import { durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
+import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
 
 /** Characters of a message that a line shows. */
 const MAX_SHOWN = 80;
@@ -87,7 +87,7 @@ function details(content: Content | undefined, frameBytes: number): string {
 }
 
 function sized(message: Uint8Array): string {
-  const shown = message.length > MAX_SHOWN ? message.subarray(0, MAX_SHOWN) : message;
+  const shown = cut(message, MAX_SHOWN);
   const label = messageLabel(shown, MAX_SHOWN / 2);
   return `${message.length} bytes${message.length === 0 ? '' : `: ${label}${shown === message ? '' : '...'}`}`;
 }

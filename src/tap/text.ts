@@ -1,9 +1,9 @@
 /** Text for people: what control characters look like, and bytes that may be text. */
 
 // C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
-// move the cursor, recolour the screen or make a name look like another one.
+// move the cursor, recolour the screen or make a name look like another one. Also the two that no XML may hold.
 // eslint-disable-next-line no-control-regex -- they are what this looks for
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff]/g;
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -28,6 +28,15 @@ export function utf8(bytes: Uint8Array): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** At most the first `max` bytes, without a part of a letter at the end. */
+export function cut(bytes: Uint8Array, max: number): Uint8Array {
+  if (bytes.length <= max) return bytes;
+  let end = max;
+  // A letter has up to four bytes, of which all but the first begin with the bits 10.
+  while (end > max - 3 && (bytes[end]! & 0xc0) === 0x80) end--;
+  return (bytes[end]! & 0xc0) === 0x80 ? bytes.subarray(0, max) : bytes.subarray(0, end);
 }
 
 /** A group name as one visible word: bytes that are not UTF-8 are shown in hex. */

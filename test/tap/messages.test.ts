@@ -12,6 +12,7 @@ import { ReplayPlan } from '../../src/tap/replay';
 import { mermaid } from '../../src/tap/timeline/mermaid';
 import { TimelineBuilder } from '../../src/tap/timeline/model';
 import { svg } from '../../src/tap/timeline/svg';
+import { cut, utf8, visible } from '../../src/tap/text';
 import { CONNECTION, frame, recordedFrames } from './support';
 
 const group = Buffer.from('demo');
@@ -207,6 +208,20 @@ describe('replay', () => {
   });
 });
 
+test('what no XML may hold is escaped too', () => {
+  expect(visible('a\ufffe\uffffb')).toBe('a\\ufffe\\uffffb');
+});
+
+test('text is cut between letters', () => {
+  const letters = 'aü€𝄞'.repeat(20);
+  for (let max = 4; max < 60; max++) {
+    const text = utf8(cut(Buffer.from(letters), max));
+    expect(letters.startsWith(text!)).toBe(true);
+    expect(Buffer.byteLength(text!)).toBeGreaterThan(max - 4);
+  }
+  expect(cut(Buffer.alloc(9, 0x80), 5)).toHaveLength(5);
+});
+
 describe('timeline', () => {
   const builder = (): TimelineBuilder => {
     const result = new TimelineBuilder();
@@ -228,6 +243,15 @@ describe('timeline', () => {
     const picture = svg(chart);
     expect(picture).toMatch(/^<svg xmlns="http:\/\/www.w3.org\/2000\/svg"[^]*<\/svg>\n$/);
     expect(picture).not.toMatch(/href|url\(|<script/);
+  });
+
+  test('the picture is as wide as its longest text', () => {
+    const width = (text: string): number => {
+      const step = { kind: 'note', timeNs: 0n, text, grave: false } as const;
+      const picture = svg({ title: 'g', lanes: ['1:1'], steps: [step], omitted: 0 });
+      return Number(/width="(\d+)"/.exec(picture)![1]);
+    };
+    expect(width('x'.repeat(200))).toBeGreaterThan(width('x') + 1000);
   });
 
   test('long rows are folded, and names cannot break out of the picture', () => {

@@ -6,7 +6,7 @@ import { groupText } from '../../codec/groups';
 import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
 import type { TapMessage } from '../messages';
-import { groupLabel, messageLabel, reasonLabel } from '../text';
+import { cut, groupLabel, messageLabel, reasonLabel } from '../text';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
 const MAX_ROW = 3;
@@ -150,6 +150,6 @@ function fold(steps: readonly Step[]): Step[] {
 
 function label(message: Uint8Array): string {
   if (message.length === 0) return '(empty)';
-  const text = messageLabel(message.subarray(0, MAX_LABEL), MAX_LABEL / 4);
+  const text = messageLabel(cut(message, MAX_LABEL), MAX_LABEL / 4);
   return message.length > MAX_LABEL ? `${text}... (${message.length} bytes)` : text;
 }

@@ -7,6 +7,9 @@ const LANE_WIDTH = 190;
 const HEAD_HEIGHT = 70;
 const STEP_HEIGHT = 30;
 const MARGIN = 20;
+const LABEL_INDENT = 8;
+/** Of a wide letter, so that what is reckoned with it fits in any font. */
+const LETTER_WIDTH = 8.5;
 
 const STYLE = `
   svg { font: 13px system-ui, sans-serif; background: #fff; color: #1c2733; }
@@ -20,9 +23,12 @@ const STYLE = `
   }`;
 
 export function svg({ title, lanes, steps, omitted }: Timeline): string {
-  const width = TIME_WIDTH + Math.max(1, lanes.length) * LANE_WIDTH + MARGIN;
   const bottom = HEAD_HEIGHT + (steps.length + 1) * STEP_HEIGHT;
   const x = new Map(lanes.map((lane, index) => [lane, TIME_WIDTH + (index + 0.5) * LANE_WIDTH]));
+  const width = Math.ceil(
+    Math.max(TIME_WIDTH + Math.max(1, lanes.length) * LANE_WIDTH, ...steps.map((step) => endOf(step, x))) +
+      MARGIN,
+  );
   const parts = [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${bottom + MARGIN + STEP_HEIGHT}" role="img">`,
     `<title>${escape(title)}</title><style>${STYLE}</style>`,
@@ -37,6 +43,17 @@ export function svg({ title, lanes, steps, omitted }: Timeline): string {
   return `${[...parts, '</svg>'].join('\n')}\n`;
 }
 
+/** Where the text of a step ends. */
+function endOf(step: Step, lanes: ReadonlyMap<string, number>): number {
+  const start = step.kind === 'note' ? TIME_WIDTH : lanes.get(step.from)!;
+  return start + 2 * LABEL_INDENT + labelOf(step).length * LETTER_WIDTH;
+}
+
+function labelOf(step: Step): string {
+  if (step.kind === 'folded') return `${step.count} more`;
+  return step.kind === 'note' ? step.text : step.label;
+}
+
 function laneMark(lane: string, x: number, bottom: number): string {
   return (
     `<text class="head" x="${x}" y="${HEAD_HEIGHT - 14}" text-anchor="middle">${escape(lane)}</text>` +
@@ -49,7 +66,6 @@ function stepMark(step: Step, y: number, lanes: ReadonlyMap<string, number>, wid
   if (step.kind === 'note') return time + note(step.text, step.grave, y, width);
   const from = lanes.get(step.from)!;
   const targets = step.to.map((lane) => lanes.get(lane)!);
-  const label = step.kind === 'folded' ? `${step.count} more` : step.label;
   // The line runs through all members at once: it is one message, delivered to everybody at the same place
   // in the order.
   const left = Math.min(from, ...targets);
@@ -59,7 +75,7 @@ function stepMark(step: Step, y: number, lanes: ReadonlyMap<string, number>, wid
   return (
     `<g class="${step.kind}">${time}${wire}<circle class="dot" cx="${from}" cy="${y}" r="4"/>` +
     targets.map((x) => arrow(from, x, y)).join('') +
-    `<text x="${from + 8}" y="${y - 5}">${escape(label)}</text></g>`
+    `<text x="${from + LABEL_INDENT}" y="${y - 5}">${escape(labelOf(step))}</text></g>`
   );
 }
 
@@ -71,7 +87,7 @@ function arrow(from: number, x: number, y: number): string {
 function note(text: string, grave: boolean, y: number, width: number): string {
   return (
     `<g class="note${grave ? ' grave' : ''}"><rect x="${TIME_WIDTH}" y="${y - 11}" width="${width - TIME_WIDTH - MARGIN}" height="22" rx="4"/>` +
-    `<text x="${TIME_WIDTH + 10}" y="${y + 4}">${escape(text)}</text></g>`
+    `<text x="${TIME_WIDTH + LABEL_INDENT}" y="${y + 4}">${escape(text)}</text></g>`
   );
 }
 
