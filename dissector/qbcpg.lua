@@ -24,6 +24,8 @@ local ERRORS = {
 
 local REASONS = { [0] = "undefined", [1] = "join", [2] = "leave", [3] = "node down", [4] = "node up", [5] = "process down" }
 local GUARANTEES = { [0] = "unordered", [1] = "fifo", [2] = "agreed", [3] = "safe" }
+-- Replies of cpg with a node id: membershipGet, localGet, iterationNext.
+local WITH_NODE = { [3] = true, [7] = true, [10] = true }
 local ITERATIONS = { [1] = "names only", [2] = "one group", [3] = "all" }
 local FRAGMENTS = { [1] = "first", [2] = "continued", [3] = "last" }
 
@@ -120,12 +122,15 @@ local gap = ProtoExpert.new("qbcpg.gap", "Messages were missed", expert.group.SE
 qbcpg.experts = { malformed, gap }
 
 -- Filled in the first pass over the file, in order: requests that wait for their answer, by connection; who
--- answers whom, by packet number; the group of each connection and of each packet.
+-- answers whom, by packet number; the group and the node of each connection and of each packet; the name and
+-- the node of the last message in each ring, and the name of the one that a packet goes on with.
 local waiting, answers, answered_by, times, group_of_connection, group_of_packet, node_of_connection, node_of_packet
+local last_of_ring, name_of_part
 
 function qbcpg.init()
   waiting, answers, answered_by, times = {}, {}, {}, {}
   group_of_connection, group_of_packet, node_of_connection, node_of_packet = {}, {}, {}, {}
+  last_of_ring, name_of_part = {}, {}
 end
 
 -- A part of the frame, or nothing when the frame ends before: no read may fail.
@@ -149,8 +154,8 @@ local function group(tree, frame, offset)
   local length = frame(offset, 4):le_uint()
   tree:add_le(f.group_length, frame(offset, 4))
   if length == 0 or length > 128 then return nil end
-  tree:add(f.group, frame(offset + 8, length))
-  return frame(offset + 8, length):string()
+  tree:add_packet_field(f.group, frame(offset + 8, length), ENC_UTF_8)
+  return frame(offset + 8, length):string(ENC_UTF_8)
 end
 
 local function rest(tree, frame, offset)
@@ -290,6 +295,14 @@ local function follow(pinfo, ring, connection, service, id, own_group, own_node)
   end
 end
 
+-- What is known of a packet from those before it. A node id that the message does not have is that of the daemon.
+local function known(tree, number, has_group, has_node)
+  local group, node = group_of_packet[number], node_of_packet[number]
+  if group and not has_group then tree:add(f.group, group):set_generated() end
+  if node and not has_node then tree:add(f.nodeid, node):set_generated() end
+  return group, node
+end
+
 local function links(tree, pinfo)
   local number = pinfo.number
   if answers[number] then
@@ -328,16 +341,16 @@ function qbcpg.dissector(buffer, pinfo, root)
   capture:add_le(f.offset, buffer(24, 4))
   local service, client, server = "", "", ""
   if service_length > 0 then
-    capture:add(f.service, buffer(32, service_length))
-    service = buffer(32, service_length):string()
+    capture:add_packet_field(f.service, buffer(32, service_length), ENC_UTF_8)
+    service = buffer(32, service_length):string(ENC_UTF_8)
   end
   if client_length > 0 then
-    capture:add(f.client, buffer(32 + service_length, client_length))
-    client = buffer(32 + service_length, client_length):string()
+    capture:add_packet_field(f.client, buffer(32 + service_length, client_length), ENC_UTF_8)
+    client = buffer(32 + service_length, client_length):string(ENC_UTF_8)
   end
   if server_length > 0 then
-    capture:add(f.server, buffer(32 + service_length + client_length, server_length))
-    server = buffer(32 + service_length + client_length, server_length):string()
+    capture:add_packet_field(f.server, buffer(32 + service_length + client_length, server_length), ENC_UTF_8)
+    server = buffer(32 + service_length + client_length, server_length):string(ENC_UTF_8)
   end
   local missed = buffer(16, 4):le_uint()
   if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. missed .. " messages were missed before this one") end
@@ -347,10 +360,21 @@ function qbcpg.dissector(buffer, pinfo, root)
   pinfo.cols.src = ring == "request" and client_end or server_end
   pinfo.cols.dst = ring == "request" and server_end or client_end
 
+  -- The ids of two captures that were merged may be the same.
+  local connection = table.concat({ buffer(4, 4):le_uint(), client_end, server_end, service }, " ")
   local offset = buffer(24, 4):le_uint()
   if offset > 0 or buffer:len() == start then
+    if not pinfo.visited and offset > 0 then
+      local whole = last_of_ring[connection .. ring] or {}
+      name_of_part[pinfo.number] = whole.name
+      group_of_packet[pinfo.number] = group_of_connection[connection]
+      node_of_packet[pinfo.number] = whole.node
+    end
+    local name = name_of_part[pinfo.number]
+    if name then tree:add(f.name, name):set_generated() end
+    known(tree, pinfo.number, false, false)
     if buffer:len() > start then tree:add(f.data, buffer(start)) end
-    pinfo.cols.info = string.format("%s, more of the frame before, from byte %d on", ring, offset)
+    pinfo.cols.info = string.format("%s %s, more of the frame before, from byte %d on", name or "", ring, offset)
     return buffer:len()
   end
 
@@ -394,14 +418,15 @@ function qbcpg.dissector(buffer, pinfo, root)
     own_node = frame(168, 4):le_uint()
   end
   if not pinfo.visited then
-    follow(pinfo, ring, buffer(4, 4):le_uint(), service, id, own_group, own_node)
+    follow(pinfo, ring, connection, service, id, own_group, own_node)
+    local sender = ring == "event" and id == 5 and within(frame, 168, 4) and frame(168, 4):le_uint()
+    last_of_ring[connection .. ring] = { name = name, node = sender or node_of_connection[connection] }
   end
-  local known_group = group_of_packet[pinfo.number]
-  if known_group and not own_group then message:add(f.group, known_group):set_generated() end
+  local has_node = ring == "event" or (ring == "response" and WITH_NODE[id] and not failed)
+  local known_group, node = known(message, pinfo.number, own_group ~= nil, has_node)
+  if node then message:add(f.local_nodeid, node):set_generated() end
   if known_group then table.insert(info, '"' .. known_group .. '"') end
   if text then table.insert(info, text) end
-  local node = node_of_packet[pinfo.number]
-  if node then message:add(f.local_nodeid, node):set_generated() end
   links(tree, pinfo)
   pinfo.cols.info = table.concat(info, " ")
   return buffer:len()

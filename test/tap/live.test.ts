@@ -238,8 +238,8 @@ describeWithPeer('the tap on corosync', () => {
     const parsed = rows.map((row) => row.split('|'));
     expect(parsed.map(([name]) => name)).toEqual(messages.map(({ name }) => name));
     const afterJoin = parsed.slice(parsed.findIndex(([name]) => name === 'join'));
-    for (const [name, , group, , localNode] of afterJoin) {
-      expect(`${name} ${group} ${localNode}`).toBe(`${name} shark 1`);
+    for (const [name, , group, node, localNode] of afterJoin) {
+      expect(`${name} ${group} ${node} ${localNode}`).toBe(`${name} shark 1 1`);
     }
     expect(parsed.filter(([name]) => name === 'deliver').map(([, , , nodeId]) => nodeId)).toEqual([
       '1',
