@@ -70,6 +70,7 @@ export class RingFollower {
   /** and time between samples too far apart, with what is known to be written in it. */
   #unsureMs = 0;
   #unsureWords = 0;
+  #total = 0;
   #wordsPerMs = 0;
   /** The average, 0 while none was seen. */
   #wordsPerChunk = 0;
@@ -86,19 +87,31 @@ export class RingFollower {
     return new RingFollower(RingFile.open(stem));
   }
 
-  /** What is still in the ring from before; to be called once, before look(). */
+  /**
+   * What is still in the ring from before; to be called once, before look(). `missed` is what at least was
+   * overwritten since the ring was made.
+   */
   begin(nowMs: number): RingLook {
     const look = this.#snapshot(0) ?? NOTHING;
     this.#sampledMs = nowMs;
     this.#resetCount(this.#ring.pointers().write);
-    return look;
+    const { words } = this.#ring;
+    const held = look.frames.reduce((sum, frame) => sum + chunkWords(frame.length), 0);
+    // A new ring is written from its beginning on, so as long as nothing was overwritten the frames begin there.
+    if (this.#ring.distance(held, this.#at) === 0) return look;
+    return { ...look, missed: Math.ceil((words + this.#at - held) / (this.#wordsPerChunk || words)) };
+  }
+
+  /** Rounds and frames written since it was opened, as far as is known. */
+  get written(): { rounds: number; frames: number } {
+    const { words } = this.#ring;
+    return { rounds: this.#total / words, frames: this.#total / (this.#wordsPerChunk || words) };
   }
 
   /**
-   * Looks only how far the writer is; returns how many times a millisecond it goes round, on average over the
-   * last few samples. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   * Looks only how far the writer is. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
    */
-  sample(nowMs: number): number {
+  sample(nowMs: number): void {
     const begunMs = performance.now();
     const { write } = this.#ring.pointers();
     // Interrupted in between we do not know when that was.
@@ -107,9 +120,10 @@ export class RingFollower {
     const moved = this.#ring.distance(this.#sampled, write);
     this.#sampled = write;
     this.#written += moved;
+    this.#total += moved;
     this.#sampleWords += moved;
     const elapsedMs = nowMs - this.#sampledMs;
-    if (elapsedMs < MIN_SAMPLE_MS) return this.#wordsPerMs / words;
+    if (elapsedMs < MIN_SAMPLE_MS) return;
     const wordsPerMs = this.#sampleWords / elapsedMs;
     if (sharp && elapsedMs <= MAX_SURE_MS && this.#wordsPerMs * elapsedMs < words / 2) {
       this.#wordsPerMs += RATE_WEIGHT * (wordsPerMs - this.#wordsPerMs);
@@ -122,7 +136,6 @@ export class RingFollower {
     }
     this.#sampledMs = nowMs;
     this.#sampleWords = 0;
-    return this.#wordsPerMs / words;
   }
 
   /**

@@ -31,11 +31,13 @@ const MAX_PAUSE_MS = 5;
 const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
 /**
- * A connection is flooded when we were lapped, and for as long as a ring of it goes round more often than this;
- * once a minimum of time it was calmer, it is followed again. Meanwhile it gets this share of a processor.
+ * A connection is flooded while a ring of it is faster than this, in rounds or in frames, on average over a
+ * window of time: following it would cost those it belongs to too much. Meanwhile it gets this share of a
+ * processor. The same goes when we were lapped, until a window has shown whether it is.
  */
-const FLOOD_ROUNDS_PER_MS = 1 / 80;
-const CALM_MS = 40;
+const FLOOD_ROUNDS_PER_MS = 1 / 130;
+const FLOOD_FRAMES_PER_MS = 30;
+const FLOOD_WINDOW_MS = 80;
 const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
 const FLOOD_NEWEST = 1 / 8;
@@ -80,13 +82,18 @@ interface Followed {
   /** The tap was there before it. */
   fresh: boolean;
   flood: Flood | undefined;
+  window: Window;
 }
 
 interface Flood {
   /** When it is looked at again, if it lasts. */
   untilMs: number;
-  /** Since when it was calm. */
-  calmSinceMs: number;
+}
+
+/** A stretch of time, and what had been written to each ring when it began. */
+interface Window {
+  sinceMs: number;
+  written: RingFollower['written'][];
 }
 
 export class Tap {
@@ -131,7 +138,7 @@ export class Tap {
         // The last look comes after the end was asked for: what was written before it is not lost.
         const last = this.#signal?.aborted === true;
         const startedMs = cpuMs();
-        const { batch, fill, lapped } = this.#round(last);
+        const { batch, fill, flooded } = this.#round(last);
         const { opened, closed, frames, refused, untold } = batch;
         if (last) frames.push(...this.#order.flush());
         if (this.#firstRound || opened.length + closed.length + frames.length + refused.length + untold > 0)
@@ -139,7 +146,7 @@ export class Tap {
         this.#firstRound = false;
         if (last) return;
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
-        if (lapped.length > 0) sitOut(lapped, cpuMs() - startedMs);
+        if (flooded.length > 0) sitOut(flooded, cpuMs() - startedMs);
         await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
       }
     } finally {
@@ -163,7 +170,7 @@ export class Tap {
     return false;
   }
 
-  #round(last: boolean): { batch: TapBatch; fill: number; lapped: Followed[] } {
+  #round(last: boolean): { batch: TapBatch; fill: number; flooded: Followed[] } {
     const present = this.#directories();
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
@@ -177,7 +184,7 @@ export class Tap {
     const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
     const awaited = last ? this.#followed.keys() : gone;
     for (const directory of awaited) this.#followed.get(directory)!.flood = undefined;
-    const { rounds, fill, broken, lapped } = this.#look(timeNs);
+    const { rounds, fill, broken, flooded } = this.#look(timeNs);
     const frames = this.#order.order(rounds, timeNs);
     for (const { directory, reason } of broken) refused.push({ directory, reason });
     const ending = [...gone, ...broken.map(({ directory }) => directory)];
@@ -187,7 +194,7 @@ export class Tap {
     );
     const closed = ending.flatMap((directory) => this.#close(directory));
     for (const connection of closed) frames.push(...this.#order.flush(connection));
-    return { batch: { timeNs, opened, closed, frames, refused, untold }, fill, lapped };
+    return { batch: { timeNs, opened, closed, frames, refused, untold }, fill, flooded };
   }
 
   /** Connections too short for us: the tap must not hide that there were any. */
@@ -253,6 +260,7 @@ export class Tap {
         first,
         fresh: !this.#firstRound,
         flood: undefined,
+        window: windowFrom(followers, now),
       });
       return [connection];
     } catch (error) {
@@ -286,14 +294,14 @@ export class Tap {
     rounds: Map<TapConnection, Round>;
     fill: number;
     broken: { directory: string; reason: string }[];
-    lapped: Followed[];
+    flooded: Followed[];
   } {
     const rounds = new Map<TapConnection, Round>();
     const broken = new Map<string, string>();
-    const lapped = new Set<Followed>();
+    const flooded = new Set<Followed>();
     const due = [...this.#followed].filter(([directory, followed]) => {
       try {
-        return !isFlooded(followed, performance.now());
+        return !sitsOut(followed, performance.now());
       } catch (error) {
         broken.set(directory, messageOf(error));
         return false;
@@ -308,12 +316,20 @@ export class Tap {
           // The frames of the first look lie in the memory that the next one uses.
           const newest = followed.flood === undefined ? 1 : FLOOD_NEWEST;
           const look = first === undefined ? followers[ring].look(performance.now(), newest) : first[ring];
-          if (look.missed > 0 || followers[ring].untold > 0) lapped.add(followed);
+          const missed = first !== undefined && !fresh ? 0 : look.missed;
+          if (missed > 0 || followers[ring].untold > 0) flooded.add(followed);
           else fill = Math.max(fill, look.fill);
           if (look.frames.length === 0) continue;
           const round = rounds.get(connection) ?? { request: [], response: [], event: [] };
           rounds.set(connection, round);
-          addFrames(round[ring], connection, ring, look, timeNs, first !== undefined && !fresh);
+          addFrames(
+            round[ring],
+            connection,
+            ring,
+            { ...look, missed },
+            timeNs,
+            first !== undefined && !fresh,
+          );
         } catch (error) {
           broken.set(directory, messageOf(error));
         }
@@ -321,13 +337,13 @@ export class Tap {
     }
     for (const [, followed] of due) {
       followed.first = undefined;
-      if (followed.flood !== undefined) lapped.add(followed);
+      if (followed.flood !== undefined) flooded.add(followed);
     }
     return {
       rounds,
       fill,
       broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
-      lapped: [...lapped],
+      flooded: [...flooded],
     };
   }
 
@@ -370,24 +386,38 @@ export class Tap {
 }
 
 /** Whether a flood goes on and it is not yet time to look at it again. */
-function isFlooded(followed: Followed, nowMs: number): boolean {
-  const { flood, followers } = followed;
-  if (flood === undefined) return false;
-  const speeds = RING_NAMES.map((ring) => followers[ring].sample(nowMs));
-  if (speeds.some((speed) => speed > FLOOD_ROUNDS_PER_MS)) flood.calmSinceMs = nowMs;
-  if (nowMs - flood.calmSinceMs >= CALM_MS) followed.flood = undefined;
-  return followed.flood !== undefined && nowMs < flood.untilMs;
+function sitsOut(followed: Followed, nowMs: number): boolean {
+  const { flood, followers, window } = followed;
+  if (flood !== undefined) for (const ring of RING_NAMES) followers[ring].sample(nowMs);
+  const windowMs = nowMs - window.sinceMs;
+  if (windowMs >= FLOOD_WINDOW_MS) {
+    const next = windowFrom(followers, nowMs);
+    const fast = next.written.some(
+      ({ rounds, frames }, index) =>
+        rounds - window.written[index]!.rounds > FLOOD_ROUNDS_PER_MS * windowMs ||
+        frames - window.written[index]!.frames > FLOOD_FRAMES_PER_MS * windowMs,
+    );
+    followed.window = next;
+    followed.flood = fast ? (flood ?? { untilMs: nowMs }) : undefined;
+  }
+  return followed.flood !== undefined && nowMs < followed.flood.untilMs;
+}
+
+function windowFrom(followers: Followed['followers'], sinceMs: number): Window {
+  return { sinceMs, written: RING_NAMES.map((ring) => followers[ring].written) };
 }
 
 /**
  * Who was lapped cannot keep up, and trying harder only takes time away from those who are watched. So what a
  * look at them cost decides when the next one comes.
  */
-function sitOut(lapped: readonly Followed[], costMs: number): void {
+function sitOut(flooded: readonly Followed[], costMs: number): void {
   const nowMs = performance.now();
   const pauseMs = Math.min(MAX_FLOOD_PAUSE_MS, Math.max(MIN_FLOOD_PAUSE_MS, costMs * (1 / FLOOD_SHARE - 1)));
-  for (const followed of lapped) {
-    followed.flood = { calmSinceMs: nowMs, ...followed.flood, untilMs: nowMs + pauseMs };
+  for (const followed of flooded) {
+    // One lap may have been an accident: the window that begins now tells.
+    if (followed.flood === undefined) followed.window = windowFrom(followed.followers, nowMs);
+    followed.flood = { untilMs: nowMs + pauseMs };
   }
 }
 

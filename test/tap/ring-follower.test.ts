@@ -185,6 +185,19 @@ describe('a follower', () => {
     expect(frames.length + missed).toBe(3 * perRound);
   });
 
+  test('what was overwritten in a new ring before it was opened is known to be missing', () => {
+    for (let number = 0; number < 300; number++) {
+      ring.put(numberedFrame(number, 120));
+      ring.take();
+    }
+    open();
+    const { frames, missed } = seen(follower.begin(0));
+    expect(numbers(frames).at(-1)).toBe(299);
+    // At least: nobody knows how many rounds it was before.
+    expect(missed).toBeGreaterThan(0);
+    expect(frames.length + missed).toBeLessThanOrEqual(301);
+  });
+
   test('of a ring that is overtaken again and again only the newest part is taken', () => {
     open();
     follower.begin(0);

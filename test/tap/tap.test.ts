@@ -100,6 +100,23 @@ describe('a tap', () => {
     expect(later).toEqual(Array.from({ length: 600 }, (_, index) => 1000 + index));
   });
 
+  test('what was lost of a new connection before it was found is told, of an older one it is none of ours', async () => {
+    const flood = (suffix: string): void => {
+      const { rings } = makeConnection(root, { suffix });
+      for (let number = 0; number < 1000; number++) {
+        rings.event.put(numberedFrame(number, 100));
+        rings.event.take();
+      }
+    };
+    flood('before');
+    const first = await next();
+    expect(first.frames.every(({ old, missed }) => old && missed === 0)).toBe(true);
+    flood('fresh_');
+    const { frames } = await next();
+    expect(frames[0]).toMatchObject({ old: false });
+    expect(frames[0]!.missed).toBeGreaterThan(0);
+  });
+
   test('rings that change under it are given up with a reason, others go on', async () => {
     const broken = makeConnection(root, { suffix: 'broken' });
     const sound = makeConnection(root, { suffix: 'sound_' });
