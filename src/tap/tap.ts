@@ -47,6 +47,7 @@ const MAX_FLOOD_PAUSE_MS = 500;
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
+const GONE_TOO_SOON = 'it was gone before it could be opened';
 /** How old the list of directories may get. */
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
@@ -175,11 +176,15 @@ export class Tap {
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
     for (const directory of this.#comeAndGone(present)) {
-      refused.push({ directory, reason: 'it was gone before it could be opened' });
+      refused.push({ directory, reason: GONE_TOO_SOON });
     }
     const gone = [...this.#followed.keys()].filter((directory) => !present.has(directory));
-    for (const directory of this.#ignored.keys())
-      if (!present.has(directory)) this.#ignored.delete(directory);
+    for (const [directory, { untilMs }] of this.#ignored) {
+      if (present.has(directory)) continue;
+      this.#ignored.delete(directory);
+      // It was seen, but never complete.
+      if (untilMs !== Infinity) refused.push({ directory, reason: GONE_TOO_SOON });
+    }
 
     const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
     const awaited = last ? this.#followed.keys() : gone;

@@ -62,6 +62,18 @@ describe('a tap', () => {
     expect(await next()).toMatchObject({ refused: [], closed: [{ id: 1 }] });
   });
 
+  test('one that was never complete, either', async () => {
+    await next();
+    const name = 'qb-815-4711-27-halfway';
+    mkdirSync(join(root, name));
+    const waiting = next();
+    await new Promise((done) => setTimeout(done, 50));
+    rmSync(join(root, name), { recursive: true });
+    expect((await waiting).refused).toEqual([
+      { directory: name, reason: 'it was gone before it could be opened' },
+    ]);
+  });
+
   test('what was there before is told apart from what is new', async () => {
     const { rings } = makeConnection(root);
     rings.request.put(numberedFrame(1, 40));
