@@ -98,6 +98,9 @@ export class Session {
   #awaiting: AwaitingReply | undefined;
   /** Calls that wait for a confirmation. */
   #confirming = 0;
+  /** Messages handed to the transport, those in fragments not among them, and messages that came back. */
+  #ownSent = 0;
+  #ownDelivered = 0;
   #sentInTurn = 0;
   #nextTurn: Promise<void> | undefined;
   #stall: NodeJS.Timeout | undefined;
@@ -187,6 +190,9 @@ export class Session {
   /** A message of our own was delivered. */
   ownDelivered(message: Uint8Array): void {
     this.#confirmations.delivered(message);
+    // Own messages come back in the order in which they were sent. Should the daemon drop one, the numbers never
+    // meet again, and nothing is concluded any more.
+    if (++this.#ownDelivered === this.#ownSent) this.transport.noteAllTaken();
   }
 
   /** We stand in the left list of our group: nothing of ours will be delivered any more. */
@@ -522,6 +528,7 @@ export class Session {
 
   /** Notes a message that the transport took over; rejects when the connection ended with that. */
   messageStaged(message: OutgoingMessage): Promise<void> {
+    this.#ownSent++;
     this.#confirmations.record(message.parts, message.length, message.confirm);
     if (this.#endError === undefined) return DONE;
     // Its sender may have been told already.

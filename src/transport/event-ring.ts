@@ -9,7 +9,15 @@
  */
 import { malformed } from '../codec/fields';
 import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
-import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
+import {
+  CHUNK_HEADER_BYTES,
+  CHUNK_HEADER_WORDS,
+  CHUNK_MARGIN_BYTES,
+  chunkWords,
+  Magic,
+  WORD_BYTES,
+  type Ring,
+} from './ring';
 
 /**
  * Looks at one event. The frame is only valid during the call, unless `owned`: then nobody else has its memory.
@@ -23,12 +31,15 @@ const LARGE_CHUNK_BYTES = 16 * 1024;
 const PEEK_BYTES = 256;
 /** Read per event when only a few are wanted. */
 const FEW_EVENT_BYTES = 4096;
+/** Consumed bytes that may wait for more to be given back together; corosync's rings have twice as much to spare. */
+const MAX_KEEP_BYTES = 2048;
 /** Consumed space is given back in the middle of reading when it is this part of the ring. */
 const RECLAIM_FRACTION = 8;
 
 export class EventRing {
   readonly #ring: Ring;
   readonly #ringBytes: number;
+  readonly #keepBytes: number;
   /** With it, frames are lent: none is owned, and what is kept of one turns empty after the call. */
   readonly #lent: LentMemory | undefined;
   /** Behind the last consumed chunk. read_pt is ours alone, so it need not be read again. */
@@ -43,11 +54,14 @@ export class EventRing {
   /** The last chunk was read on its own, and the next one probably will be. */
   #lastWasLarge = false;
 
-  constructor(ring: Ring, lend = false) {
+  /** `largestFrame` is what the ring must always have room for, in bytes. */
+  constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
     this.#ring = ring;
     this.#ringBytes = ring.wordSize * WORD_BYTES;
     this.#pointer = ring.readPointer;
     this.#lent = lend ? new LentMemory() : undefined;
+    const spareBytes = this.#ringBytes - largestFrame - CHUNK_MARGIN_BYTES - WORD_BYTES;
+    this.#keepBytes = Math.max(0, Math.min(spareBytes, MAX_KEEP_BYTES));
   }
 
   /** Events that are there and not yet consumed, as far as we know. */
@@ -55,8 +69,15 @@ export class EventRing {
     return Math.max(this.#announced, this.#seen);
   }
 
-  /** Consumed chunks are to be given back. */
-  get reclaimable(): boolean {
+  /**
+   * Whether reclaim() should be called. A few small chunks are not worth its system calls: the ring has room
+   * for the largest frame beside them, so they may even stay for good.
+   */
+  get worthReclaiming(): boolean {
+    return this.#unreclaimedBytes > this.#keepBytes && this.#reclaimable;
+  }
+
+  get #reclaimable(): boolean {
     return this.#unreclaimedBytes > 0 && this.#announced >= 0;
   }
 
@@ -138,7 +159,7 @@ export class EventRing {
    * would overflow some day if it only grew.
    */
   reclaim(): void {
-    if (!this.reclaimable || !this.#ring.open) return;
+    if (!this.#reclaimable || !this.#ring.open) return;
     this.#ring.setSemaphore(0);
     this.#ring.publishReadPointer(this.#pointer);
     this.#unreclaimedBytes = 0;

@@ -42,6 +42,8 @@ export class ShmTransport implements Transport {
   #wantsRoom = false;
   /** What the last look at the request ring said. */
   #daemonState: 'now' | 'busy' | 'held' = 'busy';
+  /** All that was handed over has been taken, so the next look can be spared. */
+  #knownToBeDone = false;
   #ended = false;
   #reason: CpgError | undefined;
 
@@ -59,7 +61,7 @@ export class ShmTransport implements Transport {
     this.maxFrameBytes = maxFrameBytes;
     this.#requests = new RequestRing(files.rings.request);
     this.#responses = new ResponseRing(files.rings.response);
-    this.#events = new EventRing(files.rings.event, lend);
+    this.#events = new EventRing(files.rings.event, { lend, largestFrame: maxFrameBytes });
     this.#events.announce(announced);
     this.#busyPollMs = busyPollUs / 1000;
     this.#closed = new Promise((resolve) => {
@@ -122,6 +124,13 @@ export class ShmTransport implements Transport {
     }
   }
 
+  noteAllTaken(): void {
+    if (this.staged > 0 || this.#posting.running) return;
+    // Flow control may have come meanwhile: the daemon then leaves the next frame in the ring until it is over.
+    this.#daemonState = 'now';
+    this.#knownToBeDone = true;
+  }
+
   expectResponse(): void {
     this.#replying.start();
   }
@@ -145,8 +154,8 @@ export class ShmTransport implements Transport {
 
   /** Whether the daemon lets us send. The poller looks again and again; while it does not run, we do. */
   #maySend(): boolean {
-    const state = this.#posting.running ? this.#daemonState : this.#look();
-    return state !== 'held';
+    if (!this.#posting.running && !this.#knownToBeDone) this.#look();
+    return this.#daemonState !== 'held';
   }
 
   #look(): 'now' | 'busy' | 'held' {
@@ -155,11 +164,11 @@ export class ShmTransport implements Transport {
   }
 
   #afterStaging(staged: boolean): boolean {
-    // Post at once when nothing went out since the last look, so that a single message is not delayed. What
-    // else is staged in this turn goes out in batches, so that the daemon has work while we stage on.
+    // Post at once when the daemon has taken everything, so that a single message is not delayed. What comes
+    // while it is at work goes out in batches, also within one turn, so that it has work while we stage on.
     if (!this.#posting.running) {
-      if (this.#daemonState === 'now') this.#handOver();
-      this.#posting.start();
+      if (staged && this.#daemonState === 'now') this.#handOver();
+      else this.#posting.start();
     } else if (staged && this.#requests.stagedChunks % CHUNKS_BETWEEN_LOOKS === 0 && this.#look() === 'now') {
       this.#handOver();
     }
@@ -201,6 +210,7 @@ export class ShmTransport implements Transport {
   #handOver(): void {
     if (this.#requests.stagedChunks === 0) return;
     this.#daemonState = 'busy';
+    this.#knownToBeDone = false;
     this.#service.wakeUp(this.#requests.post());
     this.#stayAwake();
     this.#listener?.onPosted();
@@ -216,9 +226,9 @@ export class ShmTransport implements Transport {
     }, true);
   }
 
-  /** At the end of the turn, so that what a listener sends goes out before. */
+  /** At the end of the turn, so that what a listener sends goes out before; a little may stay for the next time. */
   #reclaimLater(): void {
-    if (!this.#events.reclaimable) return;
+    if (!this.#events.worthReclaiming) return;
     this.#reclaiming ??= setImmediate(() => {
       this.#reclaiming = undefined;
       if (!this.#ended) this.#guarded(() => this.#events.reclaim(), undefined);

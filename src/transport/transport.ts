@@ -57,6 +57,8 @@ export interface Transport {
    * it goes out without being copied.
    */
   stagePrepared(memory: Buffer, length: number): boolean;
+  /** There is proof that the daemon has taken all that was handed over: it has come back. */
+  noteAllTaken(): void;
   /** A request with a reply was staged: onResponse() follows. At most one at a time. */
   expectResponse(): void;
   /** Hands up to `limit` events to `handler` and returns how many. */

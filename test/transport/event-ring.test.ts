@@ -472,7 +472,7 @@ describe('a large ring, which is read in windows', () => {
     pair.reset(19_990);
     const frames = lengths.map((length, index) => pattern(length, index));
     for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
-    const ring = new EventRing(pair.ours, true);
+    const ring = new EventRing(pair.ours, { lend: true });
     for (let round = 0; round < 3; round++) {
       const kept: Buffer[] = [];
       const copies: Buffer[] = [];
