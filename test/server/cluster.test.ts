@@ -84,7 +84,18 @@ describe('nodes and network', () => {
     expect(() => cluster.node(1)).toThrow(RangeError);
     expect(() => cluster.partition([5], [5, 9])).toThrow(RangeError);
     expect(() => cluster.partition([1])).toThrow(RangeError);
-    expect(() => cluster.node(5).inject({ drop: 2 })).toThrow(RangeError);
+    for (const faults of [
+      { drop: 2 },
+      { drop: NaN },
+      { delayMs: -1 },
+      { delayMs: Infinity },
+      { delayMs: [2, 1] as const },
+      { tryAgain: -1 },
+      { tryAgain: 0.5 },
+      { refuse: 'ENOENT' as 'EACCES' },
+    ]) {
+      expect(() => cluster.node(5).inject(faults)).toThrow(RangeError);
+    }
     await expect(cluster.step()).rejects.toMatchObject({ code: 'CS_ERR_INVALID_PARAM' });
     await expect(SimulatedCluster.start({ nodes: 0 })).rejects.toThrow(RangeError);
     await expect(SimulatedCluster.start({ nodes: [1, 1] })).rejects.toThrow(RangeError);

@@ -3,7 +3,7 @@
  * notices: the bystander, a well-behaved member, gets a message through afterwards.
  */
 import fc from 'fast-check';
-import { rmSync, truncateSync, writeFileSync } from 'node:fs';
+import fs, { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
 import { encodeHandshakeRequest, decodeHandshakeResponse } from '../../src/codec/handshake';
 import { encodeRequest, RequestId } from '../../src/codec/requests';
@@ -169,6 +169,25 @@ describe('rings', () => {
     client.send(localGet);
     await eventually('the reply', () => client.response.semaphore() === 1);
     client.socket.destroy();
+  });
+
+  test('their directory made unreadable, so that it cannot be removed', async () => {
+    const client = await HostileClient.connect(server.address);
+    // Root may read everything, so the file system's refusal is played.
+    const removing = jest.spyOn(fs, 'rmSync').mockImplementation(() => {
+      throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES' });
+    });
+    try {
+      fs.chmodSync(client.directory, 0);
+      client.socket.destroy();
+      await eventually('the end', () => server.node.clients === 1);
+      // Twice: once more after the mode was put right.
+      expect(removing).toHaveBeenCalledTimes(2);
+      expect(fs.statSync(client.directory).mode & 0o777).toBe(0o700);
+    } finally {
+      removing.mockRestore();
+      fs.rmSync(client.directory, { recursive: true });
+    }
   });
 
   test('replies that are never taken', () =>

@@ -5,10 +5,11 @@
  *
  * The directory is for its owner alone (0700), and so are the files (0600).
  */
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { accessSync, chmodSync, constants, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
+import { debugServer as debug } from '../../debug';
 import { CHUNK_MARGIN_BYTES, Ring } from '../../transport/ring';
 import { removeOnExit } from '../exit';
 
@@ -53,7 +54,7 @@ export function createRings(
   const created: Ring[] = [];
   const remove = (): void => {
     for (const ring of created) ring.close();
-    rmSync(path, { recursive: true, force: true });
+    removeDirectory(path);
   };
   const create = (ring: RingName): Ring => {
     const made = Ring.create(stem(ring), dataBytes);
@@ -75,5 +76,19 @@ export function createRings(
   } catch (error) {
     remove();
     throw error;
+  }
+}
+
+/** Clients may write in it, so it may be in any state; what cannot be removed is left, and never an error of ours. */
+function removeDirectory(path: string): void {
+  try {
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      chmodSync(path, 0o700);
+      rmSync(path, { recursive: true, force: true });
+    }
+  } catch (error) {
+    debug('%s cannot be removed: %s', path, (error as Error).message);
   }
 }
