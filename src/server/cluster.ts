@@ -212,7 +212,7 @@ export class SimulatedCluster {
     if (new Set(named).size !== named.length)
       throw new RangeError('partition: a node cannot be on two sides');
     for (const nodeId of named) this.#place(nodeId);
-    this.#order.catchUp();
+    this.#catchUp();
     let alone = sides.length;
     for (const [nodeId, place] of this.#places) {
       const side = sides.findIndex((members) => members.includes(nodeId));
@@ -223,7 +223,7 @@ export class SimulatedCluster {
 
   /** Joins the network again; all running nodes form one ring before this returns. */
   heal(): void {
-    this.#order.catchUp();
+    this.#catchUp();
     for (const place of this.#places.values()) place.side = 0;
     this.#form();
   }
@@ -302,6 +302,7 @@ export class SimulatedCluster {
     shutDown: (node) => {
       const place = this.#place(node.nodeId);
       if (place.state !== 'running') return;
+      this.#catchUp();
       // With the connections go their processes; the others hear of that while the node is still there.
       node.disconnect();
       this.#order.flush(node);
@@ -335,12 +336,18 @@ export class SimulatedCluster {
 
   #crash(place: Place): void {
     if (place.state !== 'running') return;
-    this.#order.catchUp();
+    this.#catchUp();
     place.state = 'stopped';
     // First out of the order: what its dying connections say reaches nobody.
     this.#order.remove(place.node);
     place.closed = place.node.close();
     this.#form();
+  }
+
+  /** What clients have handed over comes before what happens now. */
+  #catchUp(): void {
+    for (const { node, state } of this.#places.values()) if (state === 'running') node.readPosted();
+    this.#order.catchUp();
   }
 
   /** Rings after any change of nodes or network. */

@@ -100,6 +100,11 @@ export class Node implements OrderedNode, ConnectionHost {
     return chosen.length;
   }
 
+  /** Reads all that clients have handed over, also what the event loop has not told of yet. */
+  readPosted(): void {
+    for (const connection of this.#connections) connection.readPosted();
+  }
+
   /** Nothing is served any more; resolves when the address is free. */
   async close(): Promise<void> {
     const closing = this.#listener?.close();

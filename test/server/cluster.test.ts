@@ -49,6 +49,23 @@ describe('nodes and network', () => {
     expect(three!.seen.texts).toEqual(['together', 'all']);
   });
 
+  test.each<[string, () => void]>([
+    ['a partition', () => cluster.partition([1], [2])],
+    ['a crash', () => cluster.node(1).crash()],
+    ['a shutdown', () => cluster.node(1).stop()],
+  ])('what was sent before %s is ordered before it', async (_what, happens) => {
+    await start({ nodes: 2 });
+    const [one, two] = await members();
+    await two!.seen.until('two members', (seen) => memberNodes(seen)?.length === 2);
+    // No turn of the event loop between the last message and what happens: the server has not read it yet.
+    for (let number = 0; number < 300; number++) await one!.client.mcast(`${number}`);
+    happens();
+    await two!.seen.until('being alone', (seen) => memberNodes(seen)?.join() === '2');
+    expect(two!.seen.texts).toHaveLength(300);
+    cluster.heal();
+    await two!.client.mcast('after', { confirm: true });
+  });
+
   test('rings are numbered as totem numbers them', async () => {
     await start({ nodes: 3 });
     expect(cluster.node(2).ring).toEqual({ nodeId: 1, seq: 9n, members: [1, 2, 3] });
