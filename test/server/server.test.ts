@@ -1,12 +1,13 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { connect } from '../../src';
 import { encodeRequest, type CpgRequest } from '../../src/codec/requests';
 import { decodeResponse } from '../../src/codec/responses';
 import { startServer, type CpgServer } from '../../src/server';
+import { builtCli } from '../cli/harness';
 import { RawClient } from '../conformance/raw-client';
 import { Collector } from '../support/collector';
 import { eventually, openDescriptors, ringDirectories } from './leftovers';
@@ -141,6 +142,29 @@ describe('a life', () => {
     for (const file of files) expect(statSync(join(rings, file)).mode & 0o777).toBe(0o600);
     await client.close();
     await eventually('the removal of the rings', () => !existsSync(rings));
+  });
+
+  test.each<[string, string, number | null, string | null]>([
+    ['SIGTERM', '', null, 'SIGTERM'],
+    ['SIGINT', '', null, 'SIGINT'],
+    ['SIGINT', "process.once('SIGINT', () => process.exit(7));", 7, null],
+    ['SIGTERM', "process.once('SIGTERM', () => server.close().then(() => process.exit(8)));", 8, null],
+  ])('%s leaves nothing either (%s)', (signal, listening, status, endedBy) => {
+    const script = `
+      const { startServer } = require(${JSON.stringify(resolve(builtCli(), '../../server'))});
+      (async () => {
+        const server = await startServer();
+        const client = await server.connect();
+        await client.join('g');
+        ${listening}
+        console.log(process.pid, server.address);
+        process.kill(process.pid, '${signal}');
+      })();`;
+    const ended = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+    expect([ended.status, ended.signal]).toEqual([status, endedBy]);
+    const [pid, address] = ended.stdout.trim().split(' ');
+    expect(existsSync(join(address!, '..'))).toBe(false);
+    expect(readdirSync('/dev/shm').filter((name) => name.startsWith(`qb-${pid}-`))).toEqual([]);
   });
 
   test('streams that were accepted elsewhere', async () => {
