@@ -9,7 +9,6 @@ import { privateAddress } from './listener';
 import { Node, type NodeHost } from './node';
 import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
-import { ringBase } from './wire/ring-directory';
 
 export interface ClusterOptions {
   /** How many nodes, with nodeids from 1 on, or their nodeids. Default 1. */
@@ -150,10 +149,8 @@ export class SimulatedCluster {
     } else {
       this.#removeDirectory = () => undefined;
     }
-    const base = ringBase();
     for (const nodeId of nodeIds) {
       const host: NodeHost = {
-        ringBase: base,
         strict,
         maxConnections,
         faults: new FaultState(new Random(seed + nodeId)),

@@ -34,8 +34,6 @@ const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 /** What a connection needs of the node it belongs to. */
 export interface ConnectionHost {
-  /** Where the rings go. */
-  readonly ringBase: string;
   /** Says why not, or numbers the client. */
   admit(): { refuse: Refusal } | { clientPid: number; connection: number };
   /** A client with working rings. */
@@ -161,7 +159,7 @@ export class Connection implements ClientPort {
     const frameBytes = frameBytesFor(asked);
     let directory: RingDirectory;
     try {
-      directory = createRings(this.#host.ringBase, clientPid, connection, frameBytes);
+      directory = createRings(clientPid, connection, frameBytes);
     } catch (error) {
       debug('no rings for a client: %s', (error as Error).message);
       this.#refuse(refusalFor(error));

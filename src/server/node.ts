@@ -24,7 +24,6 @@ const SEQ_OF_FIRST_RING = 5n;
 
 /** What a node needs of its cluster. */
 export interface NodeHost {
-  readonly ringBase: string;
   readonly strict: boolean;
   readonly maxConnections: number;
   /** Whether all senders are to wait. */
@@ -166,10 +165,6 @@ export class Node implements OrderedNode, ConnectionHost {
   }
 
   // ---- for connections -------------------------------------------------------------------------------------
-
-  get ringBase(): string {
-    return this.#host.ringBase;
-  }
 
   admit(): { refuse: Refusal } | { clientPid: number; connection: number } {
     if (this.faults.refuse !== undefined) return { refuse: this.faults.refuse };

@@ -12,6 +12,9 @@ import { RawClient } from '../conformance/raw-client';
 import { Collector } from '../support/collector';
 import { eventually, openDescriptors, ringDirectories } from './leftovers';
 
+/** Shared memory of another kind needs root. */
+const CAN_MOUNT = spawnSync('unshare', ['-m', 'true']).status === 0;
+
 let directory: string;
 let server: CpgServer | undefined;
 
@@ -35,6 +38,18 @@ describe('addresses', () => {
     await server.close();
     expect(existsSync(address)).toBe(false);
     expect(existsSync(join(address, '..'))).toBe(false);
+  });
+
+  test('a private socket although the directory for temporary files has a long name', async () => {
+    const usual = process.env['TMPDIR'];
+    process.env['TMPDIR'] = join(directory, 'x'.repeat(90));
+    try {
+      server = await startServer();
+      expect(await (await server.connect()).localNodeId()).toBe(1);
+    } finally {
+      if (usual === undefined) delete process.env['TMPDIR'];
+      else process.env['TMPDIR'] = usual;
+    }
   });
 
   test('a path, for its owner alone', async () => {
@@ -165,6 +180,38 @@ describe('a life', () => {
     const [pid, address] = ended.stdout.trim().split(' ');
     expect(existsSync(join(address!, '..'))).toBe(false);
     expect(readdirSync('/dev/shm').filter((name) => name.startsWith(`qb-${pid}-`))).toEqual([]);
+  });
+
+  (CAN_MOUNT ? test.each : test.skip.each)([
+    ['cannot be written', '-o ro', 0],
+    ['is too small', '-o size=2M', 0],
+    ['has room for a few rings', '-o size=16M', 2],
+  ])('where shared memory %s', (_what, mountOptions, directories) => {
+    const script = `
+      const { readdirSync } = require('node:fs');
+      const { startServer } = require(${JSON.stringify(resolve(builtCli(), '../../server'))});
+      (async () => {
+        const server = await startServer();
+        const clients = [];
+        for (let count = 0; count < 4; count++) clients.push(await server.connect());
+        console.log(readdirSync('/dev/shm').length);
+        for (const client of clients) {
+          await client.join('g');
+          // Round all rings.
+          for (let sent = 0; sent < 4; sent++) await client.mcast(Buffer.alloc(900_000), { confirm: true });
+        }
+        for (const client of clients) await client.close();
+        await server.close();
+        console.log(readdirSync('/dev/shm').length);
+      })();`;
+    const mounted = `mount -t tmpfs ${mountOptions} none /dev/shm && exec "$0" -e "$1"`;
+    const ended = spawnSync('unshare', ['-m', 'sh', '-c', mounted, process.execPath, script], {
+      encoding: 'utf8',
+      env: { ...process.env, TMPDIR: directory },
+    });
+    expect(ended.stderr).toBe('');
+    expect(ended.stdout).toBe(`${directories}\n0\n`);
+    expect(readdirSync(directory)).toEqual([]);
   });
 
   test('streams that were accepted elsewhere', async () => {
