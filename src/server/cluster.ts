@@ -29,6 +29,11 @@ export interface ClusterOptions {
 }
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
+/**
+ * What may wait on a node before its clients are held. They find out by real time when they may go on, which
+ * the manual clock should not depend on; with it, messages wait because nobody has stepped.
+ */
+const HOLD_BYTES: Record<ClockMode, number> = { real: 1024 * 1024, manual: 32 * 1024 * 1024 };
 const MAX_NODES = 128;
 const MAX_NODE_ID = 0xffffffff;
 /** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
@@ -153,6 +158,7 @@ export class SimulatedCluster {
       const host: NodeHost = {
         strict,
         maxConnections,
+        holdBytes: HOLD_BYTES[clock],
         faults: new FaultState(new Random(seed + nodeId)),
         isCongested: () => this.#congested,
         nextClientPid: () => ++this.#lastClientPid,

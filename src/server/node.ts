@@ -11,11 +11,6 @@ import type { Process } from './process-list';
 import type { OrderedNode } from './total-order';
 import type { Refusal } from './wire/handshake';
 
-/** Its clients are held while more than this waits to be ordered ... */
-const HOLD_BYTES = 1024 * 1024;
-/** ... until no more than this does. */
-const RELEASE_BYTES = 256 * 1024;
-
 /** Connections, served or not, for each client that may be served. */
 const CONNECTIONS_PER_CLIENT = 2;
 
@@ -26,6 +21,8 @@ const SEQ_OF_FIRST_RING = 5n;
 export interface NodeHost {
   readonly strict: boolean;
   readonly maxConnections: number;
+  /** Clients are held while more than this waits to be ordered, until no more than a quarter of it does. */
+  readonly holdBytes: number;
   /** Whether all senders are to wait. */
   isCongested(): boolean;
   readonly faults: FaultState;
@@ -149,8 +146,8 @@ export class Node implements OrderedNode, ConnectionHost {
   }
 
   onQueued(bytes: number): void {
-    if (bytes > HOLD_BYTES) this.#full = true;
-    else if (bytes <= RELEASE_BYTES) this.#full = false;
+    if (bytes > this.#host.holdBytes) this.#full = true;
+    else if (bytes <= this.#host.holdBytes / 4) this.#full = false;
     this.hold();
   }
 
