@@ -5,9 +5,11 @@
 import fc from 'fast-check';
 import fs, { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
+import { format } from 'node:util';
 import { encodeHandshakeRequest, decodeHandshakeResponse } from '../../src/codec/handshake';
 import { encodeRequest, RequestId } from '../../src/codec/requests';
 import type { CpgClient } from '../../src';
+import { debugServer } from '../../src/debug';
 import { startServer, type CpgServer } from '../../src/server';
 import { CHUNK_HEADER_BYTES, Header, Magic } from '../../src/transport/ring';
 import { Collector } from '../support/collector';
@@ -202,6 +204,22 @@ describe('rings', () => {
       frame.writeInt32LE(-3, 0);
       client.send(frame);
     }));
+});
+
+test('the debug log says who was dropped and why', async () => {
+  const lines: string[] = [];
+  debugServer.enabled = true;
+  debugServer.log = (...line: unknown[]) => lines.push(format(...line));
+  try {
+    const client = await HostileClient.connect(server.address);
+    client.post(localGet, 0x7fffffff);
+    client.announce();
+    await eventually('the end', () => client.hungUp);
+  } finally {
+    debugServer.enabled = false;
+    delete (debugServer as { log?: unknown }).log;
+  }
+  expect(lines.join('\n')).toMatch(/client \d+ dropped: malformed message: .*a chunk of 2147483647 bytes/);
 });
 
 describe('requests', () => {
