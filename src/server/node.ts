@@ -78,6 +78,11 @@ export class Node implements OrderedNode, ConnectionHost {
 
   /** Serves a client on a stream that came from anywhere. */
   handle(stream: Duplex): void {
+    if (this.#listener === undefined) {
+      debug('node %d does not run', this.nodeId);
+      stream.destroy();
+      return;
+    }
     // Also those that never finish their handshake take descriptors.
     if (this.#connections.size >= CONNECTIONS_PER_CLIENT * this.#host.maxConnections) {
       debug('node %d: too many connections', this.nodeId);

@@ -223,6 +223,10 @@ describe('a life', () => {
     const client = await connect({ address });
     expect(await client.localNodeId()).toBe(1);
     await client.close();
+    // A node that does not run serves nobody.
+    running.node.crash();
+    await expect(connect({ address })).rejects.toMatchObject({ code: 'CS_ERR_LIBRARY' });
+    expect(running.node.clients).toBe(0);
     front.close();
   });
 
@@ -253,6 +257,12 @@ describe('without strict', () => {
     await eventually('the leave', () => raw.takeEvents().length === 1);
     expect(await ask({ type: 'join', group, pid: 5, flags: 0 })).toBe(1);
     await eventually('the second join', () => raw.takeEvents().length === 1);
+    const begun = decodeResponse(
+      await raw.request(encodeRequest({ type: 'iterationInitialize', group, iterationType: 2 })),
+    );
+    const next = { type: 'iterationNext', handle: 'handle' in begun ? begun.handle : 0n } as const;
+    // Its one row, and then the end as often as anybody asks.
+    expect([await ask(next), await ask(next), await ask(next)]).toEqual([1, 27, 27]);
     await raw.kill();
   });
 });
