@@ -15,7 +15,7 @@ const layers = {
 };
 
 module.exports = tseslint.config(
-  { ignores: ['dist/', 'coverage/', 'node_modules/'] },
+  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],
@@ -42,7 +42,7 @@ module.exports = tseslint.config(
         'error',
         {
           patterns: forbidden.map((name) => ({
-            regex: `^\\.\\./${name}(\\.js|/|$)`,
+            regex: `^(\\.\\./)+${name}(\\.js|/|$)`,
             message: `src/${layer} stands below src/${name}: imports point one way (see ARCHITECTURE.md).`,
           })),
         },

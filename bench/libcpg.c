@@ -1,15 +1,15 @@
 /*
- * The libcpg side of the benchmarks: the same jobs as client.js, through the C library.
+ * The libcpg side of the benchmarks: the workloads of src/bench, through the C library.
  *
  * Build: gcc -std=gnu11 -O2 -Wall -Wextra -o libcpg libcpg.c -lcpg
  *
- *     libcpg flood GROUP SIZE COUNT      send COUNT messages as fast as possible and take them back
- *     libcpg latency GROUP SIZE COUNT    one message at a time, from the call to its delivery
- *     libcpg receive GROUP SIZE COUNT    only receive; CPU time for COUNT messages
- *     libcpg idle GROUP CONNECTIONS 0    join with CONNECTIONS handles and wait for the end of standard input
+ *     libcpg flood GROUP SIZE COUNT WARMUP      send COUNT messages as fast as possible and take them back
+ *     libcpg latency GROUP SIZE COUNT WARMUP    one message at a time, from the call to its delivery
+ *     libcpg receive GROUP 0 COUNT WARMUP       only receive; processor time for COUNT messages
+ *     libcpg idle GROUP 0 CONNECTIONS 0         join with CONNECTIONS handles and wait for the end of standard input
  *
- * Prints one line of JSON at the end. A message begins with its number (little-endian uint32), so that a lost
- * or doubled one is seen.
+ * WARMUP messages come before the measurement. Prints one line of JSON at the end. A message begins with its
+ * number (little-endian uint32), so that a lost or doubled one is seen.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -24,11 +24,8 @@
 
 static uint32_t received;
 static uint32_t wrong;
-static uint64_t checksum;
+static uint32_t checksum;
 static unsigned members;
-static uint32_t receive_count;
-static double receive_begin_cpu;
-static double receive_begin;
 
 static double now(void)
 {
@@ -42,6 +39,17 @@ static double cpu(void)
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
 	return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static long resident_bytes(void)
+{
+	long total, resident = 0;
+	FILE *statm = fopen("/proc/self/statm", "r");
+	if (statm && fscanf(statm, "%ld %ld", &total, &resident) != 2)
+		resident = 0;
+	if (statm)
+		fclose(statm);
+	return resident * sysconf(_SC_PAGESIZE);
 }
 
 static void fail(const char *what, int error)
@@ -64,10 +72,6 @@ static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32
 		wrong++;
 	checksum = checksum * 31 + number;
 	received++;
-	if (received == 1 && receive_count) {
-		receive_begin_cpu = cpu();
-		receive_begin = now();
-	}
 }
 
 static void on_confchg(cpg_handle_t handle, const struct cpg_name *group, const struct cpg_address *list, size_t count,
@@ -118,22 +122,80 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static void send_number(cpg_handle_t handle, struct iovec *message, uint32_t number, int fd)
+{
+	int error;
+
+	memcpy(message->iov_base, &number, sizeof number);
+	while ((error = cpg_mcast_joined(handle, CPG_TYPE_AGREED, message, 1)) == CS_ERR_TRY_AGAIN) {
+		/* The ring is held: take what came, and sleep when nothing did. */
+		uint32_t before = received;
+		dispatch(handle, CS_DISPATCH_ALL);
+		if (received == before)
+			wait_readable(fd);
+	}
+	if (error != CS_OK)
+		fail("cpg_mcast_joined", error);
+}
+
+static void receive_until(cpg_handle_t handle, uint32_t count, int fd)
+{
+	while (received < count) {
+		wait_readable(fd);
+		dispatch(handle, CS_DISPATCH_ALL);
+	}
+}
+
+static void flood(cpg_handle_t handle, struct iovec *message, uint32_t count, int fd)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		send_number(handle, message, i, fd);
+		if (i % 64 == 63)
+			dispatch(handle, CS_DISPATCH_ALL);
+	}
+	receive_until(handle, count, fd);
+}
+
+static void round_trips(cpg_handle_t handle, struct iovec *message, uint32_t count, int fd, double *times)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		double sent = now();
+		send_number(handle, message, i, fd);
+		receive_until(handle, i + 1, fd);
+		times[i] = (now() - sent) * 1e6;
+	}
+}
+
+static void reset(void)
+{
+	received = 0;
+	wrong = 0;
+	checksum = 0;
+}
+
+static void print_delivered(void)
+{
+	printf("{\"received\":%u,\"wrong\":%u,\"checksum\":\"%u\"", received, wrong, checksum);
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 5)
-		fail("usage: libcpg flood|latency|receive|idle GROUP SIZE COUNT", argc);
+	if (argc != 6)
+		fail("usage: libcpg flood|latency|receive|idle GROUP SIZE COUNT WARMUP", argc);
 	const char *mode = argv[1];
 	size_t size = strtoul(argv[3], NULL, 10);
 	uint32_t count = strtoul(argv[4], NULL, 10);
+	uint32_t warmup = strtoul(argv[5], NULL, 10);
 
 	if (!strcmp(mode, "idle")) {
 		char end;
-		for (size_t i = 0; i < size; i++) {
+		long before = resident_bytes();
+		for (uint32_t i = 0; i < count; i++) {
 			char name[64];
-			snprintf(name, sizeof name, "%s-%zu", argv[2], i);
+			snprintf(name, sizeof name, "%s-%u", argv[2], i);
 			join(open_handle(), name);
 		}
-		printf("ready\n");
+		printf("{\"connections\":%u,\"bytesPerConnection\":%ld}\n", count, (resident_bytes() - before) / (long)count);
 		fflush(stdout);
 		return read(0, &end, 1) < 0;
 	}
@@ -145,66 +207,40 @@ int main(int argc, char **argv)
 	while (members == 0)
 		dispatch(handle, CS_DISPATCH_ONE);
 
+	struct iovec message = { .iov_base = calloc(1, size + sizeof(uint32_t)), .iov_len = size };
+	double *times = calloc(count + warmup + 1, sizeof *times);
+	uint32_t measured = count;
+
 	if (!strcmp(mode, "receive")) {
-		receive_count = count;
-		printf("ready\n");
-		fflush(stdout);
-		while (received < count) {
-			wait_readable(fd);
-			dispatch(handle, CS_DISPATCH_ALL);
-		}
-		printf("{\"received\":%u,\"wrong\":%u,\"cpuMicrosPerMessage\":%f,\"seconds\":%f}\n", received, wrong,
-		       (cpu() - receive_begin_cpu) * 1e6 / count, now() - receive_begin);
-		cpg_finalize(handle);
-		return 0;
+		fprintf(stderr, "ready\n");
+		receive_until(handle, warmup, fd);
+		measured = warmup + count - received;
+	} else if (!strcmp(mode, "flood")) {
+		flood(handle, &message, warmup, fd);
+		reset();
+	} else {
+		round_trips(handle, &message, warmup, fd, times);
+		reset();
 	}
 
-	char *message = calloc(1, size);
-	struct iovec iov = { .iov_base = message, .iov_len = size };
 	double begin = now(), begin_cpu = cpu();
-	if (!strcmp(mode, "flood")) {
-		for (uint32_t i = 0; i < count; i++) {
-			int error;
-			memcpy(message, &i, sizeof i);
-			while ((error = cpg_mcast_joined(handle, CPG_TYPE_AGREED, &iov, 1)) == CS_ERR_TRY_AGAIN) {
-				/* The ring is held: take what came, and sleep when nothing did. */
-				uint32_t before = received;
-				dispatch(handle, CS_DISPATCH_ALL);
-				if (received == before)
-					wait_readable(fd);
-			}
-			if (error != CS_OK)
-				fail("cpg_mcast_joined", error);
-			if (i % 64 == 63)
-				dispatch(handle, CS_DISPATCH_ALL);
-		}
-		while (received < count) {
-			wait_readable(fd);
-			dispatch(handle, CS_DISPATCH_ALL);
-		}
-		double seconds = now() - begin;
-		printf("{\"received\":%u,\"wrong\":%u,\"checksum\":\"%llu\",\"seconds\":%f,\"messagesPerSecond\":%f,\"cpuMicrosPerMessage\":%f}\n",
-		       received, wrong, (unsigned long long)checksum, seconds, count / seconds, (cpu() - begin_cpu) * 1e6 / count);
-	} else {
-		double *times = calloc(count, sizeof *times);
-		for (uint32_t i = 0; i < count; i++) {
-			int error;
-			double sent = now();
-			memcpy(message, &i, sizeof i);
-			while ((error = cpg_mcast_joined(handle, CPG_TYPE_AGREED, &iov, 1)) == CS_ERR_TRY_AGAIN)
-				;
-			if (error != CS_OK)
-				fail("cpg_mcast_joined", error);
-			while (received == i) {
-				wait_readable(fd);
-				dispatch(handle, CS_DISPATCH_ALL);
-			}
-			times[i] = (now() - sent) * 1e6;
-		}
+	if (!strcmp(mode, "receive"))
+		receive_until(handle, warmup + count, fd);
+	else if (!strcmp(mode, "flood"))
+		flood(handle, &message, count, fd);
+	else
+		round_trips(handle, &message, count, fd, times);
+	double seconds = now() - begin, cpu_micros = (cpu() - begin_cpu) * 1e6 / measured;
+
+	print_delivered();
+	printf(",\"seconds\":%f,\"cpuMicrosPerMessage\":%f", seconds, cpu_micros);
+	if (!strcmp(mode, "flood"))
+		printf(",\"messagesPerSecond\":%f,\"megabytesPerSecond\":%f", count / seconds, count * (double)size / seconds / 1e6);
+	if (!strcmp(mode, "latency")) {
 		qsort(times, count, sizeof *times, by_value);
-		printf("{\"received\":%u,\"wrong\":%u,\"p50\":%f,\"p90\":%f,\"p99\":%f,\"cpuMicrosPerMessage\":%f}\n", received, wrong,
-		       times[count / 2], times[count * 9 / 10], times[count * 99 / 100], (cpu() - begin_cpu) * 1e6 / count);
+		printf(",\"p50\":%f,\"p90\":%f,\"p99\":%f", times[count / 2], times[count * 9ul / 10], times[count * 99ul / 100]);
 	}
+	printf("}\n");
 	cpg_finalize(handle);
 	return 0;
 }

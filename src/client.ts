@@ -13,6 +13,7 @@ import type { SessionState } from './session/states';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
+const MAX_BUSY_POLL_US = 1_000_000;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -28,6 +29,16 @@ export interface ConnectOptions {
   dispatch?: DispatchMode;
   /** The pid announced on join. Default: the pid the daemon sees, which is unique also across containers. */
   pid?: number;
+  /**
+   * Messages handed to 'deliver' listeners are lent for the duration of the call instead of copied: whoever
+   * keeps one finds it empty (length 0) afterwards. Loops get copies all the same. Default false.
+   */
+  lend?: boolean;
+  /**
+   * Microseconds (up to 1,000,000) for which the client looks for the next event instead of sleeping, after
+   * it sent or got something: less latency for more processor time. Default 0.
+   */
+  busyPollUs?: number;
 }
 
 export interface JoinOptions {
@@ -36,12 +47,17 @@ export interface JoinOptions {
   signal?: AbortSignal;
 }
 
+type GuaranteeName = keyof typeof Guarantee;
+
 export interface MessageOptions {
-  /** cpg_guarantee_t by name. The daemon delivers everything in agreed order, whatever is asked. */
-  guarantee?: keyof typeof Guarantee;
+  /** cpg_guarantee_t, by name or number. The daemon delivers everything in agreed order, whatever is asked. */
+  guarantee?: GuaranteeName | (typeof Guarantee)[GuaranteeName];
   /** Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not. */
   signal?: AbortSignal;
-  /** Resolve only when the message was delivered back to us in total order. */
+  /**
+   * Resolve only when the message was delivered back to us in total order. Events must be read for that: dispatch
+   * them, and do not wait for it inside a loop over the events, which stops the reading while it is full.
+   */
   confirm?: boolean;
 }
 
@@ -76,13 +92,21 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
       remedy: "give 'auto' or 'manual'",
     });
   }
+  const busyPollUs = options.busyPollUs ?? 0;
+  if (!(busyPollUs >= 0 && busyPollUs <= MAX_BUSY_POLL_US)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: busyPollUs ${busyPollUs}`, {
+      remedy: `give 0 to ${MAX_BUSY_POLL_US} microseconds`,
+    });
+  }
+  const lend = options.lend ?? false;
   const session = await Session.connect({
     address: options.address,
     timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
     signal: options.signal,
     pid,
+    receive: { lend, busyPollUs },
   });
-  return new CpgClient(session, dispatch);
+  return new CpgClient(session, dispatch, lend);
 }
 
 /** One handle on a daemon. It joins at most one group, once; connect again for another. */
@@ -93,13 +117,14 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   context: unknown;
 
   /** @internal Use connect(). */
-  constructor(session: Session, mode: DispatchMode) {
+  constructor(session: Session, mode: DispatchMode, lend: boolean) {
     super();
     this.#session = session;
-    this.#dispatcher = new Dispatcher(session, this.#sink, mode);
+    this.#dispatcher = new Dispatcher(session, this.#sink, mode, lend);
     session.observe({
       onEvents: () => this.#dispatcher.onEvents(),
       onDrain: () => this.#safely(() => this.emit('drain')),
+      onLost: (error) => this.#report(error),
       onClose: (reason) => {
         this.#dispatcher.end(reason);
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
@@ -166,7 +191,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     let guarantee: number;
     try {
       parts = messageParts(message);
-      guarantee = guaranteeNumber(options.guarantee ?? 'AGREED');
+      guarantee = guaranteeNumber(options.guarantee ?? Guarantee.AGREED);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -179,7 +204,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Sends a message if there is room for it now. False (CS_ERR_TRY_AGAIN of libcpg): hold until 'drain'.
-   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize.
+   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize. A daemon that takes nothing for
+   * timeoutMs does not get what was taken over here; that is told by 'error'.
    */
   tryMcast(message: Message): boolean {
     const parts = messageParts(message);
@@ -230,7 +256,12 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
    * CS_ERR_TRY_AGAIN when nothing is there.
    */
-  dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
+  async dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
+    if (!DISPATCH_FLAGS.includes(flag)) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `dispatch with the unknown flag ${flag}`, {
+        remedy: `give one of ${DISPATCH_FLAGS.join(', ')}`,
+      });
+    }
     return this.#dispatcher.dispatch(flag, options.signal);
   }
 
@@ -246,7 +277,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     return this.close();
   }
 
-  /** The events from now on; the loop ends with the connection, and throws if the connection was lost. */
+  /**
+   * The events that came while nobody listened, and all from now on. The loop ends with the connection, and throws
+   * if the connection was lost.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
     return this.#dispatcher.loop();
   }
@@ -290,6 +324,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 }
 
+const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];
+
 function messageParts(message: Message): readonly Uint8Array[] {
   if (typeof message === 'string') return [Buffer.from(message, 'utf8')];
   if (message instanceof Uint8Array) return [message];
@@ -299,9 +335,10 @@ function messageParts(message: Message): readonly Uint8Array[] {
   });
 }
 
-function guaranteeNumber(name: keyof typeof Guarantee): number {
-  if (Object.hasOwn(Guarantee, name)) return Guarantee[name];
-  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${name}`, {
+function guaranteeNumber(given: NonNullable<MessageOptions['guarantee']>): number {
+  if (typeof given === 'number' && Object.values(Guarantee).includes(given)) return given;
+  if (typeof given === 'string' && Object.hasOwn(Guarantee, given)) return Guarantee[given];
+  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${String(given)}`, {
     remedy: `give one of ${Object.keys(Guarantee).join(', ')}`,
   });
 }

@@ -1,5 +1,7 @@
-/** What the facade itself checks: arguments that types cannot keep out of JavaScript. */
-import { connect, type CpgClient } from '../src';
+/** What the facade itself checks: arguments that types cannot keep out of JavaScript. And what Node thinks of it. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { connect, Guarantee, type CpgClient } from '../src';
 import { startServer, type CpgServer } from '../src/server';
 
 describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
@@ -31,8 +33,18 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
     expect(() => client.tryMcast(message as string)).toThrow(invalid);
   });
 
-  test.each(['SOMETIMES', 'toString'])('the guarantee %s', async (guarantee) => {
+  test.each([5, {}])('connect with the address %p', async (address) => {
+    await expect(connect({ address: address as string })).rejects.toEqual(invalid);
+  });
+
+  test.each(['SOMETIMES', 'toString', 4, -1])('the guarantee %p', async (guarantee) => {
     await expect(client.mcast('x', { guarantee: guarantee as 'SAFE' })).rejects.toEqual(invalid);
+  });
+
+  test.each(['some', '', undefined])('dispatch with the flag %p', async (flag) => {
+    const manual = await connect({ address: server.address, dispatch: 'manual' });
+    await expect(manual.dispatch(flag as 'all')).rejects.toEqual(invalid);
+    await manual.close();
   });
 
   test.each([undefined, null, 7, ['g']])('a group that is %p', async (group) => {
@@ -45,7 +57,56 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
     expect(() => client.alloc(size)).toThrow(invalid);
   });
 
+  test('a guarantee may be a number, as in C', async () => {
+    for (const guarantee of Object.values(Guarantee)) await client.mcast('x', { guarantee });
+  });
+
   test('and the handle works on', async () => {
     await client.mcast('x', { confirm: true });
   });
+});
+
+test('leaving the block of an `await using` closes; the context is whatever the user put there', async () => {
+  const server = await startServer();
+  try {
+    const client = await server.connect();
+    expect(client.context).toBeUndefined();
+    const mine = { any: 'thing' };
+    client.context = mine;
+    expect(client.context).toBe(mine);
+    const closed = jest.fn();
+    client.on('close', closed);
+    await client[Symbol.asyncDispose]();
+    expect(client.state).toBe('closed');
+    expect(closed.mock.calls).toEqual([[]]);
+    await client[Symbol.asyncDispose]();
+  } finally {
+    await server.close();
+  }
+});
+
+test('one signal may be for many calls at once: Node does not warn of a leak', async () => {
+  const server = await startServer();
+  const program = `
+    const { connect } = require(${JSON.stringify(require.resolve('../dist/index.js'))});
+    (async () => {
+      const { signal } = new AbortController();
+      const client = await connect({ address: ${JSON.stringify(server.address)}, signal });
+      await client.join('g', { signal });
+      await Promise.all(Array.from({ length: 20 }, (_, index) => [
+        client.mcast('m', { signal }),
+        client.mcast('m', { signal, confirm: true }),
+        client.mcast(Buffer.alloc(2 ** 20), { signal }),
+        client.localNodeId({ signal }),
+        client.membership('g', { signal }),
+      ]).flat());
+      await client.close();
+      console.log('done');
+    })();`;
+  try {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, ['-e', program]);
+    expect({ stdout, stderr }).toEqual({ stdout: 'done\n', stderr: '' });
+  } finally {
+    await server.close();
+  }
 });

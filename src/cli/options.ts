@@ -78,21 +78,28 @@ export function decimal(placeholder: string, summary: string): Option<number | u
   return { ...valued(placeholder, summary), read: (given) => read(given.at(-1), fromWord) };
 }
 
+/** One of `choices`. */
+export function oneOf<Choice extends string>(
+  placeholder: string,
+  choices: readonly Choice[],
+  summary: string,
+): Option<Choice | undefined> {
+  return {
+    ...valued(placeholder, summary, choices),
+    read: (given) => read(given.at(-1), (word) => choiceFrom(word, choices)),
+  };
+}
+
 /** Any of `choices`, given several times or separated by commas. */
 export function someOf<Choice extends string>(
   placeholder: string,
   choices: readonly Choice[],
   summary: string,
 ): Option<Choice[]> {
-  const fromWord = (word: string): Choice => {
-    const choice = choices.find((candidate) => candidate === word);
-    if (choice === undefined) throw new Error(`one of ${choices.join(', ')}`);
-    return choice;
-  };
   return {
     ...valued(placeholder, summary, choices),
     kind: 'list',
-    read: (given) => words(given).map((word) => read(word, fromWord)!),
+    read: (given) => words(given).map((word) => read(word, (each) => choiceFrom(each, choices))!),
   };
 }
 
@@ -191,6 +198,12 @@ function integerFrom(word: string, min: number, max: number): number {
     );
   }
   return value;
+}
+
+function choiceFrom<Choice extends string>(word: string, choices: readonly Choice[]): Choice {
+  const choice = choices.find((candidate) => candidate === word);
+  if (choice === undefined) throw new Error(`one of ${choices.join(', ')}`);
+  return choice;
 }
 
 function words(given: readonly string[]): string[] {

@@ -40,13 +40,18 @@ export class Dispatcher {
   readonly #session: Session;
   readonly #sink: EventSink;
   readonly #mode: DispatchMode;
+  /** Listeners get messages for the duration of the call only. */
+  readonly #lend: boolean;
   readonly #reassembly = new Reassembly();
   readonly #loops = new Set<EventQueue>();
   /**
-   * What arrives before anybody listens: `await join()` usually comes before `for await`. When it is full
-   * and there is still nobody, it is given up, because an unread ring would fill the daemon's memory.
+   * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
+   * and the next. When it is full and there is still nobody, it is given up, because an unread ring would fill
+   * the daemon's memory.
    */
   #early: EventQueue | undefined;
+  /** It was given up: whoever comes now is told that they missed something. */
+  #missed = false;
   #turn: NodeJS.Immediate | undefined;
   #arrival: Deferred<void> | undefined;
   #dispatched = 0;
@@ -55,10 +60,11 @@ export class Dispatcher {
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(session: Session, sink: EventSink, mode: DispatchMode) {
+  constructor(session: Session, sink: EventSink, mode: DispatchMode, lend: boolean) {
     this.#session = session;
     this.#sink = sink;
     this.#mode = mode;
+    this.#lend = lend;
     if (mode === 'auto') this.#early = this.#newQueue();
   }
 
@@ -71,6 +77,7 @@ export class Dispatcher {
   /** Somebody began to listen: what came early is theirs, once others had the chance to listen too. */
   onListening(): void {
     if (this.#early !== undefined) this.#later();
+    this.#tellMissed();
   }
 
   /** A loop over the events from now on; the first one also gets what came early. */
@@ -78,6 +85,7 @@ export class Dispatcher {
     const queue = this.#early ?? this.#newQueue();
     this.#early = undefined;
     this.#loops.add(queue);
+    this.#tellMissed();
     if (this.#ended) queue.end(this.#reason);
     return queue;
   }
@@ -93,11 +101,12 @@ export class Dispatcher {
         remedy: "connect with { dispatch: 'manual' }, or listen to the events",
       });
     }
+    const tooLate = this.#ended;
     // A listener may call this: reading has finished by the time we go on.
     await Promise.resolve();
     let count = 0;
     for (;;) {
-      if (this.#ended) return this.#dispatchEnded(flag, count);
+      if (this.#ended) return this.#dispatchEnded(tooLate ? undefined : flag, count);
       signal?.throwIfAborted();
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'all' || (flag === 'one' && count > 0)) return count;
@@ -127,7 +136,8 @@ export class Dispatcher {
     this.#wake();
   }
 
-  #dispatchEnded(flag: DispatchFlag, count: number): number {
+  /** Closing is what ends a blocking dispatch, if it began before that. */
+  #dispatchEnded(flag: DispatchFlag | undefined, count: number): number {
     if (this.#reason !== undefined) throw this.#reason;
     if (flag === 'blocking') return count;
     throw new CpgError('CS_ERR_BAD_HANDLE', 'dispatch: the handle was closed');
@@ -166,16 +176,33 @@ export class Dispatcher {
   #newQueue(): EventQueue {
     return new EventQueue(
       () => this.#later(),
-      (queue) => {
-        this.#loops.delete(queue);
+      (queue, left) => {
+        if (this.#loops.delete(queue)) this.#keep(left);
         this.#later();
       },
     );
   }
 
+  /** When the last one stopped listening, what it left and what comes now is for the next, as in the beginning. */
+  #keep(left: readonly CpgEvent[]): void {
+    if (this.#mode === 'manual' || this.#ended || this.#loops.size > 0 || this.#sink.listening) return;
+    this.#early = this.#newQueue();
+    for (const event of left) this.#early.push(event);
+  }
+
   #hasRoom(): boolean {
     for (const loop of this.#loops) if (loop.full) return false;
     return true;
+  }
+
+  /** Once, and later, so that whoever begins to listen can listen for errors too. */
+  #tellMissed(): void {
+    if (!this.#missed) return;
+    this.#missed = false;
+    const error = new CpgError('CS_ERR_QUEUE_FULL', 'events that came before anybody listened were dropped', {
+      remedy: 'begin to listen before join(), or right after it',
+    });
+    setImmediate(() => this.#sink.report(error));
   }
 
   /** Gives listeners what came before them. */
@@ -221,6 +248,7 @@ export class Dispatcher {
       if (this.#early.full) {
         debug('nobody listens: events are dropped from now on');
         this.#early = undefined;
+        this.#missed = true;
       }
       return;
     }
@@ -246,8 +274,13 @@ export class Dispatcher {
       group: this.#groupAt(frame),
       nodeId,
       pid,
-      message: owned ? view : Buffer.from(view),
+      message: owned || this.#mayLend ? view : copied(view),
     });
+  }
+
+  /** Whoever takes events later needs bytes of his own. */
+  get #mayLend(): boolean {
+    return this.#lend && this.#loops.size === 0 && this.#early === undefined;
   }
 
   /** The group of a deliver frame; a handle has but one, so its text is made once. */
@@ -282,4 +315,11 @@ export class Dispatcher {
       this.#sink.report(error);
     }
   }
+}
+
+/** Several times faster than Buffer.from() for the small ones. */
+function copied(view: Buffer): Buffer {
+  const copy = Buffer.allocUnsafe(view.length);
+  view.copy(copy);
+  return copy;
 }

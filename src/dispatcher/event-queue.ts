@@ -11,15 +11,15 @@ interface Waiter {
 
 export class EventQueue implements AsyncIterableIterator<CpgEvent, undefined> {
   readonly #onTaken: () => void;
-  readonly #onReturn: (queue: EventQueue) => void;
+  readonly #onReturn: (queue: EventQueue, left: readonly CpgEvent[]) => void;
   #events: CpgEvent[] = [];
   #bytes = 0;
   #waiters: Waiter[] = [];
   #ended = false;
   #error: Error | undefined;
 
-  /** `onTaken` is called when there is room again, `onReturn` when the loop is left. */
-  constructor(onTaken: () => void, onReturn: (queue: EventQueue) => void) {
+  /** `onTaken` is called when there is room again, `onReturn` when the loop is left, with what it did not take. */
+  constructor(onTaken: () => void, onReturn: (queue: EventQueue, left: readonly CpgEvent[]) => void) {
     this.#onTaken = onTaken;
     this.#onReturn = onReturn;
   }
@@ -66,11 +66,12 @@ export class EventQueue implements AsyncIterableIterator<CpgEvent, undefined> {
   }
 
   return(): Promise<IteratorResult<CpgEvent, undefined>> {
+    const left = this.#events;
     this.#events = [];
     this.#bytes = 0;
     this.#error = undefined;
     this.end();
-    this.#onReturn(this);
+    this.#onReturn(this, left);
     return Promise.resolve({ value: undefined, done: true });
   }
 

@@ -4,7 +4,6 @@ import { frameId } from '../codec/header';
 import { CpgError } from '../errors';
 import { debugServer as debug } from '../debug';
 import { EventRing } from '../transport/event-ring';
-import { CHUNK_HEADER_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from '../transport/ring';
 import type { ClientPort, ServiceHandle } from './cpg-service';
 import { EventWriter } from './wire/event-writer';
 import {
@@ -59,8 +58,6 @@ export class Connection implements ClientPort {
   #service: ServiceHandle | undefined;
   #continuing: NodeJS.Immediate | undefined;
   #closed = false;
-  /** Requests that were read before their bytes came on the socket. */
-  #readEarly = 0;
   /** The number in the names of the rings, which the client takes for its pid. 0 before the handshake. */
   clientPid = 0;
 
@@ -113,12 +110,8 @@ export class Connection implements ClientPort {
   /** Reads what is in the ring, although the bytes that tell of it may still be on their way. */
   readPosted(): void {
     if (this.#closed || this.#open === undefined) return;
-    const { directory, requests } = this.#open;
-    this.#guarded(() => {
-      const early = Math.max(0, postedChunks(directory.rings.request) - requests.announced);
-      this.#readEarly += early;
-      requests.announce(early);
-    });
+    const { requests } = this.#open;
+    this.#guarded(() => void requests.look());
     while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
   }
 
@@ -135,9 +128,7 @@ export class Connection implements ClientPort {
     if (this.#closed) return;
     try {
       if (this.#open !== undefined) {
-        const early = Math.min(bytes.length, this.#readEarly);
-        this.#readEarly -= early;
-        this.#open.requests.announce(bytes.length - early);
+        this.#open.requests.announce(bytes.length);
         this.#readRequests();
         return;
       }
@@ -195,6 +186,7 @@ export class Connection implements ClientPort {
     const { requests } = this.#open!;
     let left = REQUESTS_PER_TURN;
     while (left > 0 && this.#hasRequests()) left -= requests.consume(left, this.#onRequest);
+    if (!this.#closed) requests.reclaim();
     if (this.#hasRequests()) {
       this.#continuing ??= setImmediate(() => {
         this.#continuing = undefined;
@@ -210,7 +202,7 @@ export class Connection implements ClientPort {
   };
 
   #hasRequests(): boolean {
-    return !this.#closed && this.#open !== undefined && this.#open.requests.announced > 0;
+    return !this.#closed && this.#open !== undefined && this.#open.requests.available > 0;
   }
 
   #guarded(action: () => void): void {
@@ -254,19 +246,4 @@ export class Connection implements ClientPort {
     this.#open?.directory.remove();
     this.#host.onClosed(this);
   }
-}
-
-/** Whole chunks between the pointers of a ring. */
-function postedChunks(ring: Ring): number {
-  ring.readPointers();
-  const words = ring.distance(ring.readPointer, ring.writePointer);
-  const head = Buffer.alloc(CHUNK_HEADER_BYTES);
-  let chunks = 0;
-  for (let read = 0; read < words; chunks++) {
-    ring.read(ring.advance(ring.readPointer, read), head);
-    // libqb moves the pointer before it commits the chunk: this one comes too late.
-    if (head.readUInt32LE(WORD_BYTES) !== Magic.COMMITTED) break;
-    read += chunkWords(head.readUInt32LE(0));
-  }
-  return chunks;
 }

@@ -1,4 +1,5 @@
 /** A time limit and the caller's AbortSignal as one signal, for one call. */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CpgError } from '../errors';
 
@@ -11,21 +12,24 @@ export class Deadline {
   readonly #userSignal: AbortSignal | undefined;
   /** What the daemon said so far, for the time-out to tell. */
   lastAnswer: Error | undefined;
+  /** What to do when it is missed, where the general advice does not fit. */
+  remedy: string | undefined;
   readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
 
   /** `what` is the call the time is for, as it shall stand in the error. */
   constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
     this.#userSignal = userSignal;
     this.#timer = setTimeout(() => {
-      const { lastAnswer } = this;
+      const { lastAnswer, remedy } = this;
       const happened =
         lastAnswer === undefined
           ? `${what}: no answer within ${timeoutMs} ms`
           : `${what}: no success within ${timeoutMs} ms (last answer: ${lastAnswer.message})`;
-      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, { cause: lastAnswer }));
+      const options = { cause: lastAnswer, ...(remedy !== undefined && { remedy }) };
+      this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, options));
     }, timeoutMs);
     if (userSignal?.aborted === true) this.#onUserAbort();
-    else userSignal?.addEventListener('abort', this.#onUserAbort);
+    else if (userSignal !== undefined) listenForAbort(userSignal, this.#onUserAbort);
   }
 
   /** Aborted with CS_ERR_TIMEOUT, or with the reason of the caller's signal. */
@@ -44,6 +48,13 @@ export class Deadline {
   }
 }
 
+/** Calls `listener` when `signal` aborts; else it has to be removed again. */
+export function listenForAbort(signal: AbortSignal, listener: () => void): void {
+  // One signal for many calls at once is no leak, and Node shall not warn of one.
+  setMaxListeners(0, signal);
+  signal.addEventListener('abort', listener, { once: true });
+}
+
 /** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -51,7 +62,7 @@ export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
     const onAbort = (): void => void setImmediate(() => reject(signal.reason as Error));
     const done = (): void => signal.removeEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
+    else listenForAbort(signal, onAbort);
     work.finally(done).then(resolve, reject);
   });
 }

@@ -26,9 +26,9 @@ import { CpgError, CS_OK, isCpgError } from '../errors';
 import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
-import type { Transport, TransportListener } from '../transport/transport';
+import type { ReceiveOptions, Transport, TransportListener } from '../transport/transport';
 import { Confirmations, type Sent } from './confirmations';
-import { Backoff, Deadline, untilAborted } from './deadline';
+import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import {
   allocMessage,
@@ -53,6 +53,7 @@ export interface SessionOptions {
   timeoutMs: number;
   signal: AbortSignal | undefined;
   pid: number | undefined;
+  receive?: ReceiveOptions;
 }
 
 export interface McastOptions {
@@ -66,6 +67,8 @@ export interface SessionObserver {
   onEvents(): void;
   /** After tryMcast() said false: it may say true again. */
   onDrain(): void;
+  /** Messages that tryMcast() said true for were not sent after all. */
+  onLost(error: CpgError): void;
   onClose(reason?: CpgError): void;
 }
 
@@ -96,6 +99,8 @@ export class Session {
   #batch: Deferred<void> | undefined;
   /** Those of them that are recorded for confirmation. */
   #batchRecorded: Sent[] = [];
+  /** Messages of tryMcast() among them: nobody holds a promise that could tell of their end. */
+  #batchUnheld = 0;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   /** Why everything fails since the connection ended; undefined before. */
@@ -118,7 +123,7 @@ export class Session {
   static async connect(options: SessionOptions): Promise<Session> {
     const deadline = new Deadline('connect', options.timeoutMs, options.signal);
     try {
-      const transport = await Session.#connectTransport(options.address, deadline);
+      const transport = await Session.#connectTransport(options, deadline);
       const session = new Session(transport, options);
       try {
         const asked = session.#ask('connect', { type: 'localGet' }, 'localGet', deadline);
@@ -133,11 +138,11 @@ export class Session {
     }
   }
 
-  static async #connectTransport(address: string | undefined, limit: Deadline): Promise<Transport> {
+  static async #connectTransport({ address, receive }: SessionOptions, limit: Deadline): Promise<Transport> {
     const backoff = new Backoff();
     for (;;) {
       try {
-        return await connectTransport(address, limit.signal);
+        return await connectTransport(address, limit.signal, receive);
       } catch (error) {
         if (!isTransient(error)) throw error;
         debug('connect: %s', error.message);
@@ -231,7 +236,7 @@ export class Session {
   }
 
   async membership(group?: string | Uint8Array, signal?: AbortSignal): Promise<CpgAddress[]> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'membership');
     const name = group === undefined ? this.#group : groupBytes(group);
     if (name === undefined) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'membership: no group is given and none is joined', {
@@ -243,7 +248,7 @@ export class Session {
   }
 
   async localNodeId(signal?: AbortSignal): Promise<number> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'localNodeId');
     return (await this.#query('localNodeId', { type: 'localGet' }, 'localGet', signal)).nodeId;
   }
 
@@ -253,9 +258,20 @@ export class Session {
     group: Uint8Array,
     signal?: AbortSignal,
   ): AsyncGenerator<GroupEntry, void> {
-    assertAllowed(this.#state, 'query');
+    assertAllowed(this.#state, 'query', 'groups');
     const begin: CpgRequest = { type: 'iterationInitialize', group, iterationType };
-    const { handle } = await this.#query('groups', begin, 'iterationInitialize', signal);
+    let begun: Promise<SuccessfulReply<'iterationInitialize'>> | undefined;
+    const { handle } = await this.#call('groups', signal, (limit) => {
+      begun = this.#ask('groups', begin, 'iterationInitialize', limit);
+      return begun;
+    }).catch((error: unknown) => {
+      // A reply that comes too late has made a snapshot all the same.
+      void begun?.then(
+        (late) => this.#releaseIteration(late.handle),
+        () => undefined,
+      );
+      throw error;
+    });
     try {
       for (;;) {
         const next = this.#query('groups', { type: 'iterationNext', handle }, 'iterationNext', signal);
@@ -270,13 +286,16 @@ export class Session {
         yield { group: groupText(row.group), ...address };
       }
     } finally {
-      if (!this.#ended) {
-        const release: CpgRequest = { type: 'iterationFinalize', handle };
-        await this.#query('groups', release, 'iterationFinalize').catch((error: unknown) =>
-          debug('iteration %s: %s', handle, String(error)),
-        );
-      }
+      await this.#releaseIteration(handle);
     }
+  }
+
+  async #releaseIteration(handle: bigint): Promise<void> {
+    if (this.#ended) return;
+    const release: CpgRequest = { type: 'iterationFinalize', handle };
+    await this.#query('groups', release, 'iterationFinalize').catch((error: unknown) =>
+      debug('iteration %s: %s', handle, String(error)),
+    );
   }
 
   /**
@@ -297,7 +316,7 @@ export class Session {
 
   /** Sends without waiting: false when the daemon's ring has no room now, and onDrain() follows. */
   tryMcast(parts: readonly Uint8Array[], length: number, guarantee: number): boolean {
-    assertAllowed(this.#state, 'mcast');
+    assertAllowed(this.#state, 'mcast', 'tryMcast');
     if (length > this.maxAtomicMessageSize) {
       throw new CpgError(
         'CS_ERR_TOO_BIG',
@@ -309,8 +328,9 @@ export class Session {
     }
     const message = { parts, length, guarantee };
     if (this.#outbox.empty && stageMessage(this.transport, message)) {
-      // Nobody holds this promise; a stall is told to those who do.
+      // Nobody holds this promise; a stall is told by onLost().
       this.messageStaged(message).catch(() => undefined);
+      if (this.transport.staged > 0) this.#batchUnheld++;
       return true;
     }
     this.#wantsDrain = true;
@@ -320,6 +340,7 @@ export class Session {
 
   /** Memory for a message of `size` bytes that goes out without a copy. */
   alloc(size: number): Buffer {
+    assertAllowed(this.#state, 'query', 'alloc');
     assertSendable(size);
     return allocMessage(this.transport, size);
   }
@@ -420,9 +441,12 @@ export class Session {
     const confirm = deferred<void>();
     // It may fail while we still wait for the message to be sent.
     confirm.promise.catch(() => undefined);
-    await this.#call('mcast with confirm', options.signal, async (limit) => {
-      await this.#send({ parts, length, guarantee: options.guarantee, confirm }, limit.signal);
-      await confirm.promise;
+    // Sending has a limit of its own, which a large message that makes progress does not meet.
+    await this.#send({ parts, length, guarantee: options.guarantee, confirm }, options.signal);
+    await this.#call('mcast with confirm', options.signal, (limit) => {
+      limit.remedy =
+        'it was sent and may still be delivered; events must be read meanwhile (by dispatch, and by loops that go on)';
+      return confirm.promise;
     });
   }
 
@@ -452,7 +476,7 @@ export class Session {
 
   async #addAbortable(job: Job, sent: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
     const onAbort = (): void => this.#cancel(job, signal?.reason as Error);
-    signal?.addEventListener('abort', onAbort);
+    if (signal !== undefined) listenForAbort(signal, onAbort);
     try {
       this.#add(job);
       await sent;
@@ -536,6 +560,7 @@ export class Session {
       const batch = this.#batch;
       this.#batch = undefined;
       this.#batchRecorded = [];
+      this.#batchUnheld = 0;
       batch?.resolve();
       this.#moved();
     },
@@ -634,6 +659,11 @@ export class Session {
     this.#batch?.reject(error);
     this.#batch = undefined;
     this.#outbox.failMessages(error);
+    if (this.#batchUnheld > 0) {
+      const what = `${this.#batchUnheld} messages of tryMcast were not sent, as the daemon took nothing for ${this.#timeoutMs} ms`;
+      this.#batchUnheld = 0;
+      this.#observer?.onLost(new CpgError('CS_ERR_TIMEOUT', what));
+    }
     if (this.#awaiting?.posted === false) {
       const { request } = this.#awaiting;
       this.#awaiting = undefined;

@@ -12,7 +12,7 @@ import { CpgError, type CpgErrorCode } from '../errors';
 
 export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
 
-/** Calls by what they need: `query` is membership, groups and localNodeId. */
+/** Calls by what they need: `query` is membership, groups, localNodeId and alloc. */
 export type SessionCall = 'join' | 'leave' | 'mcast' | 'query';
 
 interface Refusal {
@@ -26,6 +26,10 @@ const secondJoin: Refusal = {
   code: 'CS_ERR_INVALID_PARAM',
   why: 'this handle has joined a group already',
   remedy: 'a handle joins one group once; connect again for another group',
+};
+const joining: Refusal = {
+  ...secondJoin,
+  why: 'a join of this handle is under way, and its answer is still to come',
 };
 const spent: Refusal = {
   code: 'CS_ERR_INVALID_PARAM',
@@ -53,15 +57,15 @@ export const SESSION_TABLE: Readonly<
   Record<SessionState, Readonly<Record<SessionCall, typeof ok | Refusal>>>
 > = {
   unjoined: { join: ok, leave: notJoined, mcast: notJoined, query: ok },
-  joining: { join: secondJoin, leave: stillJoining, mcast: notJoined, query: ok },
+  joining: { join: joining, leave: stillJoining, mcast: notJoined, query: ok },
   joined: { join: secondJoin, leave: ok, mcast: ok, query: ok },
   leaving: { join: secondJoin, leave: gone, mcast: gone, query: ok },
   left: { join: spent, leave: gone, mcast: gone, query: ok },
   closed: { join: closed, leave: closed, mcast: closed, query: closed },
 };
 
-/** Throws the table's CpgError unless `call` is allowed in `state`. */
-export function assertAllowed(state: SessionState, call: SessionCall): void {
+/** Throws the table's CpgError unless `call` is allowed in `state`; `name` is what the user called. */
+export function assertAllowed(state: SessionState, call: SessionCall, name: string = call): void {
   const cell = SESSION_TABLE[state][call];
-  if (cell !== ok) throw new CpgError(cell.code, `${call}: ${cell.why}`, { remedy: cell.remedy });
+  if (cell !== ok) throw new CpgError(cell.code, `${name}: ${cell.why}`, { remedy: cell.remedy });
 }

@@ -22,13 +22,15 @@ export interface Address {
 
 /**
  * '@name' is an abstract socket, padded with NUL to 108 bytes as libqb binds it; '/path' a filesystem socket.
- * Without `text` the environment's CPG_ADDRESS counts, then '@cpg'.
+ * Without `text` the environment's CPG_ADDRESS counts unless it is empty, then '@cpg'.
  * Throws CS_ERR_INVALID_PARAM for anything else.
  */
 export function resolveAddress(
-  text = process.env['CPG_ADDRESS'] ?? DEFAULT_ADDRESS,
+  // eslint-disable-next-line @typescript-eslint/prefer-nullish-coalescing -- an empty variable is an unset one
+  text = process.env['CPG_ADDRESS'] || DEFAULT_ADDRESS,
   fileExists = existsSync,
 ): Address {
+  if (typeof (text as unknown) !== 'string') throw invalid(text, 'it is not a string');
   const bytes = Buffer.byteLength(text);
   if (text.includes('\0')) throw invalid(text, 'it contains a NUL');
   if (text.startsWith('/')) {

@@ -7,12 +7,13 @@ import { resolveAddress, type Address } from './address';
 import { openConnectionFiles } from './connection-files';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
-import type { Transport } from './transport';
+import type { ReceiveOptions, Transport } from './transport';
 
 /** One try; see ServiceSocket.open for what it rejects with. */
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
+  options: ReceiveOptions = { lend: false, busyPollUs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);
@@ -34,7 +35,8 @@ export async function connectTransport(
         `at least ${IPC_REQUEST_SIZE_BYTES}`,
       );
     }
-    return new ShmTransport(service, openConnectionFiles(answer), answer.maxMessageSize, announced);
+    const files = openConnectionFiles(answer);
+    return new ShmTransport(service, files, answer.maxMessageSize, announced, options);
   } catch (error) {
     service.socket.destroy();
     throw error;

@@ -12,7 +12,7 @@ import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import { Ring } from './ring';
-import { SHM_REMEDY } from './service-socket';
+import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
 
 const DIRECTORY_NAME = /^qb-(\d+)-(\d+)-(\d+)-[^/]+$/;
 const RINGS = ['request', 'response', 'event'] as const;
@@ -34,7 +34,7 @@ export interface ConnectionFiles {
  * libqb's form and lie in one directory, and all of it must belong to us; else CS_ERR_SECURITY, and nothing
  * was opened for writing elsewhere.
  */
-export function openConnectionFiles(answer: HandshakeResponse, uid = process.geteuid?.()): ConnectionFiles {
+export function openConnectionFiles(answer: HandshakeResponse, uid = process.getuid?.()): ConnectionFiles {
   const directory = dirname(answer.request);
   const match = DIRECTORY_NAME.exec(basename(directory));
   const wellNamed = RINGS.every((ring) => {
@@ -145,5 +145,15 @@ function openError(error: unknown, directory: string): unknown {
   }
   if (code === 'ELOOP') return refused(`${directory} holds symbolic links`);
   if (code === 'ENOSPC') return new CpgError('CS_ERR_NO_SPACE', what, { cause: error, remedy: SHM_REMEDY });
-  return new CpgError(code === 'EACCES' ? 'CS_ERR_ACCESS' : 'CS_ERR_LIBRARY', what, { cause: error });
+  if (code === 'EMFILE' || code === 'ENFILE') {
+    return new CpgError('CS_ERR_NO_RESOURCES', what, { cause: error, remedy: DESCRIPTORS_REMEDY });
+  }
+  if (code === 'EACCES') {
+    return new CpgError('CS_ERR_ACCESS', what, {
+      cause: error,
+      remedy:
+        'the daemon let us in and gave the rings to our real user: see whether the effective user is another one, or a security module forbids it',
+    });
+  }
+  return new CpgError('CS_ERR_LIBRARY', what, { cause: error });
 }

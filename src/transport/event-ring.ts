@@ -1,9 +1,15 @@
 /**
  * The event ring, seen from its reader. The daemon writes a chunk, raises the semaphore, and then sends one
  * byte on the service socket; a byte received is the right to reclaim one chunk.
+ *
+ *        given back          consumed           announced        not yet announced
+ *     ------------> read_pt ----------> pointer ----------> .... ------------------> write_pt
+ *
+ * Who does not want to wait for the byte can look() at the semaphore.
  */
 import { malformed } from '../codec/fields';
-import { CHUNK_HEADER_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
+import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
 
 /**
  * Looks at one event. The frame is only valid during the call, unless `owned`: then nobody else has its memory.
@@ -11,31 +17,47 @@ import { CHUNK_HEADER_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from './
  */
 export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
 
-/** Read at once: many small chunks, and little enough to stay in the processor's cache until they are used. */
-const WINDOW_BYTES = 128 * 1024;
 /** A chunk from here on is read on its own, straight into the memory it is handed out in. */
 const LARGE_CHUNK_BYTES = 16 * 1024;
-/** Read behind a large chunk, to see whether another one follows. */
+/** Read to see how long a chunk is that is probably large. */
 const PEEK_BYTES = 256;
 /** Read per event when only a few are wanted. */
 const FEW_EVENT_BYTES = 4096;
-
-// Windows are needed for the time of one call. The process keeps one per nesting of calls (a listener may
-// dispatch another client), not one per connection.
-const spareWindows: Buffer[] = [];
-const MAX_SPARE_WINDOWS = 2;
+/** Consumed space is given back in the middle of reading when it is this part of the ring. */
+const RECLAIM_FRACTION = 8;
 
 export class EventRing {
   readonly #ring: Ring;
+  readonly #ringBytes: number;
+  /** With it, frames are lent: none is owned, and what is kept of one turns empty after the call. */
+  readonly #lent: LentMemory | undefined;
+  /** Behind the last consumed chunk. read_pt is ours alone, so it need not be read again. */
+  #pointer: number;
+  /** Bytes received less chunks consumed: negative while chunks are consumed ahead of their bytes. */
   #announced = 0;
+  /** Chunks that look() saw and that are not consumed. */
+  #seen = 0;
+  #unreclaimedBytes = 0;
+  /** Chunks consumed since the semaphore was set to 0. */
+  #sinceReset = 0;
+  /** The last chunk was read on its own, and the next one probably will be. */
+  #lastWasLarge = false;
 
-  constructor(ring: Ring) {
+  constructor(ring: Ring, lend = false) {
     this.#ring = ring;
+    this.#ringBytes = ring.wordSize * WORD_BYTES;
+    this.#pointer = ring.readPointer;
+    this.#lent = lend ? new LentMemory() : undefined;
   }
 
-  /** Events that are announced and not yet consumed. */
-  get announced(): number {
-    return this.#announced;
+  /** Events that are there and not yet consumed, as far as we know. */
+  get available(): number {
+    return Math.max(this.#announced, this.#seen);
+  }
+
+  /** Consumed chunks are to be given back. */
+  get reclaimable(): boolean {
+    return this.#unreclaimedBytes > 0 && this.#announced >= 0;
   }
 
   /** Counts bytes that came in on the service socket. */
@@ -44,72 +66,100 @@ export class EventRing {
   }
 
   /**
-   * Hands up to `limit` announced events to `handler`, in order, and gives their space back to the daemon.
-   * Returns how many were consumed. Throws CS_ERR_MESSAGE_ERROR when the ring is not what it should be.
+   * Looks for events whose bytes did not come yet; true when there are any. The semaphore counts all that
+   * were posted since it was last reset, but a reset can lose some: it may show too few, never too many.
+   */
+  look(): boolean {
+    this.#seen = Math.max(0, this.#ring.semaphore() - this.#sinceReset);
+    return this.available > 0;
+  }
+
+  /**
+   * Hands up to `limit` events to `handler`, in order, and returns how many. Their space is given back by
+   * reclaim(), and in between when it is much. Throws CS_ERR_MESSAGE_ERROR when the ring is not what it
+   * should be.
    */
   consume(limit: number, handler: FrameHandler): number {
-    const wanted = Math.min(limit, this.#announced);
+    const wanted = Math.min(limit, this.available);
     if (wanted === 0) return 0;
     // The end first: whatever lies before it is complete up to the announced chunks.
     this.#ring.readPointers();
     const end = this.#ring.writePointer;
     const usualBytes =
-      limit < this.#announced ? Math.min(wanted * FEW_EVENT_BYTES, WINDOW_BYTES) : WINDOW_BYTES;
-    // Behind the last consumed chunk, at any moment: a handler may throw.
-    let pointer = this.#ring.readPointer;
+      limit < this.available ? Math.min(wanted * FEW_EVENT_BYTES, WINDOW_BYTES) : WINDOW_BYTES;
+    let windowBytes = this.#lastWasLarge ? PEEK_BYTES : usualBytes;
     let consumed = 0;
     let going = true;
-    let windowBytes = usualBytes;
-    const memory = spareWindows.pop() ?? Buffer.allocUnsafeSlow(WINDOW_BYTES);
+    const memory = takeWindow();
     try {
       while (going && consumed < wanted) {
-        const base = pointer;
-        const usedBytes = this.#ring.distance(base, end) * WORD_BYTES;
+        const usedBytes = this.#ring.distance(this.#pointer, end) * WORD_BYTES;
         const window = memory.subarray(0, Math.min(usedBytes, windowBytes));
-        this.#ring.read(base, window);
+        this.#ring.read(this.#pointer, window);
         windowBytes = usualBytes;
         let offset = 0;
         do {
           const length = this.#chunkLength(window, offset, usedBytes);
           const start = offset + CHUNK_HEADER_BYTES;
+          const bytes = chunkWords(length) * WORD_BYTES;
           const large = length >= LARGE_CHUNK_BYTES;
-          offset += chunkWords(length) * WORD_BYTES;
-          if (!large && offset > window.length) {
+          if (!large && offset + bytes > window.length) {
             // The window ends inside this chunk: read on from here.
-            windowBytes = Math.max(offset - start + CHUNK_HEADER_BYTES, usualBytes);
+            windowBytes = Math.max(bytes, usualBytes);
             break;
           }
-          let frame: Buffer;
-          if (large) {
-            frame = Buffer.allocUnsafeSlow(length);
-            if (offset <= window.length) window.copy(frame, 0, start);
-            else this.#ring.read(this.#ring.advance(base, start / WORD_BYTES), frame);
-            windowBytes = PEEK_BYTES;
-          } else {
-            frame = window.subarray(start, start + length);
-          }
+          const frame = large ? this.#readLarge(length) : window.subarray(start, start + length);
+          offset += bytes;
           consumed++;
-          pointer = this.#ring.advance(base, offset / WORD_BYTES);
-          going = handler(frame, large) && this.#ring.open;
+          // Before the handler is called: should it throw, it has had its event.
+          this.#advance(bytes);
+          this.#lastWasLarge = large;
+          going = handler(frame, large && this.#lent === undefined) && this.#ring.open;
+          if (large) {
+            // Probably another one follows.
+            windowBytes = PEEK_BYTES;
+            this.#lent?.giveBack();
+            break;
+          }
         } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= window.length);
       }
     } finally {
-      if (spareWindows.length < MAX_SPARE_WINDOWS) spareWindows.push(memory);
-      this.#announced -= consumed;
-      if (consumed > 0 && this.#ring.open) this.#reclaim(pointer);
+      giveBackWindow(this.#lent === undefined ? memory : withdrawn(memory));
     }
     return consumed;
   }
 
   /**
-   * Gives everything before `pointer` back. The semaphore goes to 0 first: were the pointer first, the
-   * daemon could see an empty ring with a count left, take it for full, and its queue for us would stop for
-   * good. A count it adds in between belongs to a chunk behind `pointer`, whose byte is still to come. And
-   * the semaphore is reset each time, because it would overflow some day if it only grew.
+   * Gives consumed space back to the daemon, if the bytes of all of it have come.
+   *
+   * The semaphore goes to 0 first: were the pointer first, the daemon could see an empty ring with a count
+   * left, take it for full, and its queue for us would stop for good. A count it adds in between belongs to
+   * a chunk behind the pointer, whose byte is still to come. And the semaphore is reset each time, because it
+   * would overflow some day if it only grew.
    */
-  #reclaim(pointer: number): void {
+  reclaim(): void {
+    if (!this.reclaimable || !this.#ring.open) return;
     this.#ring.setSemaphore(0);
-    this.#ring.publishReadPointer(pointer);
+    this.#ring.publishReadPointer(this.#pointer);
+    this.#unreclaimedBytes = 0;
+    this.#sinceReset = 0;
+  }
+
+  #advance(bytes: number): void {
+    this.#pointer = this.#ring.advance(this.#pointer, bytes / WORD_BYTES);
+    this.#announced--;
+    this.#seen = Math.max(0, this.#seen - 1);
+    this.#sinceReset++;
+    this.#unreclaimedBytes += bytes;
+    // The frame is in memory of ours by now, so the handler need not be waited for.
+    if (this.#unreclaimedBytes >= this.#ringBytes / RECLAIM_FRACTION) this.reclaim();
+  }
+
+  /** The payload of the next chunk. */
+  #readLarge(length: number): Buffer {
+    const frame = this.#lent?.take(length) ?? Buffer.allocUnsafeSlow(length);
+    this.#ring.read(this.#ring.advance(this.#pointer, CHUNK_HEADER_WORDS), frame);
+    return frame;
   }
 
   /** The length of the chunk whose header stands at `offset`. */

@@ -60,16 +60,23 @@ export class RequestRing {
 
   /**
    * Stages a frame of `length` bytes that stands in `memory` behind CHUNK_HEADER_BYTES of headroom, padded
-   * to a whole word: it goes out in one write from where it is.
+   * to a whole word. A large one goes out in one write from where it is; for a small one, being gathered with
+   * others costs less than a write of its own.
    */
   stagePrepared(memory: Buffer, length: number): boolean {
     if (!this.#hasRoom(length)) return false;
-    this.#flush();
     memory.writeUInt32LE(length, 0);
     memory.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
-    this.#ring.write(this.#end, memory);
+    const direct = memory.length > DIRECT_BYTES;
+    if (direct || this.#gatheredBytes + memory.length > GATHER_BYTES) this.#flush();
+    if (direct) {
+      this.#ring.write(this.#end, memory);
+    } else {
+      this.#gather.set(memory, this.#gatheredBytes);
+      this.#gatheredBytes += memory.length;
+    }
     this.#end = this.#ring.advance(this.#end, chunkWords(length));
-    this.#gatherPointer = this.#end;
+    if (direct) this.#gatherPointer = this.#end;
     this.#stagedChunks++;
     return true;
   }
@@ -138,6 +145,8 @@ export class RequestRing {
 
   #stageGathered(head: Buffer, parts: readonly Uint8Array[], length: number, bytes: number): void {
     const at = this.#gatheredBytes;
+    // The padding first: what follows may reach into its word.
+    this.#gather.writeUInt32LE(0, at + bytes - WORD_BYTES);
     this.#gather.writeUInt32LE(length, at);
     this.#gather.writeUInt32LE(Magic.COMMITTED, at + WORD_BYTES);
     head.copy(this.#gather, at + CHUNK_HEADER_BYTES);
@@ -146,7 +155,6 @@ export class RequestRing {
       this.#gather.set(part, end);
       end += part.length;
     }
-    this.#gather.fill(0, end, at + bytes);
     this.#gatheredBytes = at + bytes;
   }
 

@@ -65,6 +65,7 @@ const SEMAPHORE_BYTES = 8;
 const STATE_BYTES = Header.userData + 4 - Header.semaphore;
 const REFERENCES_WHEN_CREATED = 1;
 const REFERENCES_WHEN_CONNECTED = 2;
+const REFUSED_REMEDY = 'find out which program answers on this address; nothing was written';
 /** The files of a ring are for its owner alone. */
 const FILE_MODE = 0o600;
 
@@ -93,9 +94,9 @@ export class Ring {
   }
 
   /**
-   * Opens the two files of the ring `stem`. Both must be plain files with one name, owned by `uid`, and of
-   * the sizes their own fields give; otherwise nothing is kept open and CpgError says why. Nothing is written
-   * before attach().
+   * Opens the two files of the ring `stem`. Both must be plain files with one name, owned by `uid`, of the
+   * sizes their own fields give, and not in use by another client; otherwise nothing is kept open and CpgError
+   * says why. Nothing is written before attach().
    */
   static open(stem: string, uid: number | undefined): Ring {
     const opened: number[] = [];
@@ -113,6 +114,17 @@ export class Ring {
       const wordSize = scratch.readUInt32LE(0);
       if (wordSize * WORD_BYTES !== dataSize || dataSize > MAX_RING_BYTES || wordSize <= CHUNK_HEADER_WORDS) {
         throw malformed(`a ring of ${wordSize} words in a file of ${dataSize} bytes`, 'sizes that agree');
+      }
+      readSync(headerFd, scratch, 0, WORD_BYTES, Header.referenceCount);
+      const references = scratch.readInt32LE(0);
+      if (references >= REFERENCES_WHEN_CONNECTED) {
+        throw new CpgError(
+          'CS_ERR_SECURITY',
+          `${stem} has ${references} users: it belongs to another connection`,
+          {
+            remedy: REFUSED_REMEDY,
+          },
+        );
       }
       const ring = new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, wordSize);
       ring.readPointers();
@@ -283,7 +295,7 @@ function openOwn(path: string, uid: number | undefined, opened: number[]): numbe
   const stat = fstatSync(fd);
   if (!stat.isFile() || stat.nlink > 1 || (uid !== undefined && stat.uid !== uid)) {
     throw new CpgError('CS_ERR_SECURITY', `${path} is not a plain file of our own user`, {
-      remedy: 'find out which program answers on this address; nothing was written',
+      remedy: REFUSED_REMEDY,
     });
   }
   return fd;

@@ -2,6 +2,7 @@
  * The service socket: connecting, and the handshake. Node's `onread` puts what arrives into one buffer
  * shared by the process, so the single bytes that announce events are counted without allocating.
  */
+import { writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import {
@@ -13,13 +14,17 @@ import {
 import { malformed } from '../codec/fields';
 import { frameSize } from '../codec/header';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
-import { debugTransport as debug } from '../debug';
+import { debugMessage, debugTransport as debug } from '../debug';
 import { CpgError, isCpgError, type CpgErrorCode } from '../errors';
 import type { Address } from './address';
 
 const RECEIVE_BYTES = 64 * 1024;
 /** Enough of the answer to know how long it claims to be. */
 const ANSWER_SIZE_KNOWN_BYTES = 12;
+
+/** One byte for each chunk; any value will do. */
+const WAKE_UP_BYTES = 32 * 1024;
+const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
 
@@ -50,19 +55,33 @@ export class ServiceSocket {
     const service = new ServiceSocket(address);
     try {
       const { answer, announced } = await service.#shakeHands(address, signal);
-      debug(
-        '%s answered the handshake: error %d, type %d, frames up to %d bytes',
-        address.text,
-        answer.error,
-        answer.connectionType,
-        answer.maxMessageSize,
-      );
+      debug('%s answered the handshake', address.text);
+      debugMessage('<', { type: 'handshake', ...answer });
       if (answer.error !== 0) throw handshakeError(answer.error, address);
       return { service, answer, announced };
     } catch (error) {
       service.socket.destroy();
       throw error;
     }
+  }
+
+  /** The descriptor: not public in Node, and the only way to learn what cpg_fd_get tells. -1 when closed. */
+  get fd(): number {
+    return (this.socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1;
+  }
+
+  /** Sends `count` bytes, whose values mean nothing, in one write. */
+  wakeUp(count: number): void {
+    let sent = 0;
+    try {
+      // Past the machinery of streams, which costs several times what the write itself does. What does not go
+      // now can go through the stream: the order of bytes that are all alike does not matter.
+      if (this.fd >= 0) sent = writeSync(this.fd, wakeUps, 0, Math.min(count, WAKE_UP_BYTES));
+    } catch (error) {
+      // A full socket, or one that is gone: the stream finds out, waits or ends.
+      debug('wake-up: %s', String(error));
+    }
+    if (sent < count) this.socket.write(Buffer.alloc(count - sent));
   }
 
   /** From now on `counter` is told of incoming bytes. */
@@ -124,7 +143,9 @@ export class ServiceSocket {
         }
       };
       // The kernel attaches our credentials to this write; the daemon authenticates us by them.
-      socket.write(encodeHandshakeRequest({ maxMessageSize: IPC_REQUEST_SIZE_BYTES }));
+      const request = { maxMessageSize: IPC_REQUEST_SIZE_BYTES };
+      debugMessage('>', { type: 'handshake', ...request });
+      socket.write(encodeHandshakeRequest(request));
     });
   }
 }
@@ -151,7 +172,15 @@ function connectError(error: Error & { code?: string }, address: Address): CpgEr
       });
     case 'EACCES':
     case 'EPERM':
-      return accessDenied(what, error);
+      // The daemon was not even asked, so no stanza of its configuration would help.
+      return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
+        cause: error,
+        remedy:
+          'the system keeps this user from the socket: see its permissions and those of its directories',
+      });
+    case 'EMFILE':
+    case 'ENFILE':
+      return new CpgError('CS_ERR_NO_RESOURCES', what, { cause: error, remedy: DESCRIPTORS_REMEDY });
     case 'EAGAIN':
       return new CpgError('CS_ERR_TRY_AGAIN', what, {
         cause: error,
@@ -191,13 +220,29 @@ function handshakeError(error: number, address: Address): CpgError {
 export const SHM_REMEDY =
   'a connection takes about 3.2 MB of /dev/shm: make it larger (mount -o remount,size=256m /dev/shm; docker run --shm-size)';
 
-function accessDenied(what: string, cause?: Error): CpgError {
-  const uid = process.geteuid?.();
-  const gid = process.getegid?.();
-  return new CpgError('CS_ERR_ACCESS', `${what} for uid ${uid} gid ${gid}`, {
-    cause,
-    remedy: `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of /etc/corosync/uidgid.d and run corosync-cfgtool -R`,
+/** A connection is one socket and six files. */
+export const DESCRIPTORS_REMEDY =
+  'a connection takes 7 descriptors: close connections, or raise the limit of this process (ulimit -n)';
+
+function accessDenied(what: string): CpgError {
+  const { uid, gid } = identity();
+  const file = `/etc/corosync/uidgid.d/uid-${uid}`;
+  return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
+    remedy:
+      `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of ` +
+      `/etc/corosync/uidgid.d and run corosync-cfgtool -R; as root: ` +
+      `printf 'uidgid {\\n  uid: ${uid}\\n}\\n' > ${file} && corosync-cfgtool -R`,
   });
+}
+
+/** The real user, not the effective one: it is what the kernel tells the daemon. */
+function identity(): { uid: number | undefined; gid: number | undefined } {
+  return { uid: process.getuid?.(), gid: process.getgid?.() };
+}
+
+function whoWeAre(): string {
+  const { uid, gid } = identity();
+  return `uid ${uid} gid ${gid}`;
 }
 
 /** True for the refusals that pass by themselves. */

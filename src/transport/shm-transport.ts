@@ -8,16 +8,16 @@ import { RequestRing } from './request-ring';
 import { ResponseRing } from './response-ring';
 import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
-import type { Transport, TransportListener } from './transport';
+import type { ReceiveOptions, Transport, TransportListener } from './transport';
 
 /** A busy daemon takes its chunks within microseconds, one that holds us takes milliseconds. */
 const POST_POLLING = { turns: 50, maxPauseMs: 4 };
 /** A reply comes within a few turns, or after a round of the ring. */
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
-
-/** One byte for each chunk; any value will do. */
-const WAKE_UP_BYTES = 32 * 1024;
-const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
+/** Busy polling ends by time, so it never comes to timers. */
+const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
+/** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
+const LOOKS_PER_TURN = 8;
 
 export class ShmTransport implements Transport {
   readonly serverPid: number;
@@ -31,13 +31,23 @@ export class ShmTransport implements Transport {
   readonly #events: EventRing;
   readonly #posting = new Poller(() => this.#tryPost(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
+  readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
+  readonly #busyPollMs: number;
+  #busyUntilMs = 0;
   readonly #closed: Promise<void>;
   #listener: TransportListener | undefined;
+  #reclaiming: NodeJS.Immediate | undefined;
   #wantsRoom = false;
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(service: ServiceSocket, files: ConnectionFiles, maxFrameBytes: number, announced: number) {
+  constructor(
+    service: ServiceSocket,
+    files: ConnectionFiles,
+    maxFrameBytes: number,
+    announced: number,
+    { lend, busyPollUs }: ReceiveOptions,
+  ) {
     this.#service = service;
     this.#files = files;
     this.serverPid = files.serverPid;
@@ -45,8 +55,9 @@ export class ShmTransport implements Transport {
     this.maxFrameBytes = maxFrameBytes;
     this.#requests = new RequestRing(files.rings.request);
     this.#responses = new ResponseRing(files.rings.response);
-    this.#events = new EventRing(files.rings.event);
+    this.#events = new EventRing(files.rings.event, lend);
     this.#events.announce(announced);
+    this.#busyPollMs = busyPollUs / 1000;
     this.#closed = new Promise((resolve) => {
       service.socket.once('close', () => {
         void this.#release().finally(resolve);
@@ -57,8 +68,7 @@ export class ShmTransport implements Transport {
   }
 
   get fd(): number {
-    // Not public in Node, and the only way to learn what cpg_fd_get tells.
-    return (this.#service.socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1;
+    return this.#service.fd;
   }
 
   get staged(): number {
@@ -66,7 +76,7 @@ export class ShmTransport implements Transport {
   }
 
   get pendingEvents(): number {
-    return this.#events.announced;
+    return this.#events.available;
   }
 
   listen(listener: TransportListener): void {
@@ -74,7 +84,9 @@ export class ShmTransport implements Transport {
     this.#service.count((count) => {
       if (this.#ended) return;
       this.#events.announce(count);
-      listener.onEvents();
+      if (this.pendingEvents > 0) listener.onEvents();
+      this.#reclaimLater();
+      this.#stayAwake();
       // The daemon is at work on our connection: a good moment to hand over what waits.
       if (this.#posting.running) this.#posting.start();
     });
@@ -87,11 +99,23 @@ export class ShmTransport implements Transport {
   }
 
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
-    return this.#staging(() => this.#requests.stage(head, parts, length));
+    if (this.#ended) return false;
+    try {
+      return this.#afterStaging(this.#requests.stage(head, parts, length));
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
   }
 
   stagePrepared(memory: Buffer, length: number): boolean {
-    return this.#staging(() => this.#requests.stagePrepared(memory, length));
+    if (this.#ended) return false;
+    try {
+      return this.#afterStaging(this.#requests.stagePrepared(memory, length));
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
   }
 
   discardStaged(): number {
@@ -104,7 +128,14 @@ export class ShmTransport implements Transport {
 
   consumeEvents(limit: number, handler: FrameHandler): number {
     if (this.#ended) return 0;
-    return this.#guarded(() => this.#events.consume(limit, handler), 0);
+    try {
+      return this.#events.consume(limit, handler);
+    } catch (error) {
+      this.#fail(error);
+      return 0;
+    } finally {
+      this.#reclaimLater();
+    }
   }
 
   close(): Promise<void> {
@@ -112,15 +143,14 @@ export class ShmTransport implements Transport {
     return this.#closed;
   }
 
-  #staging(stage: () => boolean): boolean {
-    if (this.#ended) return false;
-    const staged = this.#guarded(stage, false);
+  #afterStaging(staged: boolean): boolean {
     // Post at once when nothing went out since the last look, so that a single message is not delayed. What
     // else is staged in this turn waits for the poller and goes out in one batch.
     if (!this.#posting.running) {
       this.#tryPost();
-      this.#startPosting();
+      if (!this.#ended) this.#posting.start();
     }
+    // After the look: room that is found before the caller knows that there was none would be told to nobody.
     if (!staged) this.#wantsRoom = true;
     return staged;
   }
@@ -129,28 +159,29 @@ export class ShmTransport implements Transport {
   #tryPost(): boolean {
     if (this.#ended) return true;
     if (this.#requests.stagedChunks === 0 && !this.#wantsRoom) return true;
-    return this.#guarded(() => {
-      const postable = this.#requests.postable() === 'now';
-      // While the daemon works on one batch, the next one can be laid out in what it has freed.
-      if (this.#wantsRoom && (postable || this.#requests.roomy())) {
-        this.#wantsRoom = false;
-        this.#listener?.onRoom();
-        if (this.#ended) return true;
-      }
-      if (!postable) return false;
-      if (this.#requests.stagedChunks > 0) {
-        const chunks = this.#requests.post();
-        this.#service.socket.write(
-          chunks <= WAKE_UP_BYTES ? wakeUps.subarray(0, chunks) : Buffer.alloc(chunks),
-        );
-        this.#listener?.onPosted();
-      }
-      return this.#requests.stagedChunks === 0 && !this.#wantsRoom;
-    }, true);
+    try {
+      return this.#post();
+    } catch (error) {
+      this.#fail(error);
+      return true;
+    }
   }
 
-  #startPosting(): void {
-    if (!this.#ended) this.#posting.start();
+  #post(): boolean {
+    const postable = this.#requests.postable() === 'now';
+    // While the daemon works on one batch, the next one can be laid out in what it has freed.
+    if (this.#wantsRoom && (postable || this.#requests.roomy())) {
+      this.#wantsRoom = false;
+      this.#listener?.onRoom();
+      if (this.#ended) return true;
+    }
+    if (!postable) return false;
+    if (this.#requests.stagedChunks > 0) {
+      this.#service.wakeUp(this.#requests.post());
+      this.#stayAwake();
+      this.#listener?.onPosted();
+    }
+    return this.#requests.stagedChunks === 0 && !this.#wantsRoom;
   }
 
   #tryResponse(): boolean {
@@ -163,17 +194,49 @@ export class ShmTransport implements Transport {
     }, true);
   }
 
+  /** At the end of the turn, so that what a listener sends goes out before. */
+  #reclaimLater(): void {
+    if (!this.#events.reclaimable) return;
+    this.#reclaiming ??= setImmediate(() => {
+      this.#reclaiming = undefined;
+      if (!this.#ended) this.#guarded(() => this.#events.reclaim(), undefined);
+    });
+  }
+
+  /** Something was sent or came: for a while the next event is not waited for but looked for. */
+  #stayAwake(): void {
+    if (this.#busyPollMs === 0 || this.#ended) return;
+    this.#busyUntilMs = performance.now() + this.#busyPollMs;
+    if (!this.#watching.running) this.#watching.start();
+  }
+
+  /** True when it was long enough. */
+  #lookForEvents(): boolean {
+    for (let looks = 0; looks < LOOKS_PER_TURN; looks++) {
+      if (this.#ended) return true;
+      if (!this.#guarded(() => this.#events.look(), false)) continue;
+      this.#stayAwake();
+      this.#listener?.onEvents();
+      break;
+    }
+    return this.#ended || performance.now() >= this.#busyUntilMs;
+  }
+
   /** A ring that is not what it should be is the end of the connection. */
   #guarded<T>(action: () => T, otherwise: T): T {
     try {
       return action();
     } catch (error) {
-      const reason = isCpgError(error)
-        ? error
-        : new CpgError('CS_ERR_LIBRARY', `the rings of daemon ${this.serverPid} failed`, { cause: error });
-      this.#end(reason);
+      this.#fail(error);
       return otherwise;
     }
+  }
+
+  #fail(error: unknown): void {
+    const reason = isCpgError(error)
+      ? error
+      : new CpgError('CS_ERR_LIBRARY', `the rings of daemon ${this.serverPid} failed`, { cause: error });
+    this.#end(reason);
   }
 
   #end(reason?: CpgError): void {
@@ -181,8 +244,8 @@ export class ShmTransport implements Transport {
     this.#ended = true;
     this.#reason = reason;
     debug('connection to daemon %d ends: %s', this.serverPid, reason?.message ?? 'closed by us');
-    this.#posting.stop();
-    this.#replying.stop();
+    for (const poller of [this.#posting, this.#replying, this.#watching]) poller.stop();
+    clearImmediate(this.#reclaiming);
     this.#service.socket.destroy();
     for (const ring of Object.values(this.#files.rings)) ring.close();
     this.#listener?.onClose(reason);

@@ -19,6 +19,14 @@ export interface TransportListener {
   onClose(reason?: CpgError): void;
 }
 
+/** How events are received. */
+export interface ReceiveOptions {
+  /** Frames are lent for the duration of the call, never owned: see FrameHandler. */
+  readonly lend: boolean;
+  /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */
+  readonly busyPollUs: number;
+}
+
 export interface Transport {
   readonly serverPid: number;
   /** Our pid as the daemon sees it: another than process.pid inside a pid namespace. */
@@ -29,7 +37,7 @@ export interface Transport {
   readonly fd: number;
   /** Frames staged and not yet handed to the daemon. */
   readonly staged: number;
-  /** Announced events that were not consumed yet. */
+  /** Events that are known to be there and were not consumed yet. */
   readonly pendingEvents: number;
 
   /** To be called once, before anything else. */

@@ -172,16 +172,80 @@ describe('what comes before anybody listens', () => {
     expect((await second.next()).value).toMatchObject({ message: Buffer.from('late') });
   });
 
-  test('is given up when it is too much, rather than that the ring fills up', async () => {
+  test('so is what comes between one loop and the next, and what the first did not take', async () => {
     const { client, connection } = await bench.joined();
-    const many = MAX_QUEUED_EVENTS + 10;
-    for (const number of numbers(many)) connection.deliver(number);
-    await until(() => connection.event.readPointer === connection.event.writePointer);
+    for (const number of numbers(5)) connection.deliver(number);
+    const seen: string[] = [];
+    const take = async (count: number): Promise<void> => {
+      for await (const event of client) {
+        if (event.type === 'deliver') seen.push(text(event));
+        if (seen.length === count) break;
+      }
+    };
+    await take(2);
+    for (const number of numbers(5, 5)) connection.deliver(number);
     await turns();
+    await take(6);
+    const loop = client[Symbol.asyncIterator]();
+    await loop.return?.();
+    await loop.return?.();
+    const rest = listen(client);
+    await until(() => rest.length === 4);
+    expect([...seen, ...rest]).toEqual(numbers(10));
+  });
+
+  test('what a loop did not take is not for others that listened all the time', async () => {
+    const { client, connection } = await bench.joined();
     const seen = listen(client);
-    connection.deliver('new');
-    await until(() => seen.length > 0);
-    expect(seen).toEqual(['new']);
+    const first = client[Symbol.asyncIterator]();
+    const second = client[Symbol.asyncIterator]();
+    for (const number of numbers(3)) connection.deliver(number);
+    await until(() => seen.length === 3);
+    await first.return?.();
+    expect((await second.next()).value).toMatchObject({ message: Buffer.from('0') });
+    await second.return?.();
+    const third = client[Symbol.asyncIterator]();
+    connection.deliver('3');
+    expect((await third.next()).value).toMatchObject({ message: Buffer.from('3') });
+    expect(seen).toEqual(numbers(4));
+  });
+
+  describe('is given up when it is too much, rather than that the ring fills up', () => {
+    async function overrun(): Promise<Pair> {
+      const pair = await bench.joined();
+      const { connection } = pair;
+      for (const number of numbers(MAX_QUEUED_EVENTS + 10)) connection.deliver(number);
+      await until(() => connection.event.readPointer === connection.event.writePointer);
+      await turns();
+      return pair;
+    }
+
+    test('the first listener is told, once, that it missed something', async () => {
+      const { client, connection } = await overrun();
+      const seen = listen(client);
+      const errors: Error[] = [];
+      client.on('error', (error) => errors.push(error));
+      client.on('confchg', () => undefined);
+      connection.deliver('new');
+      await until(() => seen.length > 0);
+      await turns();
+      expect(seen).toEqual(['new']);
+      expect(errors).toMatchObject([cpgError('CS_ERR_QUEUE_FULL')]);
+    });
+
+    test('so is the first loop, by a warning where there are no error listeners', async () => {
+      const { client, connection } = await overrun();
+      const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+      try {
+        const loop = client[Symbol.asyncIterator]();
+        connection.deliver('new');
+        expect((await loop.next()).value).toMatchObject({ message: Buffer.from('new') });
+        await turns();
+        expect(warned.mock.calls).toMatchObject([[cpgError('CS_ERR_QUEUE_FULL')]]);
+      } finally {
+        warned.mockRestore();
+      }
+    });
   });
 });
 
@@ -535,10 +599,9 @@ describe('manual dispatch', () => {
     await turns(3);
     await client.close();
     expect(await waiting).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
-    for (const flag of ['one', 'all', 'oneNonblocking'] as const) {
+    for (const flag of ['one', 'all', 'blocking', 'oneNonblocking'] as const) {
       expect(await rejectionOf(client.dispatch(flag))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
     }
-    expect(await client.dispatch('blocking')).toBe(0);
   });
 
   test('a lost connection is thrown by all four', async () => {

@@ -1,8 +1,9 @@
 /** The client on one private corosync. */
-import { spawn } from 'node:child_process';
+import { spawn, type SpawnOptions } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { connect, CpgError, type ConnectOptions, type CpgClient, type CpgEvent } from '../../src';
 import { Collector } from '../support/collector';
 import { startCorosync, type CorosyncCluster } from '../support/corosync';
@@ -353,27 +354,45 @@ describeWithCorosync('one node', () => {
     expect(new Set(crowd.map(({ seen }) => seen.texts.join())).size).toBe(1);
   });
 
-  test('an ordinary user needs permission, and is told the stanza', async () => {
-    const program = `
-      const { connect } = require(${JSON.stringify(require.resolve('../../dist/index.js'))});
-      connect({ address: ${JSON.stringify(address)} }).then(
-        async (client) => { await client.join('user'); await client.mcast('x', { confirm: true }); await client.close(); console.log('works'); },
-        (error) => console.log(error.code, error.remedy),
-      );`;
-    const run = async (): Promise<string> => {
+  describe('an ordinary user', () => {
+    const USER = 65_534;
+
+    /** What a program of that user says: 'works', or the code of its error and what to do. */
+    const run = async (before: string, options: SpawnOptions): Promise<string> => {
+      const program = `
+        ${before}
+        const { connect } = require(${JSON.stringify(require.resolve('../../dist/index.js'))});
+        connect({ address: ${JSON.stringify(address)} }).then(
+          async (client) => { await client.join('user'); await client.mcast('x', { confirm: true }); await client.close(); console.log('works'); },
+          (error) => console.log(error.code, error.remedy),
+        );`;
       const child = spawn(process.execPath, ['-e', program], {
-        uid: 65534,
-        gid: 65534,
+        ...options,
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       let output = '';
       child.stdout.on('data', (bytes: Buffer) => (output += bytes.toString()));
       await once(child, 'close');
-      return output;
+      return output.trim();
     };
-    expect(await run()).toMatch(/^CS_ERR_ACCESS .*uidgid \{ uid: 65534 \}/);
-    await cluster.nodes[0]!.cmap('uidgid.uid.65534', 'u8', 1);
-    expect(await run()).toBe('works\n');
+
+    test('needs permission, is told the stanza, and works with it', async () => {
+      const node = cluster.nodes[0]!;
+      const refusal = await run('', { uid: USER, gid: USER });
+      expect(refusal).toMatch(/^CS_ERR_ACCESS .*uidgid \{ uid: 65534 \}/);
+      // The command of the remedy, on this daemon's own directory.
+      const command = /as root: (printf .*) && corosync-cfgtool -R$/.exec(refusal)![1]!;
+      const etc = dirname(node.configFile);
+      mkdirSync(join(etc, 'uidgid.d'));
+      await node.run('sh', ['-c', command.replace('/etc/corosync', etc)]);
+      await node.run('corosync-cfgtool', ['-R']);
+      expect(await run('', { uid: USER, gid: USER })).toBe('works');
+    });
+
+    test('that is only the effective one is told why the rings are shut', async () => {
+      // The daemon is told the real user, root, and makes the rings for it.
+      expect(await run(`process.seteuid(${USER});`, {})).toMatch(/^CS_ERR_ACCESS .*effective user/);
+    });
   });
 });
 
@@ -408,6 +427,22 @@ describeWithCorosync('one node, other ways to reach it', () => {
         errno: 19,
         remedy: expect.stringContaining('qb_ipc_type: native') as string,
       });
+    } finally {
+      await cluster.stop();
+    }
+  });
+
+  test('a /dev/shm that is too small is CS_ERR_NO_SPACE, with the remedy', async () => {
+    const cluster = await startCorosync();
+    try {
+      const node = cluster.nodes[0]!;
+      // Only in the node's own mount namespace.
+      await node.run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', '/dev/shm']);
+      const program = `
+        const { connect } = require(${JSON.stringify(require.resolve('../../dist/index.js'))});
+        connect({ address: ${JSON.stringify(node.address)} }).catch((error) => console.log(error.message));`;
+      const { stdout } = await node.run(process.execPath, ['-e', program]);
+      expect(stdout).toMatch(/CS_ERR_NO_SPACE \(15\): .*\/dev\/shm: make it larger/);
     } finally {
       await cluster.stop();
     }

@@ -95,6 +95,22 @@ describe('the packed package', () => {
     await run(join(root, 'node_modules/.bin/tsc'), [...options, '--types', 'node', name], { cwd: project });
   });
 
+  test('the types of every subpath are found by the older way of resolving modules, too', async () => {
+    file(
+      'older.ts',
+      `import { connect } from 'corosync-cpg';
+       import { decodeEvent } from 'corosync-cpg/codec';
+       import { startServer } from 'corosync-cpg/server';
+       import * as tap from 'corosync-cpg/tap';
+       export const all: [typeof connect, typeof decodeEvent, typeof startServer, object] = [connect, decodeEvent, startServer, tap];`,
+    );
+    const options = ['--noEmit', '--strict', '--module', 'commonjs', '--moduleResolution', 'node10'];
+    const rest = ['--ignoreDeprecations', '6.0', '--target', 'es2022', '--lib', 'es2022,esnext.disposable'];
+    await run(join(root, 'node_modules/.bin/tsc'), [...options, ...rest, '--types', 'node', 'older.ts'], {
+      cwd: project,
+    });
+  });
+
   test('nothing in it compiles on install', () => {
     expect(Object.keys(manifest.dependencies).sort()).toEqual(['buffer-layout', 'debug']);
     expect(Object.keys(manifest.scripts)).not.toEqual(

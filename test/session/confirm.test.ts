@@ -161,7 +161,9 @@ test('a lost connection', async () => {
 
 test('the deadline', async () => {
   const pair = await member(SHORT_MS);
-  expect(await rejectionOf(confirmed(pair, 'a'))).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+  const error = await rejectionOf(confirmed(pair, 'a'));
+  expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+  expect(error.remedy).toContain('may still be delivered');
   // That nobody waits any more does not confuse the next one.
   const next = confirmed(pair, 'b');
   await pair.connection.untilTaken('mcast', 2);
@@ -200,6 +202,24 @@ test('a message in fragments, begun anew once', async () => {
   const bytes = Buffer.alloc(2 ** 20 + 5, 'fragmented');
   await confirmed(pair, bytes);
   expect(pair.connection.taken('partialMcast').map(({ fragmentType }) => fragmentType)).toEqual([1, 3, 1, 3]);
+});
+
+test('a message in fragments has its time for coming back once it was sent', async () => {
+  const { client, connection } = await bench.joined({ timeoutMs: 2 * SHORT_MS }, { words: 1024 * 1024 });
+  connection.echo = false;
+  connection.script('partialMcast', 'silence', 'silence', 'silence');
+  const message = Buffer.alloc(3 * 1024 * 1024 - 65536);
+  const sent = client.mcast(message, { confirm: true });
+  sent.catch(() => undefined);
+  // Each fragment is answered in time, all together take longer than the limit.
+  for (let fragment = 1; fragment <= 3; fragment++) {
+    await connection.untilTaken('partialMcast', fragment);
+    await new Promise((resolve) => setTimeout(resolve, SHORT_MS));
+    connection.respond({ type: 'partialMcast', error: 1 });
+  }
+  await turns();
+  connection.deliver(message);
+  await sent;
 });
 
 test('a message in fragments whose last one is refused', async () => {

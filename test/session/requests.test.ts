@@ -403,6 +403,21 @@ describe('iterations', () => {
     expect(connection.taken('iterationFinalize')).toHaveLength(1);
   });
 
+  test('are finalized when they begin too late for the caller', async () => {
+    const { client, connection } = await bench.unjoined();
+    connection.script('iterationInitialize', 'silence');
+    const controller = new AbortController();
+    const first = client.groups({ signal: controller.signal }).next();
+    first.catch(() => undefined);
+    await connection.untilTaken('iterationInitialize');
+    controller.abort(new Error('of the test'));
+    await expect(first).rejects.toThrow('of the test');
+    connection.respond({ type: 'iterationInitialize', error: 1, handle: 5n });
+    await connection.untilTaken('iterationFinalize');
+    expect(connection.taken('iterationFinalize')).toMatchObject([{ handle: 5n }]);
+    expect(await client.localNodeId()).toBe(1);
+  });
+
   test('are finalized when a step fails, and throw its error', async () => {
     const { client, connection } = await bench.unjoined();
     connection.script('iterationNext', 9);

@@ -214,6 +214,29 @@ describe('tryMcast', () => {
     expect(connection.texts).toEqual(numbers(taken));
   });
 
+  test('what it took over and the daemon does not take is told by error, and not sent later', async () => {
+    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+    const errors: Error[] = [];
+    client.on('error', (error) => errors.push(error));
+    expect(client.tryMcast('posted')).toBe(true);
+    await connection.untilTaken('mcast');
+    connection.request.flowControl = 1;
+    for (const text of numbers(3)) expect(client.tryMcast(text)).toBe(true);
+    const rejected = rejectionOf(client.mcast('tells by itself'));
+    expect(await rejected).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+    expect(errors).toMatchObject([cpgError('CS_ERR_TIMEOUT')]);
+    expect(errors[0]!.message).toMatch(/^3 messages of tryMcast were not sent/);
+    connection.request.flowControl = 0;
+    expect(client.tryMcast('after')).toBe(true);
+    await connection.untilTaken('mcast', 2);
+    expect(connection.texts).toEqual(['posted', 'after']);
+    // Only those of that time were counted.
+    connection.request.flowControl = 1;
+    expect(client.tryMcast('one')).toBe(true);
+    while (errors.length < 2) await turns(5);
+    expect(errors[1]!.message).toMatch(/^1 messages? of tryMcast/);
+  });
+
   test('does not overtake messages that wait', async () => {
     const { client, connection } = await bench.joined();
     connection.script('localGet', 'silence');

@@ -122,7 +122,9 @@ describe('a real client', () => {
       );
       return;
     }
-    expect(await rejectionOf(call(client))).toMatchObject(cpgError(outcome));
+    const error = await rejectionOf(call(client));
+    expect(error).toMatchObject(cpgError(outcome));
+    expect(error.message.startsWith(`${name.split(' ')[0]!}: `)).toBe(true);
     expect(client.state).toBe(state);
     goOn();
     if (state === 'closed') return;
@@ -134,6 +136,19 @@ describe('a real client', () => {
   test('tryMcast throws what mcast rejects with', async () => {
     const { client } = await inState('unjoined');
     expect(thrownBy(() => client.tryMcast('m'))).toMatchObject(cpgError('CS_ERR_NOT_EXIST'));
+  });
+
+  test('a second join says whether the first is done', async () => {
+    const early = await inState('joining');
+    expect((await rejectionOf(early.client.join('h'))).message).toContain('under way');
+    early.goOn();
+    const late = await inState('joined');
+    expect((await rejectionOf(late.client.join('h'))).message).toContain('has joined a group already');
+  });
+
+  test('memory is for handles that are open', async () => {
+    const { client } = await inState('closed');
+    expect(thrownBy(() => client.alloc(5))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
   });
 
   test('a handle goes from unjoined to closed through all states, and tells its group on the way', async () => {

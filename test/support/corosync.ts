@@ -277,6 +277,11 @@ export class CorosyncNode {
     return this.#holder.netns;
   }
 
+  /** Its corosync.conf. The daemon reads uidgid.d beside it too, which in real life is /etc/corosync/uidgid.d. */
+  get configFile(): string {
+    return join(this.#directory, 'corosync.conf');
+  }
+
   /** The process id of the daemon, as everybody outside sees it too; of the last one when it is not running. */
   get pid(): number {
     return this.#pids.at(-1) ?? -1;
@@ -328,8 +333,7 @@ export class CorosyncNode {
     this.#members = [];
     // A killed daemon leaves its socket files, and clients should meet "not there" rather than "refused" until it is back.
     rmSync(join(this.#directory, 'sock', 'cpg'), { force: true });
-    const config = join(this.#directory, 'corosync.conf');
-    const child = this.spawn('corosync', ['-f', '-c', config], {
+    const child = this.spawn('corosync', ['-f', '-c', this.configFile], {
       stdio: ['ignore', 'ignore', 'pipe'],
       cwd: '/',
     });

@@ -75,6 +75,9 @@ export class FakeRing {
   get references(): number {
     return this.#get(AT_REFERENCES);
   }
+  set references(value: number) {
+    this.#put(AT_REFERENCES, value);
+  }
   set wordSize(value: number) {
     this.#put(AT_WORDS, value);
   }

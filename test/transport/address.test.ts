@@ -71,8 +71,10 @@ describe('without an address', () => {
     expect(resolveAddress(undefined, none).path).toBe('/from/the/environment');
   });
 
-  test('then @cpg', () => {
+  test('then @cpg, also when the variable is empty', () => {
     delete process.env['CPG_ADDRESS'];
+    expect(resolveAddress(undefined, none).text).toBe('@cpg');
+    process.env['CPG_ADDRESS'] = '';
     expect(resolveAddress(undefined, none).text).toBe('@cpg');
   });
 

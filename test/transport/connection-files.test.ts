@@ -182,6 +182,11 @@ describe('a directory that is not ours is CS_ERR_SECURITY', () => {
 
 // The last ring counts most: the others have been opened by then.
 describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => {
+  test('one that another connection uses', () => {
+    rings[RINGS.indexOf(ring)]!.references = 2;
+    expect(refusal().code).toBe('CS_ERR_SECURITY');
+  });
+
   describe.each(['header', 'data'] as const)('its %s', (part) => {
     let path: string;
     let elsewhere: string;

@@ -1,5 +1,6 @@
 /** The subcommands, in the order in which help lists them. */
 import type { Command } from '../command';
+import { bench } from './bench';
 import { completionCommand } from './completion';
 import { decode } from './decode';
 import { dissector } from './dissector';
@@ -24,6 +25,7 @@ export const commands: readonly Command[] = [
   replay,
   timeline,
   dissector,
+  bench,
   completionCommand(() => commands),
   manualCommand(() => commands),
 ];

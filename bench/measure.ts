@@ -1,0 +1,139 @@
+/** All measurements on one cluster: each contestant in turn, again and again, medians at the end. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { floodCount, FLOOD_SIZES } from '../src/bench';
+import type { CorosyncCluster, CorosyncNode } from '../test/support/corosync';
+import { Run, type Contestant, type Job, type Numbers } from './contestants';
+
+const LATENCY = { workload: 'latency', size: 64, count: 10_000, warmup: 2000 } as const;
+const RECEIVE = { workload: 'receive', size: 0, count: 100_000, warmup: 10_000 } as const;
+const IDLE_CONNECTIONS = [1, 50];
+const IDLE_SECONDS = 5;
+
+/** What one contestant did in one discipline: the median of each number over the rounds. */
+export interface Entry {
+  readonly contestant: string;
+  readonly numbers: Numbers;
+}
+
+export interface Discipline {
+  readonly workload: Job['workload'];
+  readonly size: number;
+  readonly count: number;
+  readonly entries: Entry[];
+}
+
+export interface Plan {
+  readonly rounds: number;
+  readonly workloads: readonly string[];
+  readonly libcpg: Contestant;
+  readonly ours: Contestant;
+  /** Variants of ours, each for one workload. */
+  readonly variants: readonly { workload: Job['workload']; contestant: Contestant }[];
+  readonly progress: (line: string) => void;
+}
+
+export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Discipline[]> {
+  const node = cluster.node(1);
+  const disciplines: Discipline[] = [];
+  const wanted = (workload: string): boolean => plan.workloads.includes(workload);
+  if (wanted('flood')) {
+    for (const size of FLOOD_SIZES) {
+      const count = Math.floor(floodCount(size) / 2);
+      disciplines.push(
+        await inTurn(node, plan, { workload: 'flood', size, count, warmup: Math.ceil(count / 10) }),
+      );
+    }
+  }
+  if (wanted('latency')) disciplines.push(await inTurn(node, plan, LATENCY));
+  if (wanted('receive')) disciplines.push(await inTurn(node, plan, RECEIVE));
+  if (wanted('idle')) {
+    for (const count of IDLE_CONNECTIONS) {
+      disciplines.push(
+        await inTurn(node, { ...plan, rounds: 1 }, { workload: 'idle', size: 0, count, warmup: 0 }),
+      );
+    }
+  }
+  return disciplines;
+}
+
+let groups = 0;
+
+async function inTurn(node: CorosyncNode, plan: Plan, job: Job): Promise<Discipline> {
+  const variants = plan.variants.filter(({ workload }) => workload === job.workload);
+  const contestants = [plan.libcpg, plan.ours, ...variants.map(({ contestant }) => contestant)];
+  const all = new Map<string, Numbers[]>(contestants.map(({ name }) => [name, []]));
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const contestant of contestants) {
+      const numbers = await runOnce(node, plan, contestant, job, `bench-${groups++}`);
+      all.get(contestant.name)!.push(numbers);
+      plan.progress(`${job.workload} ${job.size} ${contestant.name} ${JSON.stringify(numbers)}`);
+    }
+  }
+  const entries = [...all].map(([contestant, rounds]) => ({ contestant, numbers: medians(rounds) }));
+  return { workload: job.workload, size: job.size, count: job.count, entries };
+}
+
+async function runOnce(
+  node: CorosyncNode,
+  plan: Plan,
+  contestant: Contestant,
+  job: Job,
+  group: string,
+): Promise<Numbers> {
+  const run = new Run(node, contestant, job, group);
+  try {
+    if (job.workload === 'receive') {
+      await run.ready();
+      const count = job.count + job.warmup;
+      const sender = new Run(node, plan.libcpg, { workload: 'flood', size: 64, count, warmup: 0 }, group);
+      assertComplete(contestant, job, await sender.result, count);
+      await sender.end();
+    }
+    const numbers = await run.result;
+    if (job.workload === 'idle') return { ...numbers, systemCalls: await countSystemCalls(run) };
+    assertComplete(contestant, job, numbers, job.count + (job.workload === 'receive' ? job.warmup : 0));
+    return numbers;
+  } finally {
+    await run.end();
+  }
+}
+
+/** A run that lost something has no place in a table of rates. */
+function assertComplete(
+  { name }: Contestant,
+  { workload, size }: Job,
+  numbers: Numbers,
+  count: number,
+): void {
+  if (numbers['received'] === count && numbers['wrong'] === 0) return;
+  throw new Error(
+    `${name}: ${workload} at ${size} bytes: ${numbers['received']} of ${count}, ${numbers['wrong']} out of turn`,
+  );
+}
+
+/** System calls of all threads while nothing happens; NaN where there is no strace. */
+async function countSystemCalls({ child }: Run): Promise<number> {
+  if (spawnSync('strace', ['-V']).error !== undefined) return NaN;
+  const strace = spawn('strace', ['-f', '-c', '-p', String(child.pid)], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let report = '';
+  strace.stderr.on('data', (text: Buffer) => (report += text.toString()));
+  while (!report.includes('attached')) await once(strace.stderr, 'data');
+  // Not a wait for something to happen: the time in which nothing should.
+  await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000));
+  strace.kill('SIGINT');
+  await once(strace, 'close');
+  return Number(/^\s*[\d.]+\s+[\d.]+\s+\d*\s+(\d+)\s+(?:\d+\s+)?total$/m.exec(report)?.[1] ?? 0);
+}
+
+function medians(rounds: readonly Numbers[]): Numbers {
+  const names = Object.keys(rounds[0] ?? {}).filter((name) => typeof rounds[0]?.[name] === 'number');
+  return Object.fromEntries(
+    names.map((name) => {
+      const values = rounds.map((round) => round[name] ?? NaN).sort((a, b) => a - b);
+      return [name, values[Math.floor(values.length / 2)] ?? NaN];
+    }),
+  );
+}

@@ -1,0 +1,60 @@
+/** The results as a table in Markdown, which reads well as plain text too. */
+import type { Discipline, Entry } from './measure';
+import type { Machine } from './machine';
+
+export interface Results {
+  readonly date: string;
+  readonly rounds: number;
+  readonly machine: Machine;
+  readonly clusters: readonly { nodes: number; disciplines: readonly Discipline[] }[];
+}
+
+/** The number that is compared, and whether more of it is better. */
+const COMPARED = {
+  flood: [['messagesPerSecond', 'messages/s', 'more']],
+  latency: [
+    ['p50', 'µs, half of all', 'less'],
+    ['p90', 'µs, 90 %', 'less'],
+    ['p99', 'µs, 99 %', 'less'],
+  ],
+  receive: [['cpuMicrosPerMessage', 'µs of processor a message', 'less']],
+  idle: [
+    ['systemCalls', 'system calls in 5 s', 'less'],
+    ['bytesPerConnection', 'bytes of memory a connection', 'less'],
+  ],
+} as const;
+
+export function reportOf({ date, rounds, machine, clusters }: Results): string {
+  const { processor, processors, memoryGiB, kernel, node, corosync } = machine;
+  const lines = [
+    `Measured on ${date}: ${processors} × ${processor}, ${memoryGiB} GiB, Linux ${kernel}, Node ${node}, corosync ${corosync}; medians over ${rounds} rounds in turn.`,
+  ];
+  for (const { nodes, disciplines } of clusters) {
+    lines.push('', `### ${nodes === 1 ? 'One node' : `${nodes} nodes`}`, '');
+    lines.push('| | bytes | libcpg | corosync-cpg | ratio | better is |', '|---|--:|--:|--:|--:|---|');
+    for (const discipline of disciplines) lines.push(...rowsOf(discipline));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function rowsOf({ workload, size, count, entries }: Discipline): string[] {
+  const [libcpg, ...others] = entries;
+  return others.flatMap((entry) =>
+    COMPARED[workload].map(([field, unit, better]) => {
+      const [theirs, our] = [valueOf(libcpg, field), valueOf(entry, field)];
+      const variant = entry.contestant === 'corosync-cpg' ? '' : `, ${entry.contestant}`;
+      const what = workload === 'idle' ? `idle, ${count} connections` : workload;
+      const ratio = theirs > 0 ? (our / theirs).toFixed(2) : '-';
+      return `| ${what}${variant}: ${unit} | ${size > 0 ? shown(size) : ''} | ${shown(theirs)} | ${shown(our)} | ${ratio} | ${better} |`;
+    }),
+  );
+}
+
+export function valueOf(entry: Entry | undefined, field: string): number {
+  return entry?.numbers[field] ?? NaN;
+}
+
+function shown(value: number): string {
+  if (Number.isNaN(value)) return '-';
+  return value.toLocaleString('en-US', { maximumFractionDigits: value < 100 ? 1 : 0 });
+}

@@ -1,0 +1,70 @@
+/**
+ * This package against libcpg, on private corosync daemons, in one run.
+ *
+ *     npm run bench                                everything, about half an hour
+ *     npm run bench -- --nodes 1 --workload latency --rounds 9
+ *     npm run bench -- --write docs/bench          keep the results
+ *
+ * Needs what the suites on real corosync need: root, corosync, libcpg-dev, gcc and iproute2.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { corosyncUnavailable, startCorosync } from '../test/support/corosync';
+import { buildLibcpg, ours } from './contestants';
+import { describeMachine } from './machine';
+import { measure, type Plan } from './measure';
+import { plotOf } from './plot';
+import { reportOf, type Results } from './report';
+
+const BUSY_POLL_US = '200';
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      nodes: { type: 'string', default: '1,3' },
+      rounds: { type: 'string', default: '5' },
+      workload: { type: 'string', default: 'flood,latency,receive,idle' },
+      write: { type: 'string' },
+      quiet: { type: 'boolean', default: false },
+    },
+  });
+  const obstacle = corosyncUnavailable();
+  if (obstacle !== undefined) throw new Error(`cannot run a private corosync: ${obstacle}`);
+  const plan: Plan = {
+    rounds: Number(values.rounds),
+    workloads: values.workload.split(','),
+    libcpg: buildLibcpg(),
+    ours: ours('corosync-cpg'),
+    variants: [
+      { workload: 'flood', contestant: ours('awaiting mcast', '--sending', 'mcast') },
+      { workload: 'flood', contestant: ours('lent', '--lend') },
+      { workload: 'latency', contestant: ours('busy polling', '--busy-poll', BUSY_POLL_US) },
+      { workload: 'receive', contestant: ours('lent', '--lend') },
+    ],
+    progress: (line) => void (values.quiet || process.stderr.write(`${line}\n`)),
+  };
+  const clusters = [];
+  for (const nodes of values.nodes.split(',').map(Number)) {
+    const cluster = await startCorosync({ nodes, sockets: 'abstract' });
+    try {
+      clusters.push({ nodes, disciplines: await measure(cluster, plan) });
+    } finally {
+      await cluster.stop();
+    }
+  }
+  const date = new Date().toISOString().slice(0, 10);
+  const results: Results = { date, rounds: plan.rounds, machine: describeMachine(), clusters };
+  const report = reportOf(results);
+  process.stdout.write(report);
+  if (values.write === undefined) return;
+  mkdirSync(values.write, { recursive: true });
+  writeFileSync(join(values.write, 'results.json'), `${JSON.stringify(results, null, 2)}\n`);
+  writeFileSync(join(values.write, 'results.md'), `# Benchmark results\n\n${report}`);
+  writeFileSync(join(values.write, 'flood.svg'), plotOf(results));
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});

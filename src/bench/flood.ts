@@ -1,0 +1,83 @@
+/** As many messages as the daemon takes, and all of them back. */
+import { once } from 'node:events';
+import type { CpgClient } from '../client';
+import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions } from './member';
+
+export const FLOOD_SIZES = [64, 320, 1600, 8000, 40_000, 200_000, 1_000_000] as const;
+
+/** How messages are handed to the client. */
+export type Sending = 'tryMcast' | 'mcast' | 'alloc';
+
+export interface FloodOptions extends WorkloadOptions {
+  /** Bytes of a message, at least 4. */
+  readonly size: number;
+  readonly count: number;
+  /** Messages before the measurement begins. */
+  readonly warmup: number;
+  readonly sending: Sending;
+}
+
+export interface FloodResult extends Delivered {
+  readonly seconds: number;
+  readonly messagesPerSecond: number;
+  /** Millions of bytes of message, headers not counted. */
+  readonly megabytesPerSecond: number;
+  readonly cpuMicrosPerMessage: number;
+}
+
+/** About a second of it on an ordinary machine. */
+export function floodCount(size: number): number {
+  return Math.min(200_000, Math.max(300, Math.floor(300_000_000 / size)));
+}
+
+export function flood(options: FloodOptions): Promise<FloodResult> {
+  const { size, count, warmup } = options;
+  return BenchMember.during(options, async (member) => {
+    await sendAll(member, options, warmup);
+    member.reset();
+    const begin = performance.now();
+    const cpu = process.cpuUsage();
+    await sendAll(member, options, count);
+    const seconds = (performance.now() - begin) / 1000;
+    return {
+      ...member.delivered,
+      seconds,
+      messagesPerSecond: count / seconds,
+      megabytesPerSecond: (count * size) / seconds / 1e6,
+      cpuMicrosPerMessage: cpuMicros(cpu) / count,
+    };
+  });
+}
+
+async function sendAll(member: BenchMember, options: FloodOptions, count: number): Promise<void> {
+  const delivered = member.untilDelivered(count);
+  // Should the connection end, the sending below tells; nobody else listens yet.
+  delivered.catch(() => undefined);
+  await SENDERS[options.sending](member.client, options.size, count);
+  await delivered;
+}
+
+const SENDERS: Record<Sending, (client: CpgClient, size: number, count: number) => Promise<void>> = {
+  tryMcast: async (client, size, count) => {
+    const message = Buffer.alloc(size);
+    for (let number = 0; number < count; number++) {
+      putNumber(message, number);
+      while (!client.tryMcast(message)) await once(client, 'drain');
+    }
+  },
+  mcast: async (client, size, count) => {
+    // Bytes must not change before the promise resolves, and one is awaited at a time.
+    const message = Buffer.alloc(size);
+    for (let number = 0; number < count; number++) {
+      putNumber(message, number);
+      await client.mcast(message);
+    }
+  },
+  alloc: async (client, size, count) => {
+    const message = client.alloc(size);
+    for (let number = 0; number < count; number++) {
+      putNumber(message, number);
+      await client.mcast(message);
+    }
+  },
+};

@@ -1,0 +1,34 @@
+/** Only receives what somebody else sends: the processor time of a message. */
+import { BenchMember, cpuMicros, type Delivered, type WorkloadOptions } from './member';
+
+export interface ReceiveOptions extends WorkloadOptions {
+  readonly count: number;
+  /** Messages before the measurement begins. */
+  readonly warmup: number;
+  /** Called when the group is joined: the sender may begin. */
+  readonly onReady: () => void;
+}
+
+export interface ReceiveResult extends Delivered {
+  readonly seconds: number;
+  readonly cpuMicrosPerMessage: number;
+}
+
+/** The sender numbers its messages from 0 on, the ones of the warm-up included. */
+export function receive(options: ReceiveOptions): Promise<ReceiveResult> {
+  const { count, warmup, onReady } = options;
+  return BenchMember.during(options, async (member) => {
+    const warm = member.untilDelivered(warmup);
+    onReady();
+    await warm;
+    const begin = performance.now();
+    const cpu = process.cpuUsage();
+    const before = member.received;
+    await member.untilDelivered(warmup + count);
+    return {
+      ...member.delivered,
+      seconds: (performance.now() - begin) / 1000,
+      cpuMicrosPerMessage: cpuMicros(cpu) / (member.received - before),
+    };
+  });
+}

@@ -1,0 +1,193 @@
+import {
+  flood,
+  FLOOD_SIZES,
+  floodCount,
+  holdIdle,
+  latency,
+  receive,
+  type FloodResult,
+  type LatencyResult,
+  type Sending,
+} from '../../bench';
+import { NUMBER_BYTES } from '../../bench/member';
+import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../../codec/limits';
+import { CpgError } from '../../errors';
+import { defineCommand, type Context } from '../command';
+import { jsonLine } from '../json';
+import { TimeLimit } from '../limit';
+import { flag, integer, integers, oneOf, seconds, someOf, text } from '../options';
+import { UsageError } from '../failure';
+
+const WORKLOADS = ['flood', 'latency', 'receive', 'idle'] as const;
+const SENDINGS: readonly Sending[] = ['tryMcast', 'mcast', 'alloc'];
+const LATENCY_SIZE = 64;
+const LATENCY_COUNT = 10_000;
+const MAX_BUSY_POLL_US = 1_000_000;
+const MAX_CONNECTIONS = 10_000;
+
+export const bench = defineCommand({
+  name: 'bench',
+  summary: 'measure a daemon through this client',
+  description: [
+    'Joins a group of its own, sends messages and takes them back. flood: as many as the daemon takes, at several sizes. latency: one at a time, from the call to its delivery, in microseconds. Messages are numbered; should one be lost, doubled or out of order, the command says so and fails.',
+    'receive counts what another process floods the same group with (give both the same --group), and idle holds connections that do nothing until the command is interrupted; both are run only when asked for.',
+    'It loads the daemon, the network and every node of the cluster as much as it can: think before you run it on a cluster that has work to do.',
+  ],
+  options: {
+    workload: someOf('NAME', WORKLOADS, 'what to run; default flood and latency'),
+    size: integers('BYTES', `sizes of the messages; default ${FLOOD_SIZES.join(',')}, for latency 64`),
+    count: integer('N', 'messages of each run, for idle: connections; default depends on the size'),
+    warmup: integer('N', 'messages before each measurement begins; default a tenth of the count', { min: 0 }),
+    sending: oneOf('HOW', SENDINGS, 'how the flood is sent; default tryMcast, and mcast for what goes in fragments'),
+    group: text('GROUP', 'the group to use; default one for this process'),
+    'busy-poll': integer('MICROSECONDS', 'look for events this long before sleeping; default 0', {
+      min: 0,
+      max: MAX_BUSY_POLL_US,
+    }),
+    lend: flag('take messages lent, not copied'),
+    timeout: seconds('give up after this time'),
+  },
+  examples: [
+    { command: 'cpg bench', meaning: 'What does this daemon do?' },
+    { command: 'cpg bench --workload latency --busy-poll 200', meaning: 'What does busy polling bring?' },
+    { command: 'cpg bench --size 64,1600 --json', meaning: 'Two sizes, for a script.' },
+  ],
+  run: async (context, { json, workload, size: sizes, timeout, ...values }) => {
+    const limit = new TimeLimit(context.signal, timeout);
+    const common = {
+      connect: {
+        ...(values.address === undefined ? {} : { address: values.address }),
+        busyPollUs: values['busy-poll'] ?? 0,
+        lend: values.lend,
+      },
+      group: values.group ?? `cpg-bench-${process.pid}`,
+      signal: limit.signal,
+    };
+    const warmupOf = (count: number): number => values.warmup ?? Math.ceil(count / 10);
+    const print = new Printer(context, json);
+    checkSizes(sizes);
+    try {
+      for (const name of workload.length > 0 ? workload : (['flood', 'latency'] as const)) {
+        switch (name) {
+          case 'flood':
+            for (const size of sizes.length > 0 ? sizes : FLOOD_SIZES) {
+              const count = values.count ?? floodCount(size);
+              const sending = values.sending ?? (size > MAX_ATOMIC_MESSAGE_BYTES ? 'mcast' : 'tryMcast');
+              const warmup = warmupOf(count);
+              await print.flood(size, count, await flood({ ...common, size, count, warmup, sending }));
+            }
+            break;
+          case 'latency':
+            for (const size of sizes.length > 0 ? sizes : [LATENCY_SIZE]) {
+              const count = values.count ?? LATENCY_COUNT;
+              await print.latency(
+                size,
+                count,
+                await latency({ ...common, size, count, warmup: warmupOf(count) }),
+              );
+            }
+            break;
+          case 'receive': {
+            const count = values.count ?? floodCount(LATENCY_SIZE);
+            const onReady = (): void => void context.err.line('cpg: bench: ready').catch(() => undefined);
+            const result = await receive({ ...common, count, warmup: warmupOf(count), onReady });
+            await print.result(
+              { workload: 'receive', count, ...result },
+              () =>
+                `receive  ${micros(result.cpuMicrosPerMessage)} µs of processor time a message, in ${result.seconds.toFixed(1)} s`,
+            );
+            break;
+          }
+          case 'idle':
+            await holdIdle({ ...common, connections: connectionsOf(values.count) }, (result) => {
+              void print.result(
+                { workload: 'idle', ...result },
+                () =>
+                  `idle     ${result.connections} connections, ${Math.round(result.bytesPerConnection / 1024)} KiB each`,
+              );
+            });
+            break;
+        }
+      }
+    } catch (error) {
+      if (!limit.passed) throw error;
+      throw new CpgError('CS_ERR_TIMEOUT', 'bench: the time was over before the work', {
+        remedy: 'give more time, or fewer messages with --count',
+      });
+    } finally {
+      limit.dispose();
+    }
+  },
+});
+
+class Printer {
+  readonly #context: Context;
+  readonly #json: boolean;
+
+  constructor(context: Context, json: boolean) {
+    this.#context = context;
+    this.#json = json;
+  }
+
+  async flood(size: number, count: number, result: FloodResult): Promise<void> {
+    await this.result({ workload: 'flood', size, count, ...result }, () => {
+      const rate = thousands(result.messagesPerSecond).padStart(9);
+      const megabytes = result.megabytesPerSecond.toFixed(1).padStart(7);
+      const cpu = micros(result.cpuMicrosPerMessage).padStart(7);
+      return `flood    ${bytes(size)}  ${rate} messages/s  ${megabytes} MB/s  ${cpu} µs of processor time each`;
+    });
+    assertComplete('flood', size, count, result);
+  }
+
+  async latency(size: number, count: number, result: LatencyResult): Promise<void> {
+    await this.result({ workload: 'latency', size, count, ...result }, () => {
+      const [p50, p90, p99] = [result.p50, result.p90, result.p99].map((value) => micros(value));
+      return `latency  ${bytes(size)}  p50 ${p50} µs  p90 ${p90} µs  p99 ${p99} µs`;
+    });
+    assertComplete('latency', size, count, result);
+  }
+
+  async result(result: { workload: string; [field: string]: unknown }, line: () => string): Promise<void> {
+    await this.#context.out.line(this.#json ? jsonLine({ type: 'bench', ...result }) : line());
+  }
+}
+
+function checkSizes(sizes: readonly number[]): void {
+  const wrong = sizes.find((size) => size < NUMBER_BYTES || size > MAX_MESSAGE_BYTES);
+  if (wrong === undefined) return;
+  throw new UsageError(
+    `option --size: '${wrong}' where a number from ${NUMBER_BYTES} to ${MAX_MESSAGE_BYTES} is expected`,
+  );
+}
+
+function connectionsOf(count = 1): number {
+  if (count <= MAX_CONNECTIONS) return count;
+  throw new UsageError(`option --count: '${count}' where up to ${MAX_CONNECTIONS} connections are expected`);
+}
+
+/** The point of the exercise: a fast client that loses something is worth nothing. */
+function assertComplete(
+  workload: string,
+  size: number,
+  count: number,
+  { received, wrong }: { received: number; wrong: number },
+): void {
+  if (received === count && wrong === 0) return;
+  throw new CpgError(
+    'CS_ERR_FAILED_OPERATION',
+    `bench: ${workload} of ${count} messages of ${size} bytes: ${received} came back, ${wrong} of them out of turn`,
+    { remedy: 'see whether others use the group; if nobody does, please report it' },
+  );
+}
+
+function bytes(size: number): string {
+  return `${thousands(size)} B`.padStart(11);
+}
+
+function thousands(value: number): string {
+  return Math.round(value).toLocaleString('en-US');
+}
+
+function micros(value: number): string {
+  return value.toFixed(1);
+}
