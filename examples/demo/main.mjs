@@ -18,6 +18,9 @@ const server = values.corosync ? undefined : await (await import('corosync-cpg/s
 const env = { ...process.env, ...(server && { CPG_ADDRESS: server.address }) };
 console.log(server ? `embedded server on ${server.address}` : 'on corosync');
 
+// A reader that has seen enough.
+process.stdout.on('error', () => process.exit());
+
 const say = (name, text) => console.log(`${name.padEnd(5)} ${text}`);
 
 /** A member process, and what it told. */
@@ -54,7 +57,7 @@ try {
   console.log('All three saw the same order.');
 
   const [ann, ben, cleo] = members;
-  console.log(`\n# ${cleo.name} (pid ${cleo.child.pid}) is killed.`);
+  console.log(`\n# ${cleo.name} is killed (SIGKILL to process ${cleo.child.pid}).`);
   cleo.child.kill('SIGKILL');
   const death = ({ type, text }) => type === 'confchg' && text.includes('procdown');
   await Promise.all([ann, ben].map(({ until }) => until(death)));

@@ -4,7 +4,9 @@ import { once } from 'node:events';
 import { connect, Reason } from 'corosync-cpg';
 
 const [group, name, members, messages] = process.argv.slice(2);
-const tell = (what) => process.send(what);
+// A parent that is gone hears nothing more; then this ends, too.
+const tell = (what) => process.send(what, () => undefined);
+process.once('disconnect', () => process.exit());
 const reasonName = (reason) =>
   Object.keys(Reason)
     .find((key) => Reason[key] === reason)
@@ -13,6 +15,7 @@ const list = (addresses) => addresses.map(({ nodeId, pid }) => `${nodeId}:${pid}
 
 try {
   const client = await connect();
+  tell({ type: 'connected', text: `as ${await client.localNodeId()}:${client.pid} (node:pid)` });
   const order = [];
   let everybodyIsHere;
   const complete = new Promise((resolve) => (everybodyIsHere = resolve));
@@ -40,9 +43,9 @@ try {
   }
   await client.leave();
   await client.close();
-  process.disconnect();
+  if (process.connected) process.disconnect();
 } catch (error) {
   tell({ type: 'failed', text: error.message });
   process.exitCode = 1;
-  process.disconnect();
+  if (process.connected) process.disconnect();
 }

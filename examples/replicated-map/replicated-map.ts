@@ -4,17 +4,23 @@
  * Changes are multicast and applied when they come back: everybody applies the same changes in the same order,
  * so everybody has the same map. Two things need care.
  *
- * Who comes later needs the map as it is. After each change of the membership the first member of each side
- * sends a mark; when the mark comes back it sends the map as it is at that moment, and whoever takes it over
- * applies to it what was changed behind the mark meanwhile.
+ * Who comes later needs the map as it is, and when a broken network heals there may be two maps. So after each
+ * change of the membership the members agree on one, in three steps:
  *
- *     order:   confchg(new)   set a   MARK   set b   STATE{a}   set c
- *     old:                    a              a b                a b c
- *     new:     (knows nothing)               keeps b  a + b     a b c
+ *     mark     the first member asks what the others have
+ *     have     every member tells the epoch of its map, or that it has none
+ *     state    when all have told, the first one with the highest epoch sends its map; all take it over
+ *
+ *     order:   confchg   mark   have   have   set a   have   state{}   set b
+ *     map:     the old one, it does not change        ...    {} + a    a b
+ *
+ * Changes that come before the state wait for it. Answers to the mark of an earlier membership count for
+ * nothing: what they say may be old.
  *
  * When the network breaks, only one side may go on: the one with more than half of the members there can be.
- * When it heals, that side's map counts. `epoch` tells which one it is: it grows with every membership that
- * has a majority, so a side without one falls behind.
+ * Each agreement of such a side begins a new epoch. Two of these sides have a member in common, so the highest
+ * epoch among them is that of the last one, and its map has all changes that were ever accepted. A member that
+ * restarts has forgotten, so that is true as long as more than half of the members do not forget at a time.
  */
 import { randomUUID } from 'node:crypto';
 import type { ConfchgEvent, CpgAddress, CpgClient, DeliverEvent } from '../../src';
@@ -25,9 +31,12 @@ type Change =
   { type: 'set'; id: string; key: string; value: unknown } | { type: 'delete'; id: string; key: string };
 
 type Packet =
-  Change | { type: 'mark'; id: string } | { type: 'state'; mark: string; epoch: number; entries: Entries };
+  | Change
+  | { type: 'mark'; id: string }
+  | { type: 'have'; mark: string; epoch: number }
+  | { type: 'state'; mark: string; epoch: number; entries: Entries };
 
-/** An epoch before all others. */
+/** The epoch of who has no map yet, before all others. */
 const NONE = -1;
 
 export interface ReplicatedMapOptions {
@@ -41,16 +50,15 @@ export class ReplicatedMap {
   readonly #me: string;
   readonly #size: number;
   #entries = new Map<string, unknown>();
-  #epoch = 0;
-  /** We had the map once; after a broken network it may be an old one. */
-  #hasMap = false;
+  #epoch = NONE;
+  #present: string[] = [];
   #quorate = false;
-  /** Members that were there before us and may have the map; only while we do not have it. */
-  #elders: string[] | undefined;
-  /** Marks since the last change of the membership, each with the changes behind it. */
-  readonly #marks = new Map<string, Change[]>();
-  /** The epoch of the map we took over since the last change of the membership. */
-  #takenEpoch = NONE;
+  /** The members of now have agreed on a map. */
+  #ready = false;
+  /** Marks since the last change of the membership, each with the epochs that were told. */
+  readonly #marks = new Map<string, Map<string, number>>();
+  /** Changes that wait for the agreement. */
+  #waitingChanges: Change[] = [];
   /** Our own changes on their way. */
   readonly #pending = new Map<string, { resolve: () => void; reject: (error: Error) => void }>();
   readonly #waiting = new Set<() => void>();
@@ -75,7 +83,7 @@ export class ReplicatedMap {
 
   /** True when the map is that of all members; false for a moment after each change of the membership. */
   get ready(): boolean {
-    return this.#takenEpoch !== NONE;
+    return this.#ready;
   }
 
   /** False on the smaller side of a broken network: the map may be old, and cannot be changed. */
@@ -91,7 +99,10 @@ export class ReplicatedMap {
     return this.#entries.get(key);
   }
 
-  /** Resolves when all members on this side have the change, or will have it. Rejects without a majority of members. */
+  /**
+   * Resolves when all members on this side have the change, or will have it. Rejects without a majority of
+   * members; also when the members change again before they have agreed.
+   */
   set(key: string, value: unknown): Promise<void> {
     return this.#change({ type: 'set', id: randomUUID(), key, value });
   }
@@ -114,73 +125,83 @@ export class ReplicatedMap {
     });
   }
 
-  #onConfchg({ members, left, joined }: ConfchgEvent): void {
-    const me = this.#me;
-    const present = members.map(address);
-    const newcomers = new Set(joined.map(address));
-    const gone = new Set(left.map(address));
-    this.#elders = (this.#elders ?? present.filter((member) => member !== me)).filter(
-      (member) => !gone.has(member),
-    );
+  #onConfchg({ members }: ConfchgEvent): void {
+    this.#present = members.map(address);
     this.#quorate = members.length * 2 > this.#size;
-    if (this.#quorate) this.#epoch++;
     // What was under way began with other members; it begins anew.
+    this.#ready = false;
     this.#marks.clear();
-    this.#takenEpoch = NONE;
-    const ownSide = present.filter((member) => !newcomers.has(member) || member === me);
-    const mayHaveIt = this.#hasMap || this.#elders.length === 0;
-    if (mayHaveIt && ownSide[0] === me) this.#send({ type: 'mark', id: `${me} ${randomUUID()}` });
+    for (const change of this.#waitingChanges) this.#refuse(change, 'the members changed before this change');
+    this.#waitingChanges = [];
+    if (this.#present[0] === this.#me) this.#send({ type: 'mark', id: randomUUID() });
     this.#changed();
   }
 
   #onDeliver({ nodeId, pid, message }: DeliverEvent): void {
     const packet = JSON.parse(Buffer.from(message).toString('utf8')) as Packet;
-    if (packet.type === 'mark') {
-      this.#marks.set(packet.id, []);
-      if (address({ nodeId, pid }) === this.#me) {
-        this.#send({ type: 'state', mark: packet.id, epoch: this.#epoch, entries: [...this.#entries] });
-      }
-    } else if (packet.type === 'state') {
-      this.#takeOver(packet);
-    } else {
-      this.#apply(packet);
+    switch (packet.type) {
+      case 'mark':
+        this.#marks.set(packet.id, new Map());
+        this.#send({ type: 'have', mark: packet.id, epoch: this.#epoch });
+        break;
+      case 'have':
+        this.#onHave(address({ nodeId, pid }), packet);
+        break;
+      case 'state':
+        this.#takeOver(packet);
+        break;
+      default:
+        this.#onChange(packet);
     }
     this.#changed();
   }
 
-  #takeOver({ mark, epoch, entries }: Extract<Packet, { type: 'state' }>): void {
-    const changesSince = this.#marks.get(mark);
-    this.#marks.delete(mark);
-    if (changesSince === undefined || epoch <= this.#takenEpoch) return;
-    this.#takenEpoch = epoch;
-    this.#epoch = epoch;
-    this.#entries = new Map(entries);
-    for (const change of changesSince) this.#perform(change);
-    this.#hasMap = true;
+  #onHave(member: string, { mark, epoch }: Extract<Packet, { type: 'have' }>): void {
+    const epochs = this.#marks.get(mark);
+    if (epochs === undefined || this.#ready) return;
+    epochs.set(member, epoch);
+    if (epochs.size < this.#present.length) return;
+    const highest = Math.max(...epochs.values());
+    const chosen = this.#present.find((other) => epochs.get(other) === highest);
+    if (chosen !== this.#me) return;
+    // Where nobody has a map, it begins empty.
+    const agreed = Math.max(highest, 0) + (this.#quorate ? 1 : 0);
+    this.#send({ type: 'state', mark, epoch: agreed, entries: [...this.#entries] });
   }
 
-  #apply(change: Change): void {
-    const pending = this.#pending.get(change.id);
-    this.#pending.delete(change.id);
-    if (!this.#quorate) {
-      // All members on this side ignore it, and its sender hears of that.
-      pending?.reject(new Error('the majority was lost before this change'));
-      return;
-    }
-    for (const changes of this.#marks.values()) changes.push(change);
-    this.#perform(change);
-    pending?.resolve();
+  #takeOver({ mark, epoch, entries }: Extract<Packet, { type: 'state' }>): void {
+    if (!this.#marks.has(mark) || this.#ready) return;
+    this.#ready = true;
+    this.#epoch = epoch;
+    this.#entries = new Map(entries);
+    const changes = this.#waitingChanges;
+    this.#waitingChanges = [];
+    for (const change of changes) this.#perform(change);
+  }
+
+  #onChange(change: Change): void {
+    // All members on this side ignore it, and its sender hears of that.
+    if (!this.#quorate) this.#refuse(change, 'the majority was lost before this change');
+    else if (!this.#ready) this.#waitingChanges.push(change);
+    else this.#perform(change);
   }
 
   #perform(change: Change): void {
     if (change.type === 'set') this.#entries.set(change.key, change.value);
     else this.#entries.delete(change.key);
+    this.#pending.get(change.id)?.resolve();
+    this.#pending.delete(change.id);
+  }
+
+  #refuse(change: Change, why: string): void {
+    this.#pending.get(change.id)?.reject(new Error(why));
+    this.#pending.delete(change.id);
   }
 
   #onClose(): void {
     for (const { reject } of this.#pending.values()) reject(new Error('the connection is lost'));
     this.#pending.clear();
-    this.#takenEpoch = NONE;
+    this.#ready = false;
     this.#quorate = false;
     this.#changed();
   }

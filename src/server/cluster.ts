@@ -9,7 +9,6 @@ import { privateAddress } from './listener';
 import { Node, type NodeHost } from './node';
 import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
-import { ringBase } from './wire/ring-directory';
 
 export interface ClusterOptions {
   /** How many nodes, with nodeids from 1 on, or their nodeids. Default 1. */
@@ -30,6 +29,11 @@ export interface ClusterOptions {
 }
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
+/**
+ * What may wait on a node before its clients are held. They find out by real time when they may go on, which
+ * the manual clock should not depend on; with it, messages wait because nobody has stepped.
+ */
+const HOLD_BYTES: Record<ClockMode, number> = { real: 1024 * 1024, manual: 32 * 1024 * 1024 };
 const MAX_NODES = 128;
 const MAX_NODE_ID = 0xffffffff;
 /** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
@@ -150,12 +154,11 @@ export class SimulatedCluster {
     } else {
       this.#removeDirectory = () => undefined;
     }
-    const base = ringBase();
     for (const nodeId of nodeIds) {
       const host: NodeHost = {
-        ringBase: base,
         strict,
         maxConnections,
+        holdBytes: HOLD_BYTES[clock],
         faults: new FaultState(new Random(seed + nodeId)),
         isCongested: () => this.#congested,
         nextClientPid: () => ++this.#lastClientPid,
@@ -212,7 +215,7 @@ export class SimulatedCluster {
     if (new Set(named).size !== named.length)
       throw new RangeError('partition: a node cannot be on two sides');
     for (const nodeId of named) this.#place(nodeId);
-    this.#order.catchUp();
+    this.#catchUp();
     let alone = sides.length;
     for (const [nodeId, place] of this.#places) {
       const side = sides.findIndex((members) => members.includes(nodeId));
@@ -223,7 +226,7 @@ export class SimulatedCluster {
 
   /** Joins the network again; all running nodes form one ring before this returns. */
   heal(): void {
-    this.#order.catchUp();
+    this.#catchUp();
     for (const place of this.#places.values()) place.side = 0;
     this.#form();
   }
@@ -302,6 +305,7 @@ export class SimulatedCluster {
     shutDown: (node) => {
       const place = this.#place(node.nodeId);
       if (place.state !== 'running') return;
+      this.#catchUp();
       // With the connections go their processes; the others hear of that while the node is still there.
       node.disconnect();
       this.#order.flush(node);
@@ -335,12 +339,18 @@ export class SimulatedCluster {
 
   #crash(place: Place): void {
     if (place.state !== 'running') return;
-    this.#order.catchUp();
+    this.#catchUp();
     place.state = 'stopped';
     // First out of the order: what its dying connections say reaches nobody.
     this.#order.remove(place.node);
     place.closed = place.node.close();
     this.#form();
+  }
+
+  /** What clients have handed over comes before what happens now. */
+  #catchUp(): void {
+    for (const { node, state } of this.#places.values()) if (state === 'running') node.readPosted();
+    this.#order.catchUp();
   }
 
   /** Rings after any change of nodes or network. */

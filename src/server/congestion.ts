@@ -2,8 +2,11 @@
  * Readers that fall behind, and whether senders have to wait for them.
  *
  * While a reader has much to catch up with and does catch up, senders are held, so that no queue grows. A
- * reader that has stopped altogether holds nobody: its queue grows up to the bound at which it is dropped.
+ * reader that has stopped altogether holds nobody: its queue grows up to the bound at which it is dropped, or
+ * until all queues together are too long.
  */
+
+import { CpgError } from '../errors';
 
 /** With so many bytes waiting, a reader is behind ... */
 const BEHIND_BYTES = 8 * 1024 * 1024;
@@ -12,14 +15,19 @@ const CAUGHT_UP_BYTES = 4 * 1024 * 1024;
 /** A reader that takes nothing for so long has stopped. */
 const STOPPED_AFTER_MS = 200;
 const LOOK_EVERY_MS = 50;
+/** For all readers that are behind; with more, the one that stopped first is dropped. */
+export const MAX_WAITING_BYTES = 256 * 1024 * 1024;
 
 export interface Reader {
   /** When it last took something; milliseconds as performance.now(). */
   readonly lastProgress: number;
+  drop(reason: unknown): void;
 }
 
 export class Congestion {
-  readonly #behind = new Set<Reader>();
+  /** Readers that are behind, with what waits for them. */
+  readonly #behind = new Map<Reader, number>();
+  #waitingBytes = 0;
   readonly #onChange: (held: boolean) => void;
   #timer: NodeJS.Timeout | undefined;
   #held = false;
@@ -32,8 +40,11 @@ export class Congestion {
   /** So many bytes wait for this reader now. */
   update(reader: Reader, queuedBytes: number): void {
     if (queuedBytes > BEHIND_BYTES) {
-      if (this.#behind.has(reader)) return;
-      this.#behind.add(reader);
+      const before = this.#behind.get(reader);
+      this.#behind.set(reader, queuedBytes);
+      this.#waitingBytes += queuedBytes - (before ?? 0);
+      if (this.#waitingBytes > MAX_WAITING_BYTES) this.#dropOne();
+      if (before !== undefined) return;
       this.#timer ??= setInterval(() => this.#look(), LOOK_EVERY_MS).unref();
       this.#look();
     } else if (queuedBytes <= CAUGHT_UP_BYTES && this.#behind.size > 0) {
@@ -42,18 +53,33 @@ export class Congestion {
   }
 
   forget(reader: Reader): void {
+    this.#waitingBytes -= this.#behind.get(reader) ?? 0;
     if (this.#behind.delete(reader)) this.#look();
   }
 
   close(): void {
     this.#behind.clear();
+    this.#waitingBytes = 0;
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
 
+  /** Those that still read are spared: senders wait for them, so their queues do not grow. */
+  #dropOne(): void {
+    const stopped = [...this.#behind.keys()]
+      .filter(({ lastProgress }) => performance.now() - lastProgress >= STOPPED_AFTER_MS)
+      .sort((one, other) => one.lastProgress - other.lastProgress);
+    stopped[0]?.drop(
+      new CpgError(
+        'CS_ERR_QUEUE_FULL',
+        `it does not read, and ${this.#waitingBytes} bytes of events wait for all such clients`,
+      ),
+    );
+  }
+
   #look(): void {
     const now = performance.now();
-    const held = [...this.#behind].some(({ lastProgress }) => now - lastProgress < STOPPED_AFTER_MS);
+    const held = [...this.#behind.keys()].some(({ lastProgress }) => now - lastProgress < STOPPED_AFTER_MS);
     if (this.#behind.size === 0) {
       clearInterval(this.#timer);
       this.#timer = undefined;

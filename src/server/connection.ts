@@ -33,8 +33,6 @@ const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 /** What a connection needs of the node it belongs to. */
 export interface ConnectionHost {
-  /** Where the rings go. */
-  readonly ringBase: string;
   /** Says why not, or numbers the client. */
   admit(): { refuse: Refusal } | { clientPid: number; connection: number };
   /** A client with working rings. */
@@ -109,6 +107,14 @@ export class Connection implements ClientPort {
     }
   }
 
+  /** Reads what is in the ring, although the bytes that tell of it may still be on their way. */
+  readPosted(): void {
+    if (this.#closed || this.#open === undefined) return;
+    const { requests } = this.#open;
+    this.#guarded(() => void requests.look());
+    while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
+  }
+
   /** Ends the connection; the client sees its daemon hang up. */
   drop(reason: unknown): void {
     if (this.#closed) return;
@@ -144,7 +150,7 @@ export class Connection implements ClientPort {
     const frameBytes = frameBytesFor(asked);
     let directory: RingDirectory;
     try {
-      directory = createRings(this.#host.ringBase, clientPid, connection, frameBytes);
+      directory = createRings(clientPid, connection, frameBytes);
     } catch (error) {
       debug('no rings for a client: %s', (error as Error).message);
       this.#refuse(refusalFor(error));

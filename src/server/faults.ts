@@ -1,7 +1,10 @@
 /** What can be made to go wrong on a node. */
 import type { Ordered } from './ordered';
 import type { Random } from './random';
-import type { Refusal } from './wire/handshake';
+import { REFUSALS, type Refusal } from './wire/handshake';
+
+/** What timers can wait for. */
+const MAX_DELAY_MS = 2 ** 31 - 1;
 
 /** Absent fields are faults that do not happen. */
 export interface Faults {
@@ -36,7 +39,12 @@ export class FaultState {
     const { drop = 0, delayMs = 0, tryAgain = 0 } = faults;
     const [from, to] = typeof delayMs === 'number' ? [delayMs, delayMs] : delayMs;
     if (!(drop >= 0 && drop <= 1)) throw new RangeError(`faults: drop ${drop} is not from 0 to 1`);
-    if (!(from >= 0 && to >= from)) throw new RangeError(`faults: delayMs ${from} to ${to}`);
+    if (!(from >= 0 && to >= from && to <= MAX_DELAY_MS))
+      throw new RangeError(`faults: delayMs ${from} to ${to} is not from 0 to ${MAX_DELAY_MS}`);
+    if (tryAgain !== true && !(Number.isInteger(tryAgain) && tryAgain >= 0))
+      throw new RangeError(`faults: tryAgain ${tryAgain} is not a number of requests`);
+    if (faults.refuse !== undefined && !REFUSALS.includes(faults.refuse))
+      throw new RangeError(`faults: refuse ${faults.refuse} is none of ${REFUSALS.join(', ')}`);
     this.#faults = faults;
     this.#tryAgainLeft = tryAgain === true ? Infinity : tryAgain;
   }

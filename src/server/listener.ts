@@ -13,6 +13,9 @@ const SOCKET_MODE = 0o600;
 /** Connections that may wait to be accepted; the kernel lowers it to its own bound. */
 const BACKLOG = 4096;
 
+/** The path of a socket has room for 107 bytes, and more comes behind this. */
+const MAX_BASE_LENGTH = 80;
+
 export interface Listener {
   /** For connect() of a client. */
   readonly address: string;
@@ -25,7 +28,8 @@ export interface Listener {
  * same over several listeners.
  */
 export function privateAddress(name: string): { address: string; remove: () => void } {
-  const directory = mkdtempSync(join(tmpdir(), 'cpg-'));
+  const base = tmpdir().length <= MAX_BASE_LENGTH ? tmpdir() : '/tmp';
+  const directory = mkdtempSync(join(base, 'cpg-'));
   const removeNow = (): void => rmSync(directory, { recursive: true, force: true });
   const keepOnExit = removeOnExit(removeNow);
   const remove = (): void => {

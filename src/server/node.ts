@@ -11,11 +11,6 @@ import type { Process } from './process-list';
 import type { OrderedNode } from './total-order';
 import type { Refusal } from './wire/handshake';
 
-/** Its clients are held while more than this waits to be ordered ... */
-const HOLD_BYTES = 1024 * 1024;
-/** ... until no more than this does. */
-const RELEASE_BYTES = 256 * 1024;
-
 /** Connections, served or not, for each client that may be served. */
 const CONNECTIONS_PER_CLIENT = 2;
 
@@ -24,9 +19,10 @@ const SEQ_OF_FIRST_RING = 5n;
 
 /** What a node needs of its cluster. */
 export interface NodeHost {
-  readonly ringBase: string;
   readonly strict: boolean;
   readonly maxConnections: number;
+  /** Clients are held while more than this waits to be ordered, until no more than a quarter of it does. */
+  readonly holdBytes: number;
   /** Whether all senders are to wait. */
   isCongested(): boolean;
   readonly faults: FaultState;
@@ -82,6 +78,11 @@ export class Node implements OrderedNode, ConnectionHost {
 
   /** Serves a client on a stream that came from anywhere. */
   handle(stream: Duplex): void {
+    if (this.#listener === undefined) {
+      debug('node %d does not run', this.nodeId);
+      stream.destroy();
+      return;
+    }
     // Also those that never finish their handshake take descriptors.
     if (this.#connections.size >= CONNECTIONS_PER_CLIENT * this.#host.maxConnections) {
       debug('node %d: too many connections', this.nodeId);
@@ -98,6 +99,11 @@ export class Node implements OrderedNode, ConnectionHost {
     );
     for (const connection of chosen) connection.drop('disconnected, as told');
     return chosen.length;
+  }
+
+  /** Reads all that clients have handed over, also what the event loop has not told of yet. */
+  readPosted(): void {
+    for (const connection of this.#connections) connection.readPosted();
   }
 
   /** Nothing is served any more; resolves when the address is free. */
@@ -145,8 +151,8 @@ export class Node implements OrderedNode, ConnectionHost {
   }
 
   onQueued(bytes: number): void {
-    if (bytes > HOLD_BYTES) this.#full = true;
-    else if (bytes <= RELEASE_BYTES) this.#full = false;
+    if (bytes > this.#host.holdBytes) this.#full = true;
+    else if (bytes <= this.#host.holdBytes / 4) this.#full = false;
     this.hold();
   }
 
@@ -161,10 +167,6 @@ export class Node implements OrderedNode, ConnectionHost {
   }
 
   // ---- for connections -------------------------------------------------------------------------------------
-
-  get ringBase(): string {
-    return this.#host.ringBase;
-  }
 
   admit(): { refuse: Refusal } | { clientPid: number; connection: number } {
     if (this.faults.refuse !== undefined) return { refuse: this.faults.refuse };

@@ -109,7 +109,7 @@ test('a node restarts, and its map is whole again', async () => {
   expect(again.entries).toEqual(one!.entries);
 });
 
-test.each(Array.from({ length: 20 }, (_, index) => index + 1))(
+test.each(Array.from({ length: 50 }, (_, index) => index + 1))(
   'whatever happens, the maps are equal in the end (seed %i)',
   async (seed) => {
     const random = new Random(seed);

@@ -3,11 +3,13 @@
  * notices: the bystander, a well-behaved member, gets a message through afterwards.
  */
 import fc from 'fast-check';
-import { rmSync, truncateSync, writeFileSync } from 'node:fs';
+import fs, { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
+import { format } from 'node:util';
 import { encodeHandshakeRequest, decodeHandshakeResponse } from '../../src/codec/handshake';
 import { encodeRequest, RequestId } from '../../src/codec/requests';
 import type { CpgClient } from '../../src';
+import { debugServer } from '../../src/debug';
 import { startServer, type CpgServer } from '../../src/server';
 import { CHUNK_HEADER_BYTES, Header, Magic } from '../../src/transport/ring';
 import { Collector } from '../support/collector';
@@ -171,6 +173,25 @@ describe('rings', () => {
     client.socket.destroy();
   });
 
+  test('their directory made unreadable, so that it cannot be removed', async () => {
+    const client = await HostileClient.connect(server.address);
+    // Root may read everything, so the file system's refusal is played.
+    const removing = jest.spyOn(fs, 'rmSync').mockImplementation(() => {
+      throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES' });
+    });
+    try {
+      fs.chmodSync(client.directory, 0);
+      client.socket.destroy();
+      await eventually('the end', () => server.node.clients === 1);
+      // Twice: once more after the mode was put right.
+      expect(removing).toHaveBeenCalledTimes(2);
+      expect(fs.statSync(client.directory).mode & 0o777).toBe(0o700);
+    } finally {
+      removing.mockRestore();
+      fs.rmSync(client.directory, { recursive: true });
+    }
+  });
+
   test('replies that are never taken', () =>
     attack((client) => {
       const membership = encodeRequest({ type: 'membershipGet', group: Buffer.from('g') });
@@ -183,6 +204,22 @@ describe('rings', () => {
       frame.writeInt32LE(-3, 0);
       client.send(frame);
     }));
+});
+
+test('the debug log says who was dropped and why', async () => {
+  const lines: string[] = [];
+  debugServer.enabled = true;
+  debugServer.log = (...line: unknown[]) => lines.push(format(...line));
+  try {
+    const client = await HostileClient.connect(server.address);
+    client.post(localGet, 0x7fffffff);
+    client.announce();
+    await eventually('the end', () => client.hungUp);
+  } finally {
+    debugServer.enabled = false;
+    delete (debugServer as { log?: unknown }).log;
+  }
+  expect(lines.join('\n')).toMatch(/client \d+ dropped: malformed message: .*a chunk of 2147483647 bytes/);
 });
 
 describe('requests', () => {

@@ -1,5 +1,5 @@
 /**
- * One random life of a cluster: members come, talk, leave and die while nodes crash and the network breaks
+ * One random life of a cluster: members come, talk, leave and die while nodes crash or stop and the network breaks
  * and heals. All chance comes from the seed, and the cluster's clock is manual, so the same seed is the same
  * life.
  */
@@ -113,7 +113,8 @@ export async function live(seed: number): Promise<Life[]> {
       () => {
         const node = cluster.node(1 + random.below(NODES));
         for (const member of everybody) if (member.nodeId === node.nodeId) member.survived = false;
-        node.crash();
+        if (random.below(3) === 0) node.stop();
+        else node.crash();
       },
     ],
     [

@@ -1,15 +1,19 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { connect } from '../../src';
 import { encodeRequest, type CpgRequest } from '../../src/codec/requests';
 import { decodeResponse } from '../../src/codec/responses';
 import { startServer, type CpgServer } from '../../src/server';
+import { builtCli } from '../cli/harness';
 import { RawClient } from '../conformance/raw-client';
 import { Collector } from '../support/collector';
 import { eventually, openDescriptors, ringDirectories } from './leftovers';
+
+/** Shared memory of another kind needs root. */
+const CAN_MOUNT = spawnSync('unshare', ['-m', 'true']).status === 0;
 
 let directory: string;
 let server: CpgServer | undefined;
@@ -34,6 +38,18 @@ describe('addresses', () => {
     await server.close();
     expect(existsSync(address)).toBe(false);
     expect(existsSync(join(address, '..'))).toBe(false);
+  });
+
+  test('a private socket although the directory for temporary files has a long name', async () => {
+    const usual = process.env['TMPDIR'];
+    process.env['TMPDIR'] = join(directory, 'x'.repeat(90));
+    try {
+      server = await startServer();
+      expect(await (await server.connect()).localNodeId()).toBe(1);
+    } finally {
+      if (usual === undefined) delete process.env['TMPDIR'];
+      else process.env['TMPDIR'] = usual;
+    }
   });
 
   test('a path, for its owner alone', async () => {
@@ -143,6 +159,61 @@ describe('a life', () => {
     await eventually('the removal of the rings', () => !existsSync(rings));
   });
 
+  test.each<[string, string, number | null, string | null]>([
+    ['SIGTERM', '', null, 'SIGTERM'],
+    ['SIGINT', '', null, 'SIGINT'],
+    ['SIGINT', "process.once('SIGINT', () => process.exit(7));", 7, null],
+    ['SIGTERM', "process.once('SIGTERM', () => server.close().then(() => process.exit(8)));", 8, null],
+  ])('%s leaves nothing either (%s)', (signal, listening, status, endedBy) => {
+    const script = `
+      const { startServer } = require(${JSON.stringify(resolve(builtCli(), '../../server'))});
+      (async () => {
+        const server = await startServer();
+        const client = await server.connect();
+        await client.join('g');
+        ${listening}
+        console.log(process.pid, server.address);
+        process.kill(process.pid, '${signal}');
+      })();`;
+    const ended = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+    expect([ended.status, ended.signal]).toEqual([status, endedBy]);
+    const [pid, address] = ended.stdout.trim().split(' ');
+    expect(existsSync(join(address!, '..'))).toBe(false);
+    expect(readdirSync('/dev/shm').filter((name) => name.startsWith(`qb-${pid}-`))).toEqual([]);
+  });
+
+  (CAN_MOUNT ? test.each : test.skip.each)([
+    ['cannot be written', '-o ro', 0],
+    ['is too small', '-o size=2M', 0],
+    ['has room for a few rings', '-o size=16M', 2],
+  ])('where shared memory %s', (_what, mountOptions, directories) => {
+    const script = `
+      const { readdirSync } = require('node:fs');
+      const { startServer } = require(${JSON.stringify(resolve(builtCli(), '../../server'))});
+      (async () => {
+        const server = await startServer();
+        const clients = [];
+        for (let count = 0; count < 4; count++) clients.push(await server.connect());
+        console.log(readdirSync('/dev/shm').length);
+        for (const client of clients) {
+          await client.join('g');
+          // Round all rings.
+          for (let sent = 0; sent < 4; sent++) await client.mcast(Buffer.alloc(900_000), { confirm: true });
+        }
+        for (const client of clients) await client.close();
+        await server.close();
+        console.log(readdirSync('/dev/shm').length);
+      })();`;
+    const mounted = `mount -t tmpfs ${mountOptions} none /dev/shm && exec "$0" -e "$1"`;
+    const ended = spawnSync('unshare', ['-m', 'sh', '-c', mounted, process.execPath, script], {
+      encoding: 'utf8',
+      env: { ...process.env, TMPDIR: directory },
+    });
+    expect(ended.stderr).toBe('');
+    expect(ended.stdout).toBe(`${directories}\n0\n`);
+    expect(readdirSync(directory)).toEqual([]);
+  });
+
   test('streams that were accepted elsewhere', async () => {
     const running = await startServer();
     server = running;
@@ -152,6 +223,10 @@ describe('a life', () => {
     const client = await connect({ address });
     expect(await client.localNodeId()).toBe(1);
     await client.close();
+    // A node that does not run serves nobody.
+    running.node.crash();
+    await expect(connect({ address })).rejects.toMatchObject({ code: 'CS_ERR_LIBRARY' });
+    expect(running.node.clients).toBe(0);
     front.close();
   });
 
@@ -182,6 +257,12 @@ describe('without strict', () => {
     await eventually('the leave', () => raw.takeEvents().length === 1);
     expect(await ask({ type: 'join', group, pid: 5, flags: 0 })).toBe(1);
     await eventually('the second join', () => raw.takeEvents().length === 1);
+    const begun = decodeResponse(
+      await raw.request(encodeRequest({ type: 'iterationInitialize', group, iterationType: 2 })),
+    );
+    const next = { type: 'iterationNext', handle: 'handle' in begun ? begun.handle : 0n } as const;
+    // Its one row, and then the end as often as anybody asks.
+    expect([await ask(next), await ask(next), await ask(next)]).toEqual([1, 27, 27]);
     await raw.kill();
   });
 });

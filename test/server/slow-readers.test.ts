@@ -1,6 +1,8 @@
 /** Members that do not read what they get. */
 import { encodeRequest } from '../../src/codec/requests';
 import { startServer, type CpgServer } from '../../src/server';
+import { MAX_WAITING_BYTES } from '../../src/server/congestion';
+import { MAX_QUEUED_EVENT_BYTES } from '../../src/server/connection';
 import { Collector } from '../support/collector';
 import { HostileClient } from './hostile-client';
 import { eventually } from './leftovers';
@@ -38,6 +40,25 @@ test('one that has stopped delays nobody, and is dropped when too much waits for
   await eventually('the drop of the frozen one', () => server.node.clients === 2);
   frozen.socket.destroy();
   await seen.until('its leave', ({ confchgs }) => confchgs.at(-1)?.left[0]?.reason === 5);
+}, 60_000);
+
+test('many that have stopped are not given memory without end', async () => {
+  const sender = await server.connect();
+  const count = 6;
+  for (let pid = 1; pid <= count; pid++) {
+    const frozen = await HostileClient.connect(server.address, false);
+    frozen.send(encodeRequest({ type: 'join', group: Buffer.from('g'), pid, flags: 0 }));
+  }
+  const seen = new Collector(sender);
+  await sender.join('g');
+  await seen.until('all members', ({ confchgs }) => confchgs.at(-1)?.members.length === count + 1);
+  // None of them has too much of its own, but all of them together.
+  const each = MAX_WAITING_BYTES / count + 4 * MIB;
+  expect(each).toBeLessThan(MAX_QUEUED_EVENT_BYTES);
+  for (let sent = 0; sent < each; sent += MESSAGE.length) await sender.mcast(MESSAGE, { confirm: true });
+  expect(server.node.clients).toBe(count);
+  HostileClient.destroyAll();
+  await eventually('the end of all', () => server.node.clients === 1);
 }, 60_000);
 
 test('one that is slow holds senders back, and loses nothing', async () => {

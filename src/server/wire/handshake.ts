@@ -50,7 +50,8 @@ export function acceptance(directory: RingDirectory, connection: number, frameBy
 }
 
 /** Why a server turns a client away, by the name of the errno a daemon would answer with. */
-export type Refusal = 'EACCES' | 'EAGAIN' | 'EMFILE' | 'ENOSPC' | 'EINVAL';
+export const REFUSALS = ['EACCES', 'EAGAIN', 'EMFILE', 'ENOSPC', 'EINVAL'] as const;
+export type Refusal = (typeof REFUSALS)[number];
 
 export function refusal(reason: Refusal): Buffer {
   return encodeHandshakeResponse({

@@ -5,11 +5,12 @@
  *
  * The directory is for its owner alone (0700), and so are the files (0600).
  */
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs';
+import { accessSync, chmodSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
-import { CHUNK_MARGIN_BYTES, Ring } from '../../transport/ring';
+import { debugServer as debug } from '../../debug';
+import { CHUNK_MARGIN_BYTES, Ring, RING_HEADER_BYTES } from '../../transport/ring';
 import { removeOnExit } from '../exit';
 
 const SHARED_MEMORY = '/dev/shm';
@@ -25,35 +26,44 @@ export interface RingDirectory {
   remove(): void;
 }
 
-/** Where rings go: shared memory, or the directory for temporary files where there is none. */
-export function ringBase(): string {
+/** What the rings of this process may take of shared memory once they are full: their files are sparse. */
+let promisedBytes = 0;
+
+/**
+ * Where rings go: shared memory, or the directory for temporary files where there is none, or too little for
+ * rings that are full (containers often have 64 MiB).
+ */
+function baseFor(bytes: number): string {
   try {
     accessSync(SHARED_MEMORY, constants.W_OK | constants.X_OK);
-    return SHARED_MEMORY;
+    const { bavail, blocks, bsize } = statfsSync(SHARED_MEMORY);
+    const unlimited = blocks === 0;
+    // Half of it is left to others, a corosync for example.
+    if (unlimited || (bytes <= bavail * bsize && promisedBytes + bytes <= (blocks * bsize) / 2)) {
+      return SHARED_MEMORY;
+    }
   } catch {
-    return tmpdir();
+    // There is none, or not for us.
   }
+  return tmpdir();
 }
 
 /**
  * Makes the rings for frames of up to `frameBytes`. Throws the error of the file system, or RangeError for a
  * size no ring of ours has; nothing is left then.
  */
-export function createRings(
-  base: string,
-  clientPid: number,
-  connection: number,
-  frameBytes: number,
-): RingDirectory {
+export function createRings(clientPid: number, connection: number, frameBytes: number): RingDirectory {
   if (!(frameBytes > 0 && frameBytes <= MAX_FRAME_BYTES))
     throw new RangeError(`frames of ${frameBytes} bytes`);
-  const path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-`));
   const dataBytes = Math.ceil((frameBytes + CHUNK_MARGIN_BYTES + 1) / PAGE_BYTES) * PAGE_BYTES;
+  const bytes = 3 * (dataBytes + RING_HEADER_BYTES);
+  const base = baseFor(bytes);
+  const path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-`));
   const stem = (ring: RingName): string => join(path, `qb-${ring}-cpg`);
   const created: Ring[] = [];
   const remove = (): void => {
     for (const ring of created) ring.close();
-    rmSync(path, { recursive: true, force: true });
+    removeDirectory(path);
   };
   const create = (ring: RingName): Ring => {
     const made = Ring.create(stem(ring), dataBytes);
@@ -63,6 +73,8 @@ export function createRings(
   try {
     const rings = { request: create('request'), response: create('response'), event: create('event') };
     const keepOnExit = removeOnExit(remove);
+    let promised = base === SHARED_MEMORY ? bytes : 0;
+    promisedBytes += promised;
     return {
       path,
       stems: { request: stem('request'), response: stem('response'), event: stem('event') },
@@ -70,10 +82,26 @@ export function createRings(
       remove: () => {
         keepOnExit();
         remove();
+        promisedBytes -= promised;
+        promised = 0;
       },
     };
   } catch (error) {
     remove();
     throw error;
+  }
+}
+
+/** Clients may write in it, so it may be in any state; what cannot be removed is left, and never an error of ours. */
+function removeDirectory(path: string): void {
+  try {
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      chmodSync(path, 0o700);
+      rmSync(path, { recursive: true, force: true });
+    }
+  } catch (error) {
+    debug('%s cannot be removed: %s', path, (error as Error).message);
   }
 }

@@ -272,6 +272,56 @@ export const oneNode: Scenario[] = [
     },
   },
   {
+    name: 'large-fragments',
+    nodes: 1,
+    run: async (stage) => {
+      const a = await stage.enter('a', 1);
+      const b = await stage.enter('b', 1);
+      const size = KIB * KIB - KIB;
+      await stage.step('join', async () => {
+        await a.join('g', 101);
+        await b.join('g', 102);
+      });
+      await stage.step('as large as fragments are', async () => {
+        await a.fragment('FIRST', Buffer.alloc(size, 'a'), 2 * size + 1);
+        await b.fragment('FIRST', Buffer.alloc(size, 'b'), 2 * size);
+        await a.fragment('CONTINUED', Buffer.alloc(size, 'c'), 2 * size + 1);
+        await b.fragment('LAST', Buffer.alloc(size, 'd'), 2 * size);
+        await a.fragment('LAST', 'e', 2 * size + 1);
+      });
+      await stage.step('interrupted in the middle', async () => {
+        await a.fragment('FIRST', Buffer.alloc(size, 'a'), 2 * size);
+        await stage.kill(b);
+      });
+      await stage.step('and told so', () => a.fragment('LAST', Buffer.alloc(size, 'b'), 2 * size));
+    },
+  },
+  {
+    name: 'iterations-across-a-leave-and-finalize',
+    nodes: 1,
+    run: async (stage) => {
+      const a = await stage.enter('a', 1);
+      const b = await stage.enter('b', 1);
+      await stage.step('join', async () => {
+        await a.join('g', 101);
+        await b.join('g', 102);
+      });
+      let begun = 0n;
+      await stage.step('begin', async () => {
+        begun = await a.beginIteration('ALL');
+        await a.nextRow(begun);
+      });
+      await stage.step('leave', () => a.leave('g', 101));
+      await stage.step('go on', () => a.nextRow(begun).then(() => undefined));
+      await stage.step('finalize', () => a.finalize());
+      await stage.step('go on all the same', async () => {
+        await a.nextRow(begun);
+        await a.endIteration(begun);
+        await a.iterate('ONE_GROUP', 'g');
+      });
+    },
+  },
+  {
     name: 'iterations',
     nodes: 1,
     run: async (stage) => {

@@ -157,6 +157,26 @@ export const threeNodes: Scenario[] = [
     },
   },
   {
+    name: 'crash-and-restart-while-apart',
+    nodes: 3,
+    run: async (stage) => {
+      const { 1: n1, 2: n2 } = await oneEach(stage, 'g');
+      await stage.step('apart', () => stage.environment.partition([1], [2, 3]));
+      await stage.step('node 3 crashes', () => stage.environment.crash(3));
+      await stage.step('node 3 returns, empty', () => stage.environment.restart(3));
+      const again = await stage.enter('n3 again', 3);
+      await stage.step('with a new pid', () => again.join('g', 302));
+      const old = await stage.enter('n3 old pid', 3);
+      await stage.step('and the old one', () => old.join('g', 301));
+      await stage.step('who is where', async () => {
+        await n1.membership('g');
+        await n2.membership('g');
+      });
+      await stage.step('heal', () => stage.environment.heal());
+      await stage.step('all of them', () => n1.membership('g'));
+    },
+  },
+  {
     name: 'orderly-shutdown',
     nodes: 3,
     run: async (stage) => {
