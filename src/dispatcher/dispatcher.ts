@@ -286,14 +286,10 @@ export class Dispatcher {
     checkDeliver(frame);
     const nodeId = frame.readUInt32LE(DELIVER.nodeId);
     const pid = frame.readUInt32LE(DELIVER.pid);
-    const view = frame.subarray(DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(view);
-    this.#give('deliver', {
-      group: this.#groupAt(frame),
-      nodeId,
-      pid,
-      message: owned || this.#mayLend ? view : copied(view),
-    });
+    const message =
+      owned || this.#mayLend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
+    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
+    this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message });
   }
 
   /** Whoever takes events later needs bytes of his own. */
@@ -305,8 +301,7 @@ export class Dispatcher {
   #groupAt(frame: Buffer): string | Uint8Array {
     const start = DELIVER.groupValue;
     const end = start + frame.readUInt32LE(DELIVER.groupLength);
-    const known = this.#groupBytes;
-    if (known?.length !== end - start || frame.compare(known, 0, known.length, start, end) !== 0) {
+    if (!standsAt(frame, start, end, this.#groupBytes)) {
       this.#groupBytes = Uint8Array.prototype.slice.call(frame, start, end);
       this.#groupText = groupText(this.#groupBytes);
     }
@@ -335,9 +330,18 @@ export class Dispatcher {
   }
 }
 
+/** By index: names are short, and a call out of JavaScript costs more. */
+function standsAt(frame: Buffer, start: number, end: number, bytes: Uint8Array | undefined): boolean {
+  if (bytes?.length !== end - start) return false;
+  for (let index = 0; index < bytes.length; index++) {
+    if (frame[start + index] !== bytes[index]) return false;
+  }
+  return true;
+}
+
 /** Several times faster than Buffer.from() for the small ones. */
-function copied(view: Buffer): Buffer {
-  const copy = Buffer.allocUnsafe(view.length);
-  view.copy(copy);
+function copiedFrom(frame: Buffer, start: number): Buffer {
+  const copy = Buffer.allocUnsafe(frame.length - start);
+  frame.copy(copy, 0, start);
   return copy;
 }

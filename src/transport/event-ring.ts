@@ -5,7 +5,8 @@
  *        given back          consumed           announced        not yet announced
  *     ------------> read_pt ----------> pointer ----------> .... ------------------> write_pt
  *
- * Who does not want to wait for the byte can look() at the semaphore.
+ * A byte says that its chunk is complete, so write_pt is not asked before the chunk is read, only before its
+ * place is given back. Who does not want to wait for the byte can look() at the semaphore.
  */
 import { malformed } from '../codec/fields';
 import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
@@ -29,8 +30,8 @@ export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
 const LARGE_CHUNK_BYTES = 16 * 1024;
 /** Read to see how long a chunk is that is probably large. */
 const PEEK_BYTES = 256;
-/** Read per event when only a few are wanted. */
-const FEW_EVENT_BYTES = 4096;
+/** What a chunk is thought to take before any was seen: a short message and its header. */
+const FIRST_GUESS_BYTES = 512;
 /** Consumed bytes that may wait for more to be given back together; corosync's rings have twice as much to spare. */
 const MAX_KEEP_BYTES = 2048;
 /** Consumed space is given back in the middle of reading when it is this part of the ring. */
@@ -51,8 +52,8 @@ export class EventRing {
   #unreclaimedBytes = 0;
   /** Chunks consumed since the semaphore was set to 0. */
   #sinceReset = 0;
-  /** The last chunk was read on its own, and the next one probably will be. */
-  #lastWasLarge = false;
+  /** What the last chunks took on average, for the size of the next read. */
+  #chunkBytes = FIRST_GUESS_BYTES;
 
   /** `largestFrame` is what the ring must always have room for, in bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
@@ -103,49 +104,41 @@ export class EventRing {
   consume(limit: number, handler: FrameHandler): number {
     const wanted = Math.min(limit, this.available);
     if (wanted === 0) return 0;
-    // The end first: whatever lies before it is complete up to the announced chunks.
-    this.#ring.readPointers();
-    const end = this.#ring.writePointer;
-    const usualBytes =
-      limit < this.available ? Math.min(wanted * FEW_EVENT_BYTES, WINDOW_BYTES) : WINDOW_BYTES;
-    let windowBytes = this.#lastWasLarge ? PEEK_BYTES : usualBytes;
     let consumed = 0;
     let going = true;
-    const memory = takeWindow();
+    const window = takeWindow();
     try {
       while (going && consumed < wanted) {
-        const usedBytes = this.#ring.distance(this.#pointer, end) * WORD_BYTES;
-        const window = memory.subarray(0, Math.min(usedBytes, windowBytes));
-        this.#ring.read(this.#pointer, window);
-        windowBytes = usualBytes;
+        const windowBytes = this.#windowBytes(wanted - consumed);
+        this.#ring.read(this.#pointer, window, windowBytes);
         let offset = 0;
+        let chunks = 0;
         do {
-          const length = this.#chunkLength(window, offset, usedBytes);
+          const length = this.#chunkLength(window, offset);
           const start = offset + CHUNK_HEADER_BYTES;
           const bytes = chunkWords(length) * WORD_BYTES;
           const large = length >= LARGE_CHUNK_BYTES;
-          if (!large && offset + bytes > window.length) {
-            // The window ends inside this chunk: read on from here.
-            windowBytes = Math.max(bytes, usualBytes);
+          if (!large && offset + bytes > windowBytes) {
+            // The window ends inside this chunk: read on from here, and this time enough.
+            if (chunks === 0) this.#chunkBytes = bytes;
             break;
           }
           const frame = large ? this.#readLarge(length) : window.subarray(start, start + length);
           offset += bytes;
+          chunks++;
           consumed++;
           // Before the handler is called: should it throw, it has had its event.
           this.#advance(bytes);
-          this.#lastWasLarge = large;
           going = handler(frame, large && this.#lent === undefined) && this.#ring.open;
           if (large) {
-            // Probably another one follows.
-            windowBytes = PEEK_BYTES;
             this.#lent?.giveBack();
             break;
           }
-        } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= window.length);
+        } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= windowBytes);
+        if (chunks > 0) this.#chunkBytes = Math.ceil(offset / chunks);
       }
     } finally {
-      giveBackWindow(this.#lent === undefined ? memory : withdrawn(memory));
+      giveBackWindow(this.#lent === undefined ? window : withdrawn(window));
     }
     return consumed;
   }
@@ -160,6 +153,7 @@ export class EventRing {
    */
   reclaim(): void {
     if (!this.#reclaimable || !this.#ring.open) return;
+    this.#checkEnd();
     this.#ring.setSemaphore(0);
     this.#ring.publishReadPointer(this.#pointer);
     this.#unreclaimedBytes = 0;
@@ -183,22 +177,36 @@ export class EventRing {
     return frame;
   }
 
+  /** How much to read for this many chunks, if they are like those before. */
+  #windowBytes(chunks: number): number {
+    if (this.#chunkBytes >= LARGE_CHUNK_BYTES) return Math.min(PEEK_BYTES, this.#ringBytes);
+    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.#ringBytes);
+  }
+
   /** The length of the chunk whose header stands at `offset`. */
-  #chunkLength(window: Buffer, offset: number, usedBytes: number): number {
-    if (offset + CHUNK_HEADER_BYTES > usedBytes) {
-      throw malformed(
-        `${this.#ring.name}: an event was announced that is not there`,
-        'one chunk for each byte',
-      );
-    }
+  #chunkLength(window: Buffer, offset: number): number {
     const length = window.readUInt32LE(offset);
     const magic = window.readUInt32LE(offset + WORD_BYTES);
-    if (magic !== Magic.COMMITTED || chunkWords(length) * WORD_BYTES > usedBytes - offset) {
+    if (magic !== Magic.COMMITTED || length + CHUNK_MARGIN_BYTES > this.#ringBytes) {
       throw malformed(
-        `${this.#ring.name}: a chunk of ${length} bytes with magic 0x${magic.toString(16)}`,
-        `a committed one within ${usedBytes - offset} bytes`,
+        `${this.#ring.name}: an event of ${length} bytes with magic 0x${magic.toString(16)}`,
+        `a committed chunk within ${this.#ringBytes} bytes for each byte on the socket`,
       );
     }
     return length;
+  }
+
+  /**
+   * Bytes without chunks, or lengths that are too long, would lead us into what is left of older chunks: all
+   * that was consumed must lie before write_pt.
+   */
+  #checkEnd(): void {
+    const from = this.#ring.readPointer;
+    this.#ring.readPointers();
+    if (this.#ring.distance(from, this.#ring.writePointer) * WORD_BYTES >= this.#unreclaimedBytes) return;
+    throw malformed(
+      `${this.#ring.name}: an event was announced that is not there`,
+      'one chunk for each byte',
+    );
   }
 }

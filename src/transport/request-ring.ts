@@ -23,6 +23,7 @@ const zeros = Buffer.alloc(WORD_BYTES);
 export class RequestRing {
   readonly #ring: Ring;
   readonly #gather = Buffer.allocUnsafeSlow(GATHER_BYTES);
+  readonly #gatherWords = new Uint32Array(this.#gather.buffer, this.#gather.byteOffset);
   #gatheredBytes = 0;
   /** Where the first gathered byte belongs. */
   #gatherPointer: number;
@@ -135,11 +136,12 @@ export class RequestRing {
 
   #stageGathered(head: Buffer, parts: readonly Uint8Array[], length: number, bytes: number): void {
     const at = this.#gatheredBytes;
+    const word = at / WORD_BYTES;
     // The padding first: what follows may reach into its word.
-    this.#gather.writeUInt32LE(0, at + bytes - WORD_BYTES);
-    this.#gather.writeUInt32LE(length, at);
-    this.#gather.writeUInt32LE(Magic.COMMITTED, at + WORD_BYTES);
-    head.copy(this.#gather, at + CHUNK_HEADER_BYTES);
+    this.#gatherWords[(at + bytes) / WORD_BYTES - 1] = 0;
+    this.#gatherWords[word] = length;
+    this.#gatherWords[word + 1] = Magic.COMMITTED;
+    this.#gather.set(head, at + CHUNK_HEADER_BYTES);
     let end = at + CHUNK_HEADER_BYTES + head.length;
     for (const part of parts) {
       this.#gather.set(part, end);

@@ -231,11 +231,11 @@ export class Ring {
     return to >= from ? to - from : to - from + this.wordSize;
   }
 
-  /** Fills `target` from the circle, beginning at word `pointer`. */
-  read(pointer: number, target: Buffer): void {
-    const first = Math.min(target.length, (this.wordSize - pointer) * WORD_BYTES);
+  /** Fills the first `length` bytes of `target` from the circle, beginning at word `pointer`. */
+  read(pointer: number, target: Buffer, length = target.length): void {
+    const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
     this.#readData(target, 0, first, pointer * WORD_BYTES);
-    if (first < target.length) this.#readData(target, first, target.length - first, 0);
+    if (first < length) this.#readData(target, first, length - first, 0);
   }
 
   /** Writes `bytes` into the circle, beginning at word `pointer`. */
