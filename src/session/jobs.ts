@@ -33,6 +33,8 @@ export interface JobHost {
   releaseReply(): void;
   /** The request was staged: its reply is to be awaited. */
   replyExpected(): void;
+  /** Hands a message to the transport; false when it has to wait. */
+  stageMessage(message: OutgoingMessage): boolean;
   /** A message was staged: the promise that it reached the daemon's ring. */
   messageStaged(message: OutgoingMessage): Promise<void>;
   /** The end of a fragmented message was staged, so it may come back from now on; undo() if it was refused. */
@@ -108,8 +110,8 @@ export class MessageJob implements Job {
     return this.message.length;
   }
 
-  advance(transport: Transport): boolean {
-    if (!stageMessage(transport, this.message)) return false;
+  advance(): boolean {
+    if (!this.host.stageMessage(this.message)) return false;
     this.#sent.resolve(this.host.messageStaged(this.message));
     return true;
   }

@@ -29,7 +29,7 @@ import { isTransient } from '../transport/service-socket';
 import type { ReceiveOptions, Transport, TransportListener } from '../transport/transport';
 import { Confirmations } from './confirmations';
 import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
-import { deferred } from './deferred';
+import { deferred, type Deferred } from './deferred';
 import {
   allocMessage,
   FragmentedJob,
@@ -41,6 +41,7 @@ import {
   type OutgoingMessage,
 } from './jobs';
 import { Outbox, type Job } from './outbox';
+import { Pace } from './pace';
 import { assertAllowed, type SessionState } from './states';
 
 /** How long close() waits for what is under way and for the daemon's reply to finalize. */
@@ -91,6 +92,7 @@ export class Session {
   readonly #timeoutMs: number;
   readonly #outbox: Outbox;
   readonly #confirmations = new Confirmations();
+  readonly #pace: Pace;
   #state: SessionState = 'unjoined';
   #group: Uint8Array | undefined;
   #nodeId = 0;
@@ -98,6 +100,8 @@ export class Session {
   #awaiting: AwaitingReply | undefined;
   /** Calls that wait for a confirmation. */
   #confirming = 0;
+  /** Promise of the messages that are staged and not posted. */
+  #batch: Deferred<void> | undefined;
   /** Messages handed to the transport, those in fragments not among them, and messages that came back. */
   #ownSent = 0;
   #ownDelivered = 0;
@@ -115,6 +119,7 @@ export class Session {
     this.#timeoutMs = options.timeoutMs;
     this.maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
     this.#outbox = new Outbox(transport);
+    this.#pace = new Pace(transport.eventCapacityBytes, () => this.#drain());
     transport.listen(this.#listener);
   }
 
@@ -190,6 +195,7 @@ export class Session {
   /** A message of our own was delivered. */
   ownDelivered(message: Uint8Array): void {
     this.#confirmations.delivered(message);
+    this.#pace.delivered(message.length);
     // Own messages come back in the order in which they were sent. Should the daemon drop one, the numbers never
     // meet again, and nothing is concluded any more.
     if (++this.#ownDelivered === this.#ownSent) this.transport.noteAllTaken();
@@ -309,9 +315,8 @@ export class Session {
   }
 
   /**
-   * Sends a message. Resolves when there is a place for it in the daemon's ring, as cpg_mcast_joined returns
-   * then, and rejects with CS_ERR_TIMEOUT when there is none for too long; it was not sent then. With
-   * `confirm` it resolves when the message was delivered back. The bytes must not change before that.
+   * Sends a message. Resolves when the daemon's ring has it; with `confirm`, when it was delivered back.
+   * The bytes must not change before that.
    */
   mcast(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
     try {
@@ -338,7 +343,7 @@ export class Session {
       );
     }
     const message = { parts, length, guarantee };
-    if (this.#outbox.empty && stageMessage(this.transport, message)) {
+    if (this.#outbox.empty && this.#stage(message)) {
       // Should the connection have ended with that, 'close' tells.
       void this.messageStaged(message);
       return true;
@@ -468,9 +473,10 @@ export class Session {
   #send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
-    if (this.#outbox.empty && stageMessage(this.transport, message)) {
-      const staged = this.messageStaged(message);
-      return staged === DONE ? this.#inFairness() : staged;
+    if (this.#outbox.empty && this.#stage(message)) {
+      const posted = this.messageStaged(message);
+      if (posted === DONE) return this.#inFairness();
+      return signal === undefined ? posted : untilAborted(posted, signal);
     }
     if (this.#ended) throw closedError();
     const job = new MessageJob(this.#jobHost, message);
@@ -512,7 +518,7 @@ export class Session {
     // Later, because the same signal may be about to cancel what comes next.
     queueMicrotask(() => {
       this.#drain();
-      if (this.#outbox.empty) this.#disarmStall();
+      if (!this.#waiting) this.#disarmStall();
     });
   }
 
@@ -526,15 +532,30 @@ export class Session {
 
   // ---- what jobs need ------------------------------------------------------------------------------------
 
-  /** Notes a message that the transport took over; rejects when the connection ended with that. */
+  /** Hands a message to the transport, if there is room and it is not to be held back. */
+  #stage(message: OutgoingMessage): boolean {
+    return this.#pace.allows(message.length) && stageMessage(this.transport, message);
+  }
+
+  /** Notes a message that the transport took over; the promise says that the daemon's ring has it. */
   messageStaged(message: OutgoingMessage): Promise<void> {
     this.#ownSent++;
+    this.#pace.sent(message.length);
     this.#confirmations.record(message.parts, message.length, message.confirm);
-    if (this.#endError === undefined) return DONE;
-    // Its sender may have been told already.
-    const failed = Promise.reject(this.#endError);
-    failed.catch(() => undefined);
-    return failed;
+    if (this.#endError !== undefined) {
+      // The connection ended with that. Its sender may have been told already.
+      const failed = Promise.reject(this.#endError);
+      failed.catch(() => undefined);
+      return failed;
+    }
+    if (this.transport.staged === 0) return DONE;
+    if (this.#batch === undefined) {
+      this.#batch = deferred<void>();
+      // Perhaps nobody holds it: tryMcast() tells by its result.
+      this.#batch.promise.catch(() => undefined);
+      this.#armStall();
+    }
+    return this.#batch.promise;
   }
 
   /**
@@ -565,6 +586,7 @@ export class Session {
       // The connection may have ended while the request was staged.
       if (this.#awaiting !== undefined) this.transport.expectResponse();
     },
+    stageMessage: (message) => this.#stage(message),
     messageStaged: (message) => this.messageStaged(message),
     expectOwn: (message) => {
       const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
@@ -579,7 +601,11 @@ export class Session {
     onEvents: () => this.#observer?.onEvents(),
     onResponse: (frame) => this.#onResponse(frame),
     onRoom: () => this.#drain(),
-    onPosted: () => this.#moved(),
+    onPosted: () => {
+      this.#batch?.resolve();
+      this.#batch = undefined;
+      this.#moved();
+    },
     onClose: (reason) => this.#onClose(reason),
   };
 
@@ -628,12 +654,15 @@ export class Session {
     if (this.#ended) return;
     this.#state = 'closed';
     this.#disarmStall();
+    this.#pace.stop();
     const error = reason ?? closedError();
     this.#endError = error;
     const awaiting = this.#awaiting;
     this.#awaiting = undefined;
     awaiting?.fail(error);
     this.#outbox.failAll(error);
+    this.#batch?.reject(error);
+    this.#batch = undefined;
     this.#confirmations.failAll(error);
     this.#observer?.onClose(reason);
   }
@@ -642,13 +671,16 @@ export class Session {
 
   /** One timer for all that waits: it runs while something does, and anew whenever the daemon takes something. */
   #armStall(): void {
-    if (!this.#outbox.empty && !this.#ended)
-      this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
+    if (this.#waiting && !this.#ended) this.#stall ??= setTimeout(() => this.#onStall(), this.#timeoutMs);
+  }
+
+  get #waiting(): boolean {
+    return this.#batch !== undefined || !this.#outbox.empty;
   }
 
   #moved(): void {
-    if (this.#outbox.empty) this.#disarmStall();
-    else this.#stall?.refresh();
+    if (this.#waiting) this.#stall?.refresh();
+    else this.#disarmStall();
   }
 
   #disarmStall(): void {
@@ -656,15 +688,18 @@ export class Session {
     this.#stall = undefined;
   }
 
-  /** Messages that wait fail: they were not sent. Requests have deadlines of their own and wait on. */
+  /** Requests have deadlines of their own and wait on. */
   #onStall(): void {
     this.#stall = undefined;
-    if (this.#outbox.empty) return;
+    if (!this.#waiting) return;
+    const what = `mcast: the daemon took nothing for ${this.#timeoutMs} ms`;
+    const look = 'see whether the node is overloaded, has lost its cluster, or is stopped';
+    this.#batch?.reject(
+      new CpgError('CS_ERR_TIMEOUT', what, { remedy: `it is sent once the daemon goes on; ${look}` }),
+    );
+    this.#batch = undefined;
     this.#outbox.failMessages(
-      new CpgError('CS_ERR_TIMEOUT', `mcast: the daemon took nothing for ${this.#timeoutMs} ms`, {
-        remedy:
-          'nothing of it was sent; see whether the node is overloaded, has lost its cluster, or is stopped',
-      }),
+      new CpgError('CS_ERR_TIMEOUT', what, { remedy: `nothing of it was sent; ${look}` }),
     );
     this.#drain();
     this.#armStall();

@@ -39,7 +39,8 @@ const RECLAIM_FRACTION = 8;
 
 export class EventRing {
   readonly #ring: Ring;
-  readonly #ringBytes: number;
+  /** Bytes of its chunks, all together. */
+  readonly capacityBytes: number;
   readonly #keepBytes: number;
   /** With it, frames are lent: none is owned, and what is kept of one turns empty after the call. */
   readonly #lent: LentMemory | undefined;
@@ -58,10 +59,10 @@ export class EventRing {
   /** `largestFrame` is what the ring must always have room for, in bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
     this.#ring = ring;
-    this.#ringBytes = ring.wordSize * WORD_BYTES;
+    this.capacityBytes = ring.wordSize * WORD_BYTES;
     this.#pointer = ring.readPointer;
     this.#lent = lend ? new LentMemory() : undefined;
-    const spareBytes = this.#ringBytes - largestFrame - CHUNK_MARGIN_BYTES - WORD_BYTES;
+    const spareBytes = this.capacityBytes - largestFrame - CHUNK_MARGIN_BYTES - WORD_BYTES;
     this.#keepBytes = Math.max(0, Math.min(spareBytes, MAX_KEEP_BYTES));
   }
 
@@ -167,7 +168,7 @@ export class EventRing {
     this.#sinceReset++;
     this.#unreclaimedBytes += bytes;
     // The frame is in memory of ours by now, so the handler need not be waited for.
-    if (this.#unreclaimedBytes >= this.#ringBytes / RECLAIM_FRACTION) this.reclaim();
+    if (this.#unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
   /** The payload of the next chunk. */
@@ -179,18 +180,18 @@ export class EventRing {
 
   /** How much to read for this many chunks, if they are like those before. */
   #windowBytes(chunks: number): number {
-    if (this.#chunkBytes >= LARGE_CHUNK_BYTES) return Math.min(PEEK_BYTES, this.#ringBytes);
-    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.#ringBytes);
+    if (this.#chunkBytes >= LARGE_CHUNK_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
+    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
   }
 
   /** The length of the chunk whose header stands at `offset`. */
   #chunkLength(window: Buffer, offset: number): number {
     const length = window.readUInt32LE(offset);
     const magic = window.readUInt32LE(offset + WORD_BYTES);
-    if (magic !== Magic.COMMITTED || length + CHUNK_MARGIN_BYTES > this.#ringBytes) {
+    if (magic !== Magic.COMMITTED || length + CHUNK_MARGIN_BYTES > this.capacityBytes) {
       throw malformed(
         `${this.#ring.name}: an event of ${length} bytes with magic 0x${magic.toString(16)}`,
-        `a committed chunk within ${this.#ringBytes} bytes for each byte on the socket`,
+        `a committed chunk within ${this.capacityBytes} bytes for each byte on the socket`,
       );
     }
     return length;

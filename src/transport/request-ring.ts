@@ -15,6 +15,9 @@ import { CHUNK_HEADER_BYTES, CHUNK_MARGIN_BYTES, chunkWords, Magic, WORD_BYTES, 
 const GATHER_BYTES = 64 * 1024;
 const DIRECT_BYTES = 16 * 1024;
 
+/** See stagedMuch(). */
+const MANY_CHUNKS = 32;
+const MANY_BYTES = 256 * 1024;
 /** See roomy(): a quarter of the ring. */
 const ROOMY_FRACTION = 4;
 
@@ -30,6 +33,8 @@ export class RequestRing {
   /** Behind the last staged chunk. */
   #end: number;
   #stagedChunks = 0;
+  #chunksSinceLook = 0;
+  #bytesSinceLook = 0;
 
   constructor(ring: Ring) {
     this.#ring = ring;
@@ -39,6 +44,11 @@ export class RequestRing {
 
   get stagedChunks(): number {
     return this.#stagedChunks;
+  }
+
+  /** So much was staged since postable() was asked that it is worth asking again. */
+  get stagedMuch(): boolean {
+    return this.#chunksSinceLook >= MANY_CHUNKS || this.#bytesSinceLook >= MANY_BYTES;
   }
 
   /**
@@ -53,9 +63,8 @@ export class RequestRing {
     if (direct || this.#gatheredBytes + bytes > GATHER_BYTES) this.#flush();
     if (direct) this.#stageDirect(head, parts, length);
     else this.#stageGathered(head, parts, length, bytes);
-    this.#end = this.#ring.advance(this.#end, words);
+    this.#staged(words);
     if (direct) this.#gatherPointer = this.#end;
-    this.#stagedChunks++;
     return true;
   }
 
@@ -76,9 +85,8 @@ export class RequestRing {
       this.#gather.set(memory, this.#gatheredBytes);
       this.#gatheredBytes += memory.length;
     }
-    this.#end = this.#ring.advance(this.#end, chunkWords(length));
+    this.#staged(chunkWords(length));
     if (direct) this.#gatherPointer = this.#end;
-    this.#stagedChunks++;
     return true;
   }
 
@@ -90,6 +98,8 @@ export class RequestRing {
    * not there) or lose an increment (a chunk nobody reads). At 0 the daemon leaves it alone.
    */
   postable(): 'now' | 'busy' | 'held' {
+    this.#chunksSinceLook = 0;
+    this.#bytesSinceLook = 0;
     const { semaphore, userData } = this.#ring.state();
     if (userData !== 0) return 'held';
     return semaphore === 0 ? 'now' : 'busy';
@@ -119,6 +129,13 @@ export class RequestRing {
     this.#ring.setSemaphore(chunks);
     this.#stagedChunks = 0;
     return chunks;
+  }
+
+  #staged(words: number): void {
+    this.#end = this.#ring.advance(this.#end, words);
+    this.#stagedChunks++;
+    this.#chunksSinceLook++;
+    this.#bytesSinceLook += words * WORD_BYTES;
   }
 
   #hasRoom(length: number): boolean {

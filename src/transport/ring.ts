@@ -248,11 +248,14 @@ export class Ring {
   /** Writes several pieces one behind the other without joining them first. */
   writeParts(pointer: number, parts: readonly Uint8Array[], length: number): void {
     const position = pointer * WORD_BYTES;
-    if (position + length <= this.wordSize * WORD_BYTES) {
+    const beforeEnd = this.wordSize * WORD_BYTES - position;
+    if (length <= beforeEnd) {
       writevSync(this.#dataFd, parts, position);
-    } else {
-      this.write(pointer, Buffer.concat(parts, length));
+      return;
     }
+    const [first, rest] = splitAt(parts, beforeEnd);
+    writevSync(this.#dataFd, first, position);
+    writevSync(this.#dataFd, rest, 0);
   }
 
   close(): void {
@@ -286,6 +289,20 @@ export class Ring {
   #shrunk(): CpgError {
     return malformed(`${this.name}: the file was cut short under us`, 'a whole ring');
   }
+}
+
+/** The pieces up to `bytes` and those behind, one of them perhaps cut in two. */
+function splitAt(parts: readonly Uint8Array[], bytes: number): [Uint8Array[], Uint8Array[]] {
+  const first: Uint8Array[] = [];
+  const rest: Uint8Array[] = [];
+  let left = bytes;
+  for (const part of parts) {
+    const here = Math.min(left, part.length);
+    if (here > 0) first.push(part.subarray(0, here));
+    if (here < part.length) rest.push(part.subarray(here));
+    left -= here;
+  }
+  return [first, rest];
 }
 
 function openOwn(path: string, uid: number | undefined, opened: number[]): number {

@@ -10,14 +10,15 @@ import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
 import type { ReceiveOptions, Transport, TransportListener } from './transport';
 
-/** A busy daemon takes its chunks within microseconds, one that holds us takes milliseconds. */
-const POST_POLLING = { turns: 50, maxPauseMs: 4 };
+/**
+ * A busy daemon takes its chunks within microseconds, and its events say when to look too; one that holds us takes
+ * milliseconds.
+ */
+const POST_POLLING = { turns: 8, maxPauseMs: 4 };
 /** A reply comes within a few turns, or after a round of the ring. */
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
-/** Frames staged in one turn between two looks whether the daemon can have them. */
-const CHUNKS_BETWEEN_LOOKS = 32;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 
@@ -42,6 +43,8 @@ export class ShmTransport implements Transport {
   #wantsRoom = false;
   /** What the last look at the request ring said. */
   #daemonState: 'now' | 'busy' | 'held' = 'busy';
+  /** A message was posted at once, and others may follow before the event loop goes on. */
+  #postedInTurn = false;
   /** All that was handed over has been taken, so the next look can be spared. */
   #knownToBeDone = false;
   #ended = false;
@@ -77,6 +80,10 @@ export class ShmTransport implements Transport {
     return this.#service.fd;
   }
 
+  get eventCapacityBytes(): number {
+    return this.#events.capacityBytes;
+  }
+
   get staged(): number {
     return this.#requests.stagedChunks;
   }
@@ -94,7 +101,9 @@ export class ShmTransport implements Transport {
       this.#reclaimLater();
       this.#stayAwake();
       // The daemon is at work on our connection: a good moment to hand over what waits.
-      if (this.#posting.running) this.#posting.start();
+      if (this.#posting.running) {
+        if (!this.#tryPost()) this.#posting.start();
+      }
     });
     if (this.#ended) listener.onClose(this.#reason);
     else if (this.pendingEvents > 0) listener.onEvents();
@@ -164,17 +173,25 @@ export class ShmTransport implements Transport {
   }
 
   #afterStaging(staged: boolean): boolean {
-    // Post at once when the daemon has taken everything, so that a single message is not delayed. What comes
-    // while it is at work goes out in batches, also within one turn, so that it has work while we stage on.
-    if (!this.#posting.running) {
-      if (staged && this.#daemonState === 'now') this.#handOver();
-      else this.#posting.start();
-    } else if (staged && this.#requests.stagedChunks % CHUNKS_BETWEEN_LOOKS === 0 && this.#look() === 'now') {
+    // Post at once when the daemon has taken everything, so that a single message is not delayed. What else comes
+    // in this turn goes out in batches: each posting wakes the daemon, which on a small machine may take our
+    // processor for that.
+    if (this.#posting.running) {
+      if (staged && this.#requests.stagedMuch && this.#look() === 'now') this.#handOver();
+    } else if (staged && this.#daemonState === 'now' && !this.#postedInTurn) {
       this.#handOver();
+      this.#postedInTurn = true;
+      process.nextTick(this.#onTurnEnd);
+    } else {
+      this.#posting.start();
     }
     if (!staged) this.#wantsRoom = true;
     return staged;
   }
+
+  readonly #onTurnEnd = (): void => {
+    this.#postedInTurn = false;
+  };
 
   /** Posts what is staged if the daemon can take it; true when nothing is left to wait for. */
   #tryPost(): boolean {

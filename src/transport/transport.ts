@@ -33,6 +33,8 @@ export interface Transport {
   readonly clientPid: number;
   /** Bytes of the largest frame, either way. */
   readonly maxFrameBytes: number;
+  /** Bytes of events that the daemon can hand over before it has to queue them itself. */
+  readonly eventCapacityBytes: number;
   /** The descriptor of the service socket. */
   readonly fd: number;
   /** Frames staged and not yet handed to the daemon. */
