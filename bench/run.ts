@@ -37,7 +37,7 @@ async function main(): Promise<void> {
     libcpg: buildLibcpg(),
     ours: ours('corosync-cpg'),
     variants: [
-      { workload: 'flood', contestant: ours('awaiting mcast', '--sending', 'mcast') },
+      { workload: 'flood', contestant: ours('mcast awaited', '--sending', 'mcast') },
       { workload: 'flood', contestant: ours('lent', '--lend') },
       { workload: 'latency', contestant: ours('busy polling', '--busy-poll', BUSY_POLL_US) },
       { workload: 'receive', contestant: ours('lent', '--lend') },

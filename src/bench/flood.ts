@@ -5,6 +5,11 @@ import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions
 
 export const FLOOD_SIZES = [64, 320, 1600, 8000, 40_000, 200_000, 1_000_000] as const;
 
+/** Messages that are awaited together. */
+const WINDOW = 256;
+/** Of large messages fewer, so that they do not take too much memory. */
+const WINDOW_BYTES = 4 * 1024 * 1024;
+
 /** How messages are handed to the client. */
 export type Sending = 'tryMcast' | 'mcast' | 'alloc';
 
@@ -65,19 +70,25 @@ const SENDERS: Record<Sending, (client: CpgClient, size: number, count: number) 
       while (!client.tryMcast(message)) await once(client, 'drain');
     }
   },
-  mcast: async (client, size, count) => {
-    // Bytes must not change before the promise resolves, and one is awaited at a time.
-    const message = Buffer.alloc(size);
-    for (let number = 0; number < count; number++) {
-      putNumber(message, number);
-      await client.mcast(message);
-    }
-  },
-  alloc: async (client, size, count) => {
-    const message = client.alloc(size);
-    for (let number = 0; number < count; number++) {
-      putNumber(message, number);
-      await client.mcast(message);
-    }
-  },
+  mcast: (client, size, count) => inWindows(client, size, count, () => Buffer.alloc(size)),
+  alloc: (client, size, count) => inWindows(client, size, count, () => client.alloc(size)),
 };
+
+/** Awaits many at once: who awaits each message alone waits for the daemon each time. */
+async function inWindows(
+  client: CpgClient,
+  size: number,
+  count: number,
+  make: () => Uint8Array,
+): Promise<void> {
+  const length = Math.min(count, WINDOW, Math.max(2, Math.floor(WINDOW_BYTES / size)));
+  const messages = Array.from({ length }, make);
+  for (let number = 0; number < count;) {
+    const sent: Promise<void>[] = [];
+    for (const message of messages.slice(0, count - number)) {
+      putNumber(message, number++);
+      sent.push(client.mcast(message));
+    }
+    await Promise.all(sent);
+  }
+}

@@ -1,4 +1,5 @@
 /** One message at a time: how long from the call to its delivery. */
+import { CpgError } from '../errors';
 import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions } from './member';
 
 export interface LatencyOptions extends WorkloadOptions {
@@ -25,7 +26,6 @@ export function latency(options: LatencyOptions): Promise<LatencyResult> {
     const cpu = process.cpuUsage();
     await roundTrips(member, size, micros);
     const cpuMicrosPerMessage = cpuMicros(cpu) / count;
-    member.onDelivered = () => undefined;
     micros.sort();
     const percentile = (percent: number): number => micros[Math.floor((count * percent) / 100)] ?? NaN;
     return {
@@ -39,23 +39,31 @@ export function latency(options: LatencyOptions): Promise<LatencyResult> {
 }
 
 /** The next message is sent by the listener of the one before, as a server would answer. */
-function roundTrips(member: BenchMember, size: number, micros: Float64Array): Promise<void> {
+async function roundTrips(member: BenchMember, size: number, micros: Float64Array): Promise<void> {
+  if (micros.length === 0) return;
+  const { client } = member;
   const message = Buffer.alloc(size);
-  const count = micros.length;
-  return new Promise((resolve, reject) => {
-    let sent = 0;
-    const send = (): void => {
-      putNumber(message, member.received);
-      sent = performance.now();
-      // The ring is empty, so there is always room; larger messages go in fragments.
-      if (size > member.client.maxAtomicMessageSize) member.client.mcast(message).catch(reject);
-      else if (!member.client.tryMcast(message)) member.client.once('drain', send);
-    };
-    member.onDelivered = () => {
-      micros[member.received - 1] = (performance.now() - sent) * 1000;
-      if (member.received < count) send();
-    };
-    member.untilDelivered(count).then(resolve, reject);
-    if (count > 0) send();
-  });
+  let number = 0;
+  let sent = 0;
+  const send = (): void => {
+    putNumber(message, number);
+    sent = performance.now();
+    // Nothing else is under way, so there is always room.
+    if (!client.tryMcast(message)) throw new CpgError('CS_ERR_TRY_AGAIN', 'bench: the ring is not empty');
+  };
+  const onDeliver = (): void => {
+    const trip = (performance.now() - sent) * 1000;
+    const last = number++;
+    if (number < micros.length) send();
+    micros[last] = trip;
+  };
+  // Before the member's own listener, which keeps the book.
+  client.prependListener('deliver', onDeliver);
+  try {
+    const delivered = member.untilDelivered(micros.length);
+    send();
+    await delivered;
+  } finally {
+    client.off('deliver', onDeliver);
+  }
 }

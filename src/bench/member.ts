@@ -24,8 +24,6 @@ export interface Delivered {
 export class BenchMember {
   readonly client: CpgClient;
   received = 0;
-  /** Called for each delivery, after it was counted. */
-  onDelivered: () => void = () => undefined;
   #wrong = 0;
   #checksum = 0;
   #awaited = Infinity;
@@ -97,7 +95,6 @@ export class BenchMember {
     if (number !== this.received) this.#wrong++;
     this.#checksum = (Math.imul(this.#checksum, 31) + number) >>> 0;
     this.received++;
-    this.onDelivered();
     if (this.received >= this.#awaited) this.#onAwaited();
   }
 }

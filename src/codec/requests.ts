@@ -161,7 +161,7 @@ const MCAST_SIZE = mcast.offsetOf('size');
 const MCAST_GUARANTEE = mcast.offsetOf('guarantee');
 const MCAST_MESSAGE_LENGTH = mcast.offsetOf('messageLength');
 
-/** Writes the 40 bytes before the message into zeroed or reused memory: the sender's hot path. */
+/** Writes the 40 bytes before the message. */
 export function writeMcastHeader(
   target: Buffer,
   offset: number,
@@ -169,6 +169,16 @@ export function writeMcastHeader(
   messageLength: number,
 ): void {
   target.fill(0, offset, offset + MCAST_HEADER_BYTES);
+  renewMcastHeader(target, offset, guarantee, messageLength);
+}
+
+/** As writeMcastHeader(), where nothing but zeros and earlier headers ever stood: the sender's hot path. */
+export function renewMcastHeader(
+  target: Buffer,
+  offset: number,
+  guarantee: number,
+  messageLength: number,
+): void {
   target.writeInt32LE(RequestId.mcast, offset);
   target.writeInt32LE(MCAST_HEADER_BYTES + messageLength, offset + MCAST_SIZE);
   target.writeUInt32LE(guarantee, offset + MCAST_GUARANTEE);

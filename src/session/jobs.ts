@@ -5,7 +5,7 @@ import {
   MCAST_HEADER_BYTES,
   PARTIAL_MCAST_HEADER_BYTES,
   RequestId,
-  writeMcastHeader,
+  renewMcastHeader,
 } from '../codec/requests';
 import type { CpgResponse } from '../codec/responses';
 import { debugMessage, showsMessages } from '../debug';
@@ -83,10 +83,10 @@ function stageFrame(transport: Transport, { guarantee, length, parts }: Outgoing
   const frameLength = MCAST_HEADER_BYTES + length;
   const prepared = parts.length === 1 ? preparedMemory.get(parts[0]!) : undefined;
   if (prepared?.headroomBytes === transport.headroomBytes) {
-    writeMcastHeader(prepared.memory, prepared.headroomBytes, guarantee, length);
+    renewMcastHeader(prepared.memory, prepared.headroomBytes, guarantee, length);
     return transport.stagePrepared(prepared.memory, frameLength);
   }
-  writeMcastHeader(mcastHeader, 0, guarantee, length);
+  renewMcastHeader(mcastHeader, 0, guarantee, length);
   return transport.stage(mcastHeader, parts, frameLength);
 }
 

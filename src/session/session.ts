@@ -345,7 +345,7 @@ export class Session {
     const message = { parts, length, guarantee };
     if (this.#outbox.empty && this.#stage(message)) {
       // Should the connection have ended with that, 'close' tells.
-      void this.messageStaged(message);
+      this.#noteStaged(message);
       return true;
     }
     this.#wantsDrain = true;
@@ -474,7 +474,7 @@ export class Session {
     signal?.throwIfAborted();
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
     if (this.#outbox.empty && this.#stage(message)) {
-      const posted = this.messageStaged(message);
+      const posted = this.#messageStaged(message);
       if (posted === DONE) return this.#inFairness();
       return signal === undefined ? posted : untilAborted(posted, signal);
     }
@@ -537,11 +537,16 @@ export class Session {
     return this.#pace.allows(message.length) && stageMessage(this.transport, message);
   }
 
-  /** Notes a message that the transport took over; the promise says that the daemon's ring has it. */
-  messageStaged(message: OutgoingMessage): Promise<void> {
+  /** Notes a message that the transport took over. */
+  #noteStaged(message: OutgoingMessage): void {
     this.#ownSent++;
     this.#pace.sent(message.length);
     this.#confirmations.record(message.parts, message.length, message.confirm);
+  }
+
+  /** As #noteStaged(); the promise says that the daemon's ring has the message. */
+  #messageStaged(message: OutgoingMessage): Promise<void> {
+    this.#noteStaged(message);
     if (this.#endError !== undefined) {
       // The connection ended with that. Its sender may have been told already.
       const failed = Promise.reject(this.#endError);
@@ -551,8 +556,6 @@ export class Session {
     if (this.transport.staged === 0) return DONE;
     if (this.#batch === undefined) {
       this.#batch = deferred<void>();
-      // Perhaps nobody holds it: tryMcast() tells by its result.
-      this.#batch.promise.catch(() => undefined);
       this.#armStall();
     }
     return this.#batch.promise;
@@ -587,7 +590,7 @@ export class Session {
       if (this.#awaiting !== undefined) this.transport.expectResponse();
     },
     stageMessage: (message) => this.#stage(message),
-    messageStaged: (message) => this.messageStaged(message),
+    messageStaged: (message) => this.#messageStaged(message),
     expectOwn: (message) => {
       const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
       return { undo: () => this.#confirmations.withdraw(recorded) };

@@ -179,7 +179,7 @@ export class RequestRing {
 
   #flush(): void {
     if (this.#gatheredBytes > 0) {
-      this.#ring.write(this.#gatherPointer, this.#gather.subarray(0, this.#gatheredBytes));
+      this.#ring.write(this.#gatherPointer, this.#gather, this.#gatheredBytes);
       this.#gatheredBytes = 0;
     }
     this.#gatherPointer = this.#end;

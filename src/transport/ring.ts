@@ -71,6 +71,7 @@ const FILE_MODE = 0o600;
 
 // Every access is synchronous, so one scratch buffer serves all rings of the process.
 const scratch = Buffer.alloc(STATE_BYTES);
+const scratchWords = new Uint32Array(scratch.buffer, scratch.byteOffset, STATE_BYTES / WORD_BYTES);
 
 export class Ring {
   #headerFd: number;
@@ -201,8 +202,8 @@ export class Ring {
 
   /** Sets value and waiters in one 8-byte write; nobody ever waits on these semaphores. */
   setSemaphore(value: number): void {
-    scratch.writeUInt32LE(value, 0);
-    scratch.writeUInt32LE(0, WORD_BYTES);
+    scratchWords[0] = value;
+    scratchWords[1] = 0;
     writeSync(this.#headerFd, scratch, 0, SEMAPHORE_BYTES, Header.semaphore);
   }
 
@@ -238,11 +239,11 @@ export class Ring {
     if (first < length) this.#readData(target, first, length - first, 0);
   }
 
-  /** Writes `bytes` into the circle, beginning at word `pointer`. */
-  write(pointer: number, bytes: Buffer): void {
-    const first = Math.min(bytes.length, (this.wordSize - pointer) * WORD_BYTES);
+  /** Writes the first `length` bytes of `bytes` into the circle, beginning at word `pointer`. */
+  write(pointer: number, bytes: Buffer, length = bytes.length): void {
+    const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
     writeSync(this.#dataFd, bytes, 0, first, pointer * WORD_BYTES);
-    if (first < bytes.length) writeSync(this.#dataFd, bytes, first, bytes.length - first, 0);
+    if (first < length) writeSync(this.#dataFd, bytes, first, length - first, 0);
   }
 
   /** Writes several pieces one behind the other without joining them first. */
@@ -282,7 +283,7 @@ export class Ring {
   }
 
   #writeHeaderUint32(offset: number, value: number): void {
-    scratch.writeUInt32LE(value, 0);
+    scratchWords[0] = value;
     writeSync(this.#headerFd, scratch, 0, WORD_BYTES, offset);
   }
 

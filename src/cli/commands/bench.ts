@@ -71,6 +71,7 @@ export const bench = defineCommand({
     const print = new Printer(context, json);
     checkSizes(sizes);
     try {
+      if (workload.includes('latency')) checkAtomic(sizes);
       for (const name of workload.length > 0 ? workload : (['flood', 'latency'] as const)) {
         switch (name) {
           case 'flood':
@@ -161,6 +162,15 @@ function checkSizes(sizes: readonly number[]): void {
   if (wrong === undefined) return;
   throw new UsageError(
     `option --size: '${wrong}' where a number from ${NUMBER_BYTES} to ${MAX_MESSAGE_BYTES} is expected`,
+  );
+}
+
+/** A fragmented message waits for the daemon's replies: that is another thing than latency. */
+function checkAtomic(sizes: readonly number[]): void {
+  const wrong = sizes.find((size) => size > MAX_ATOMIC_MESSAGE_BYTES);
+  if (wrong === undefined) return;
+  throw new UsageError(
+    `option --size: latency takes at most ${MAX_ATOMIC_MESSAGE_BYTES} bytes, not '${wrong}'`,
   );
 }
 
