@@ -190,7 +190,7 @@ export class EventRing {
     const magic = window.readUInt32LE(offset + WORD_BYTES);
     if (magic !== Magic.COMMITTED || length + CHUNK_MARGIN_BYTES > this.capacityBytes) {
       throw malformed(
-        `${this.#ring.name}: an event of ${length} bytes with magic 0x${magic.toString(16)}`,
+        `${this.#ring.name}: a chunk of ${length} bytes with magic 0x${magic.toString(16)}`,
         `a committed chunk within ${this.capacityBytes} bytes for each byte on the socket`,
       );
     }
