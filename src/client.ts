@@ -129,11 +129,22 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
       },
     });
+    this.#watchListeners();
+  }
+
+  /** What came before anybody listened is for the first one who does. */
+  #watchListeners(): void {
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
     const emitter: EventEmitter = this;
     emitter.on('newListener', (name: string | symbol) => {
       if (name === 'confchg' || name === 'deliver' || name === 'totemConfchg') this.#dispatcher.onListening();
     });
+  }
+
+  override removeAllListeners(eventName?: string | symbol): this {
+    super.removeAllListeners(eventName as keyof CpgClientEvents | undefined);
+    if (eventName === undefined || eventName === 'newListener') this.#watchListeners();
+    return this;
   }
 
   /** unjoined, joining, joined, leaving, left or closed. */

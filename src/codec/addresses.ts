@@ -3,7 +3,7 @@
  *
  *     mar_cpg_address_t   nodeid uint32 @0   pid uint32 @8   reason uint32 @16      24 bytes
  */
-import { malformed, Table, uint32 } from './fields';
+import { asBuffer, malformed, Table, uint32 } from './fields';
 
 /** One member of a group: `cpg_address` of libcpg. */
 export interface CpgAddress {
@@ -19,12 +19,25 @@ export const Reason = { UNDEFINED: 0, JOIN: 1, LEAVE: 2, NODEDOWN: 3, NODEUP: 4,
 const address = new Table<CpgAddress>('address', uint32('nodeId'), uint32('pid'), uint32('reason'));
 
 export const ADDRESS_BYTES = address.size;
+// A confchg of a large group has hundreds of them, so they are read in place.
+const NODE_ID = address.offsetOf('nodeId');
+const PID = address.offsetOf('pid');
+const REASON = address.offsetOf('reason');
 
 export function decodeAddresses(bytes: Uint8Array, offset: number, count: number): CpgAddress[] {
   if (count > Math.floor((bytes.length - offset) / ADDRESS_BYTES)) {
     throw malformed(`a list of ${count} members`, `at most what ${bytes.length - offset} bytes hold`);
   }
-  return Array.from({ length: count }, (_, index) => address.decode(bytes, offset + index * ADDRESS_BYTES));
+  const buffer = asBuffer(bytes);
+  const list: CpgAddress[] = [];
+  for (let at = offset, end = offset + count * ADDRESS_BYTES; at < end; at += ADDRESS_BYTES) {
+    list.push({
+      nodeId: buffer.readUInt32LE(at + NODE_ID),
+      pid: buffer.readUInt32LE(at + PID),
+      reason: buffer.readUInt32LE(at + REASON),
+    });
+  }
+  return list;
 }
 
 /** Writes the list and returns the offset behind it. */

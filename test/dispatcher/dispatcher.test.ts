@@ -773,3 +773,13 @@ describe('reading that has stopped', () => {
     expect(rest).toEqual([...numbers(count - 1, 1), 'mine']);
   });
 });
+
+test('removing all listeners does not keep the next one from what came before it', async () => {
+  const { client, connection } = await bench.joined();
+  client.removeAllListeners();
+  connection.deliver('early');
+  await turns();
+  const seen = listen(client);
+  await until(() => seen.length === 1);
+  expect(seen).toEqual(['early']);
+});
