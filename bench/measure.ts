@@ -121,11 +121,15 @@ async function countSystemCalls({ child }: Run): Promise<number> {
   });
   let report = '';
   strace.stderr.on('data', (text: Buffer) => (report += text.toString()));
-  while (!report.includes('attached')) await once(strace.stderr, 'data');
+  const closed = once(strace, 'close');
+  while (!report.includes('attached')) {
+    const [event] = (await Promise.race([once(strace.stderr, 'data'), closed])) as unknown[];
+    if (typeof event === 'number') return NaN;
+  }
   // Not a wait for something to happen: the time in which nothing should.
   await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000));
   strace.kill('SIGINT');
-  await once(strace, 'close');
+  await closed;
   return Number(/^\s*[\d.]+\s+[\d.]+\s+\d*\s+(\d+)\s+(?:\d+\s+)?total$/m.exec(report)?.[1] ?? 0);
 }
 

@@ -56,7 +56,7 @@ export interface MessageOptions {
   signal?: AbortSignal;
   /**
    * Resolve only when the message was delivered back to us in total order. Events must be read for that: dispatch
-   * them, and do not wait for it inside a loop over the events, which stops the reading while it is full.
+   * them, or let loops over them go on.
    */
   confirm?: boolean;
 }
@@ -70,7 +70,7 @@ export interface CpgClientEvents {
   drain: [];
   /** The connection ended; `reason` is absent after close(). */
   close: [reason?: CpgError];
-  /** Trouble that does not end the connection; emitted only when somebody listens. */
+  /** Trouble that does not end the connection; without a listener it is a process warning. */
   error: [error: Error];
 }
 
@@ -214,8 +214,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Sends a message if there is room for it now. False (CS_ERR_TRY_AGAIN of libcpg): hold until 'drain'.
-   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize. A daemon that takes nothing for
-   * timeoutMs does not get what was taken over here; that is told by 'error'.
+   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize. What was taken over is sent, however
+   * long the daemon keeps us waiting, unless the connection ends.
    */
   tryMcast(message: Message): boolean {
     const parts = messageParts(message);

@@ -56,10 +56,8 @@ export function flood(options: FloodOptions): Promise<FloodResult> {
 
 async function sendAll(member: BenchMember, options: FloodOptions, count: number): Promise<void> {
   const delivered = member.untilDelivered(count);
-  // Should the connection end, the sending below tells; nobody else listens yet.
-  delivered.catch(() => undefined);
-  await SENDERS[options.sending](member.client, options.size, count);
-  await delivered;
+  // It rejects when the connection ends, while the senders may wait for a 'drain' that does not come any more.
+  await Promise.all([SENDERS[options.sending](member.client, options.size, count), delivered]);
 }
 
 const SENDERS: Record<Sending, (client: CpgClient, size: number, count: number) => Promise<void>> = {

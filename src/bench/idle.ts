@@ -29,7 +29,10 @@ export async function holdIdle(options: IdleOptions, onHeld: (result: IdleResult
       client.on('deliver', () => undefined);
       await client.join(`${group}-${index}`, { signal });
     }
-    onHeld({ connections, bytesPerConnection: (process.memoryUsage.rss() - before) / connections });
+    onHeld({
+      connections: clients.length,
+      bytesPerConnection: (process.memoryUsage.rss() - before) / clients.length,
+    });
     if (!signal.aborted)
       await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
   } finally {

@@ -190,7 +190,7 @@ export class Dispatcher {
   #keep(left: readonly CpgEvent[]): void {
     if (this.#mode === 'manual' || this.#ended || this.#loops.size > 0 || this.#sink.listening) return;
     this.#early = this.#newQueue();
-    for (const event of left) this.#early.push(event);
+    for (const event of left) this.#pushEarly(this.#early, event);
   }
 
   #hasRoom(): boolean {
@@ -208,6 +208,12 @@ export class Dispatcher {
     clearTimeout(this.#patience);
     this.#patience = undefined;
     return early;
+  }
+
+  #pushEarly(early: EventQueue, event: CpgEvent): void {
+    early.push(event);
+    if (early.full && !this.#ended)
+      this.#patience ??= setTimeout(() => this.#giveUpEarly(), EARLY_PATIENCE_MS);
   }
 
   #giveUpEarly(): void {
@@ -266,8 +272,7 @@ export class Dispatcher {
   #give<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
     this.#dispatched++;
     if (this.#early !== undefined) {
-      this.#early.push({ type, ...payload } as CpgEvent);
-      if (this.#early.full) this.#patience ??= setTimeout(() => this.#giveUpEarly(), EARLY_PATIENCE_MS);
+      this.#pushEarly(this.#early, { type, ...payload } as CpgEvent);
       return;
     }
     for (const loop of this.#loops) loop.push({ type, ...payload } as CpgEvent);
@@ -286,15 +291,13 @@ export class Dispatcher {
     checkDeliver(frame);
     const nodeId = frame.readUInt32LE(DELIVER.nodeId);
     const pid = frame.readUInt32LE(DELIVER.pid);
-    const message =
-      owned || this.#mayLend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
+    let message =
+      owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
+    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, false);
+    // Who takes events later needs bytes of his own.
+    if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
+      message = Buffer.from(message);
     this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message });
-  }
-
-  /** Whoever takes events later needs bytes of his own. */
-  get #mayLend(): boolean {
-    return this.#lend && this.#loops.size === 0 && this.#early === undefined;
   }
 
   /** The group of a deliver frame; a handle has but one, so its text is made once. */
@@ -321,7 +324,7 @@ export class Dispatcher {
     try {
       const message = this.#reassembly.add(event);
       if (message === undefined) return;
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
+      if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, true);
       this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
     } catch (error) {
       if (!isCpgError(error)) throw error;

@@ -50,8 +50,8 @@ export class Deadline {
 
 /** Calls `listener` when `signal` aborts; else it has to be removed again. */
 export function listenForAbort(signal: AbortSignal, listener: () => void): void {
-  // One signal for many calls at once is no leak, and Node shall not warn of one.
-  setMaxListeners(0, signal);
+  // One signal for many calls at once is no leak, and Node shall not warn of one. It warns only of its own.
+  if (signal instanceof EventTarget) setMaxListeners(0, signal);
   signal.addEventListener('abort', listener, { once: true });
 }
 

@@ -175,6 +175,7 @@ export class FragmentedJob implements Job, AwaitingReply {
   readonly #fragmentBytes: number;
   #backoff = new Backoff();
   #expected: { undo: () => void } | undefined;
+  #pause: NodeJS.Timeout | undefined;
   #offset = 0;
   #restarts = 0;
   #state: 'ready' | 'inFlight' | 'paused' | 'done' = 'ready';
@@ -244,6 +245,7 @@ export class FragmentedJob implements Job, AwaitingReply {
 
   fail(error: Error): void {
     this.#state = 'done';
+    clearTimeout(this.#pause);
     this.#sent.reject(error);
   }
 
@@ -261,7 +263,7 @@ export class FragmentedJob implements Job, AwaitingReply {
 
   #repeatLater(): void {
     this.#state = 'paused';
-    setTimeout(() => {
+    this.#pause = setTimeout(() => {
       if (this.#state !== 'paused') return;
       this.#state = this.cancelled ? 'done' : 'ready';
       this.host.resume();

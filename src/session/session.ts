@@ -49,9 +49,6 @@ const CLOSE_GRACE_MS = 1000;
 
 const DONE = Promise.resolve();
 
-/** Messages that are awaited one by one before others in the process get their turn. */
-const MESSAGES_PER_TURN = 256;
-
 export interface SessionOptions {
   address: string | undefined;
   timeoutMs: number;
@@ -105,8 +102,6 @@ export class Session {
   /** Messages handed to the transport, those in fragments not among them, and messages that came back. */
   #ownSent = 0;
   #ownDelivered = 0;
-  #sentInTurn = 0;
-  #nextTurn: Promise<void> | undefined;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   /** Why everything fails since the connection ended; undefined before. */
@@ -192,13 +187,14 @@ export class Session {
     return pid === this.pid && nodeId === this.#nodeId;
   }
 
-  /** A message of our own was delivered. */
-  ownDelivered(message: Uint8Array): void {
+  /** A message of our own was delivered; one that came in fragments was not counted when it was sent. */
+  ownDelivered(message: Uint8Array, inFragments: boolean): void {
     this.#confirmations.delivered(message);
+    if (inFragments) return;
     this.#pace.delivered(message.length);
-    // Own messages come back in the order in which they were sent. Should the daemon drop one, the numbers never
-    // meet again, and nothing is concluded any more.
-    if (++this.#ownDelivered === this.#ownSent) this.transport.noteAllTaken();
+    // Own messages come back in the order in which they were sent, so equal numbers mean that all were taken;
+    // should the daemon drop one, they never meet again. A request may be on its way besides.
+    if (++this.#ownDelivered === this.#ownSent && this.#awaiting === undefined) this.transport.noteAllTaken();
   }
 
   /** We stand in the left list of our group: nothing of ours will be delivered any more. */
@@ -475,12 +471,13 @@ export class Session {
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
     if (this.#outbox.empty && this.#stage(message)) {
       const posted = this.#messageStaged(message);
-      if (posted === DONE) return this.#inFairness();
       return signal === undefined ? posted : untilAborted(posted, signal);
     }
     if (this.#ended) throw closedError();
     const job = new MessageJob(this.#jobHost, message);
-    return this.#addAbortable(job, job.sent, signal);
+    const sent = this.#addAbortable(job, job.sent, signal);
+    // Once it is staged, aborting ends only the waiting.
+    return signal === undefined ? sent : untilAborted(sent, signal);
   }
 
   async #sendFragmented(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
@@ -559,21 +556,6 @@ export class Session {
       this.#armStall();
     }
     return this.#batch.promise;
-  }
-
-  /**
-   * Resolved, and now and then only on the next turn of the event loop: a loop that awaits each message would
-   * otherwise keep everything else waiting, the events of this connection included.
-   */
-  #inFairness(): Promise<void> {
-    if (++this.#sentInTurn < MESSAGES_PER_TURN) return DONE;
-    return (this.#nextTurn ??= new Promise((resolve) =>
-      setImmediate(() => {
-        this.#sentInTurn = 0;
-        this.#nextTurn = undefined;
-        resolve();
-      }),
-    ));
   }
 
   readonly #jobHost: JobHost = {

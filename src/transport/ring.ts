@@ -204,7 +204,7 @@ export class Ring {
   setSemaphore(value: number): void {
     scratchWords[0] = value;
     scratchWords[1] = 0;
-    writeSync(this.#headerFd, scratch, 0, SEMAPHORE_BYTES, Header.semaphore);
+    this.#writeHeader(Header.semaphore, SEMAPHORE_BYTES);
   }
 
   /** Flow control: what the reader of a request ring tells its writer. */
@@ -242,8 +242,8 @@ export class Ring {
   /** Writes the first `length` bytes of `bytes` into the circle, beginning at word `pointer`. */
   write(pointer: number, bytes: Buffer, length = bytes.length): void {
     const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
-    writeSync(this.#dataFd, bytes, 0, first, pointer * WORD_BYTES);
-    if (first < length) writeSync(this.#dataFd, bytes, first, length - first, 0);
+    this.#writeData(bytes, 0, first, pointer * WORD_BYTES);
+    if (first < length) this.#writeData(bytes, first, length - first, 0);
   }
 
   /** Writes several pieces one behind the other without joining them first. */
@@ -251,12 +251,12 @@ export class Ring {
     const position = pointer * WORD_BYTES;
     const beforeEnd = this.wordSize * WORD_BYTES - position;
     if (length <= beforeEnd) {
-      writevSync(this.#dataFd, parts, position);
+      if (writevSync(this.#dataFd, parts, position) !== length) throw this.#full();
       return;
     }
     const [first, rest] = splitAt(parts, beforeEnd);
-    writevSync(this.#dataFd, first, position);
-    writevSync(this.#dataFd, rest, 0);
+    const written = writevSync(this.#dataFd, first, position) + writevSync(this.#dataFd, rest, 0);
+    if (written !== length) throw this.#full();
   }
 
   close(): void {
@@ -284,7 +284,21 @@ export class Ring {
 
   #writeHeaderUint32(offset: number, value: number): void {
     scratchWords[0] = value;
-    writeSync(this.#headerFd, scratch, 0, WORD_BYTES, offset);
+    this.#writeHeader(offset, WORD_BYTES);
+  }
+
+  #writeHeader(offset: number, length: number): void {
+    if (writeSync(this.#headerFd, scratch, 0, length, offset) !== length) throw this.#full();
+  }
+
+  #writeData(bytes: Buffer, offset: number, length: number, position: number): void {
+    if (writeSync(this.#dataFd, bytes, offset, length, position) !== length) throw this.#full();
+  }
+
+  #full(): CpgError {
+    return new CpgError('CS_ERR_NO_SPACE', `${this.name}: a write was cut short`, {
+      remedy: 'make room in /dev/shm',
+    });
   }
 
   #shrunk(): CpgError {

@@ -19,6 +19,8 @@ const POST_POLLING = { turns: 8, maxPauseMs: 4 };
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
+/** How long the daemon is taken to be done once it was seen to be: long enough for an answer. */
+const KNOWN_FOR_MS = 1;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 
@@ -45,8 +47,8 @@ export class ShmTransport implements Transport {
   #daemonState: 'now' | 'busy' | 'held' = 'busy';
   /** A message was posted at once, and others may follow before the event loop goes on. */
   #postedInTurn = false;
-  /** All that was handed over has been taken, so the next look can be spared. */
-  #knownToBeDone = false;
+  /** Until then the next look can be spared: all that was handed over has been taken. */
+  #knownUntilMs = 0;
   #ended = false;
   #reason: CpgError | undefined;
 
@@ -135,9 +137,9 @@ export class ShmTransport implements Transport {
 
   noteAllTaken(): void {
     if (this.staged > 0 || this.#posting.running) return;
-    // Flow control may have come meanwhile: the daemon then leaves the next frame in the ring until it is over.
     this.#daemonState = 'now';
-    this.#knownToBeDone = true;
+    // Flow control may come meanwhile: the daemon then leaves the next frame in the ring until it is over.
+    this.#knownUntilMs = performance.now() + KNOWN_FOR_MS;
   }
 
   expectResponse(): void {
@@ -163,7 +165,7 @@ export class ShmTransport implements Transport {
 
   /** Whether the daemon lets us send. The poller looks again and again; while it does not run, we do. */
   #maySend(): boolean {
-    if (!this.#posting.running && !this.#knownToBeDone) this.#look();
+    if (!this.#posting.running && performance.now() > this.#knownUntilMs) this.#look();
     return this.#daemonState !== 'held';
   }
 
@@ -227,7 +229,7 @@ export class ShmTransport implements Transport {
   #handOver(): void {
     if (this.#requests.stagedChunks === 0) return;
     this.#daemonState = 'busy';
-    this.#knownToBeDone = false;
+    this.#knownUntilMs = 0;
     this.#service.wakeUp(this.#requests.post());
     this.#stayAwake();
     this.#listener?.onPosted();
@@ -261,6 +263,8 @@ export class ShmTransport implements Transport {
 
   /** True when it was long enough. */
   #lookForEvents(): boolean {
+    // What is known already waits for its reader, and is no reason to stay awake.
+    if (this.pendingEvents > 0) return performance.now() >= this.#busyUntilMs;
     for (let looks = 0; looks < LOOKS_PER_TURN; looks++) {
       if (this.#ended) return true;
       if (!this.#guarded(() => this.#events.look(), false)) continue;

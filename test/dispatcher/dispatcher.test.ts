@@ -741,6 +741,21 @@ describe('busy polling', () => {
     }
   });
 
+  test('ends although an event waits for its reader', async () => {
+    const { client, connection } = await bench.joined({ busyPollUs: 1000, dispatch: 'manual' });
+    connection.deliver('a');
+    const begin = performance.now();
+    while (performance.now() - begin < 50) await turns(1);
+    const reads = jest.spyOn(fs, 'readSync');
+    try {
+      await turns(20);
+      expect(reads).not.toHaveBeenCalled();
+    } finally {
+      reads.mockRestore();
+    }
+    expect(await client.dispatch('all')).toBe(1);
+  });
+
   test.each([-1, NaN, 1_000_001])('busyPollUs %p is CS_ERR_INVALID_PARAM', async (busyPollUs) => {
     const { address } = await bench.daemon();
     expect(await rejectionOf(connect({ address, busyPollUs }))).toMatchObject(
@@ -758,6 +773,16 @@ describe('reading that has stopped', () => {
     const seen = listen(client);
     await until(() => seen.length === count);
     expect(seen).toEqual(numbers(count));
+  });
+
+  test('goes on when a full loop is left and nobody follows', async () => {
+    const { client, connection } = await bench.joined();
+    const loop = client[Symbol.asyncIterator]();
+    for (const number of numbers(3 * MAX_QUEUED_EVENTS)) connection.deliver(number);
+    await loop.next();
+    await turns();
+    await loop.return?.();
+    await until(() => connection.event.free > connection.event.words * 4 - 4096);
   });
 
   test('goes on for a loop that awaits a confirmation behind more events than it holds', async () => {

@@ -332,3 +332,53 @@ describe('close', () => {
     expect(await rejectionOf(client.mcast('m'))).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
   });
 });
+
+describe('own messages that come back do not hide what the daemon has not taken', () => {
+  /** Sends 'c' from the listener of the first delivery of `text`. */
+  function answer({ client }: Pair, text: string): Promise<boolean> {
+    return new Promise((resolve) => {
+      client.on('deliver', ({ message }) => {
+        if (Buffer.from(message).toString() === text) resolve(client.tryMcast('c'));
+      });
+    });
+  }
+
+  test('a request on its way', async () => {
+    const pair = await bench.joined();
+    const { client, connection } = pair;
+    connection.echo = false;
+    const answered = answer(pair, 'a');
+    await client.mcast('a');
+    await connection.untilTaken('mcast');
+    connection.hold();
+    const request = client.localNodeId();
+    await turns();
+    connection.deliver('a');
+    expect(await answered).toBe(true);
+    await turns();
+    expect(connection.request.semaphore).toBe(1);
+    connection.release();
+    expect(await request).toBe(1);
+    await connection.untilTaken('mcast', 2);
+    expect(connection.texts).toEqual(['a', 'c']);
+  });
+
+  test('messages behind one that came in fragments', async () => {
+    const pair = await bench.joined();
+    const { client, connection } = pair;
+    await client.mcast(Buffer.alloc(2 ** 21), { confirm: true });
+    connection.echo = false;
+    const answered = answer(pair, 'a');
+    await client.mcast('a');
+    await connection.untilTaken('mcast');
+    connection.hold();
+    await client.mcast('b');
+    connection.deliver('a');
+    expect(await answered).toBe(true);
+    await turns();
+    expect(connection.request.semaphore).toBe(1);
+    connection.release();
+    await connection.untilTaken('mcast', 3);
+    expect(connection.texts).toEqual(['a', 'b', 'c']);
+  });
+});
