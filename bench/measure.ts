@@ -40,7 +40,7 @@ export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Dis
   const wanted = (workload: string): boolean => plan.workloads.includes(workload);
   if (wanted('flood')) {
     for (const size of FLOOD_SIZES) {
-      const count = Math.floor(floodCount(size) / 2);
+      const count = floodCount(size);
       disciplines.push(
         await inTurn(node, plan, { workload: 'flood', size, count, warmup: Math.ceil(count / 10) }),
       );

@@ -32,7 +32,7 @@ export interface FloodResult extends Delivered {
 
 /** About a second of it on an ordinary machine. */
 export function floodCount(size: number): number {
-  return Math.min(200_000, Math.max(300, Math.floor(300_000_000 / size)));
+  return Math.min(400_000, Math.max(300, Math.floor(300_000_000 / size)));
 }
 
 export function flood(options: FloodOptions): Promise<FloodResult> {

@@ -42,6 +42,11 @@ const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
 const FLOOD_NEWEST = 1 / 8;
 const MIN_FLOOD_PAUSE_MS = 50;
+/**
+ * Between two looks how far a flooding writer is. Each wake-up of ours takes a processor from those who flood, so
+ * as few as still count every lap: the fastest daemons take some 30 ms for one.
+ */
+const FLOOD_SAMPLE_MS = 15;
 const MAX_FLOOD_PAUSE_MS = 500;
 /** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
 const PAUSE_PER_RING_MS = 0.05;
@@ -148,7 +153,7 @@ export class Tap {
         if (last) return;
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
         if (flooded.length > 0) sitOut(flooded, cpuMs() - startedMs);
-        await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
+        await this.#pause(fill > HURRY_FILL ? 0 : this.#allFlooded ? FLOOD_SAMPLE_MS : pauseMs);
       }
     } finally {
       watcher?.close();
@@ -162,6 +167,12 @@ export class Tap {
     const most = Math.max(MAX_PAUSE_MS, least);
     if (fill > BUSY_FILL || this.#expectsMore()) return least;
     return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
+  }
+
+  /** Nothing is to be read for a while: only how far the writers are is looked at. */
+  get #allFlooded(): boolean {
+    const followed = [...this.#followed.values()];
+    return followed.length > 0 && followed.every(({ flood }) => flood !== undefined);
   }
 
   /** A connection is being made. */
