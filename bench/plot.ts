@@ -1,7 +1,7 @@
 /** The flood as a chart: messages a second by size of message, both axes logarithmic. */
 import { valueOf, type Results } from './report';
 
-const WIDTH = 760;
+const WIDTH = 800;
 const HEIGHT = 420;
 const LEFT = 80;
 const TOP = 40;
