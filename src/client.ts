@@ -142,7 +142,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   override removeAllListeners(eventName?: string | symbol): this {
-    super.removeAllListeners(eventName as keyof CpgClientEvents | undefined);
+    super.removeAllListeners(eventName);
     if (eventName === undefined || eventName === 'newListener') this.#watchListeners();
     return this;
   }
