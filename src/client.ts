@@ -142,7 +142,9 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   override removeAllListeners(eventName?: string | symbol): this {
-    super.removeAllListeners(eventName);
+    // It counts its arguments: undefined would be the name of an event.
+    if (eventName === undefined) super.removeAllListeners();
+    else super.removeAllListeners(eventName);
     if (eventName === undefined || eventName === 'newListener') this.#watchListeners();
     return this;
   }

@@ -801,10 +801,13 @@ describe('reading that has stopped', () => {
 
 test('removing all listeners does not keep the next one from what came before it', async () => {
   const { client, connection } = await bench.joined();
+  const removed = listen(client);
   client.removeAllListeners();
+  expect(client.listenerCount('deliver')).toBe(0);
   connection.deliver('early');
   await turns();
   const seen = listen(client);
   await until(() => seen.length === 1);
   expect(seen).toEqual(['early']);
+  expect(removed).toEqual([]);
 });
