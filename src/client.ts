@@ -13,7 +13,7 @@ import type { SessionState } from './session/states';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
-const MAX_BUSY_POLL_US = 1_000_000;
+export const MAX_BUSY_POLL_US = 1_000_000;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];

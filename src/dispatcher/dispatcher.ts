@@ -296,7 +296,7 @@ export class Dispatcher {
     if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, false);
     // Who takes events later needs bytes of his own.
     if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
-      message = Buffer.from(message);
+      message = copiedFrom(message, 0);
     this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message });
   }
 

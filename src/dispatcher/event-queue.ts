@@ -3,7 +3,7 @@ import type { CpgEvent } from './events';
 
 export const MAX_QUEUED_EVENTS = 1024;
 export const MAX_QUEUED_EVENT_BYTES = 4 * 1024 * 1024;
-export const OVERFULL_FACTOR = 16;
+const OVERFULL_FACTOR = 16;
 
 interface Waiter {
   resolve: (result: IteratorResult<CpgEvent, undefined>) => void;

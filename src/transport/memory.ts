@@ -27,8 +27,8 @@ export class LentMemory {
 
   /** Memory for one large frame, until giveBack(). */
   take(length: number): Buffer {
-    const { length: spareLength = 0 } = this.#spare ?? {};
-    if (this.#spare === undefined || spareLength < length) this.#spare = Buffer.allocUnsafeSlow(length);
+    if (this.#spare === undefined || this.#spare.length < length)
+      this.#spare = Buffer.allocUnsafeSlow(length);
     return this.#spare.subarray(0, length);
   }
 

@@ -103,9 +103,7 @@ export class ShmTransport implements Transport {
       this.#reclaimLater();
       this.#stayAwake();
       // The daemon is at work on our connection: a good moment to hand over what waits.
-      if (this.#posting.running) {
-        if (!this.#tryPost()) this.#posting.start();
-      }
+      if (this.#posting.running && !this.#tryPost()) this.#posting.start();
     });
     if (this.#ended) listener.onClose(this.#reason);
     else if (this.pendingEvents > 0) listener.onEvents();

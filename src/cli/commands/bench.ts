@@ -10,6 +10,7 @@ import {
   type Sending,
 } from '../../bench';
 import { NUMBER_BYTES } from '../../bench/member';
+import { MAX_BUSY_POLL_US } from '../../client';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';
@@ -22,7 +23,6 @@ const WORKLOADS = ['flood', 'latency', 'receive', 'idle'] as const;
 const SENDINGS: readonly Sending[] = ['tryMcast', 'mcast', 'alloc'];
 const LATENCY_SIZE = 64;
 const LATENCY_COUNT = 10_000;
-const MAX_BUSY_POLL_US = 1_000_000;
 const MAX_CONNECTIONS = 10_000;
 
 export const bench = defineCommand({
