@@ -1,11 +1,13 @@
 /** All measurements on one cluster: each contestant in turn, again and again, medians at the end. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { floodCount, FLOOD_SIZES } from '../src/bench';
+import { floodCount, FLOOD_SIZES, warmupCount } from '../src/bench';
 import type { CorosyncCluster, CorosyncNode } from '../test/support/corosync';
 import { Run, type Contestant, type Job, type Numbers } from './contestants';
 
-/** Node compiles what is hot only after some ten thousand rounds; a service that runs for long is past that. */
+/** One node moves a gigabyte in a second, and the network of several much less. */
+const FLOOD_BYTES = 1_000_000_000;
+const FLOOD_BYTES_OVER_NETWORK = 200_000_000;
 const LATENCY = { workload: 'latency', size: 64, count: 20_000, warmup: 40_000 } as const;
 const RECEIVE = { workload: 'receive', size: 0, count: 100_000, warmup: 10_000 } as const;
 const IDLE_CONNECTIONS = [1, 50];
@@ -40,10 +42,9 @@ export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Dis
   const wanted = (workload: string): boolean => plan.workloads.includes(workload);
   if (wanted('flood')) {
     for (const size of FLOOD_SIZES) {
-      const count = floodCount(size);
-      disciplines.push(
-        await inTurn(node, plan, { workload: 'flood', size, count, warmup: Math.ceil(count / 10) }),
-      );
+      const count = floodCount(size, cluster.nodes.length === 1 ? FLOOD_BYTES : FLOOD_BYTES_OVER_NETWORK);
+      const warmup = warmupCount(count);
+      disciplines.push(await inTurn(node, plan, { workload: 'flood', size, count, warmup }));
     }
   }
   if (wanted('latency')) disciplines.push(await inTurn(node, plan, LATENCY));

@@ -30,9 +30,14 @@ export interface FloodResult extends Delivered {
   readonly cpuMicrosPerMessage: number;
 }
 
-/** About a second of it on an ordinary machine. */
-export function floodCount(size: number): number {
-  return Math.min(400_000, Math.max(300, Math.floor(300_000_000 / size)));
+/** Messages that come to about `bytes`; the default is about a second of it on an ordinary machine. */
+export function floodCount(size: number, bytes = 300_000_000): number {
+  return Math.min(400_000, Math.max(300, Math.floor(bytes / size)));
+}
+
+/** Node compiles what is hot only after some ten thousand messages; a service that runs for long is past that. */
+export function warmupCount(count: number): number {
+  return Math.min(40_000, count);
 }
 
 export function flood(options: FloodOptions): Promise<FloodResult> {

@@ -19,7 +19,7 @@ export interface DeliverEvent {
   group: string | Uint8Array;
   nodeId: number;
   pid: number;
-  /** The receiver's own copy. */
+  /** The receiver's own bytes. Messages that came together may share one ArrayBuffer, as Node's Buffers do. */
   message: Uint8Array;
 }
 

@@ -26,9 +26,11 @@ import {
  */
 export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
 
-/** A chunk from here on is read on its own, straight into the memory it is handed out in. */
-const LARGE_CHUNK_BYTES = 16 * 1024;
-/** Read to see how long a chunk is that is probably large. */
+/** Frames from here on are handed out in the memory they were read into, smaller ones are to be copied. */
+const OWNED_BYTES = 4 * 1024;
+/** Such frames share the memory of one read. Who keeps one of them keeps the memory of all, so they are few. */
+const MAX_SHARERS = 8;
+/** Read to see how long a chunk is that is probably longer than a window. */
 const PEEK_BYTES = 256;
 /** What a chunk is thought to take before any was seen: a short message and its header. */
 const FIRST_GUESS_BYTES = 512;
@@ -110,32 +112,35 @@ export class EventRing {
     const window = takeWindow();
     try {
       while (going && consumed < wanted) {
-        const windowBytes = this.#windowBytes(wanted - consumed);
-        this.#ring.read(this.#pointer, window, windowBytes);
+        const fresh = this.#handsOutMemory;
+        const readBytes = this.#readBytes(wanted - consumed, fresh ? MAX_SHARERS : Infinity);
+        const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
+        this.#ring.read(this.#pointer, memory, readBytes);
         let offset = 0;
         let chunks = 0;
         do {
-          const length = this.#chunkLength(window, offset);
+          const length = this.#chunkLength(memory, offset);
           const start = offset + CHUNK_HEADER_BYTES;
           const bytes = chunkWords(length) * WORD_BYTES;
-          const large = length >= LARGE_CHUNK_BYTES;
-          if (!large && offset + bytes > windowBytes) {
-            // The window ends inside this chunk: read on from here, and this time enough.
+          const large = bytes > WINDOW_BYTES;
+          if (!large && offset + bytes > readBytes) {
+            // What was read ends inside this chunk: read on from here, and this time enough.
             if (chunks === 0) this.#chunkBytes = bytes;
             break;
           }
-          const frame = large ? this.#readLarge(length) : window.subarray(start, start + length);
+          const frame = large ? this.#readLarge(length) : memory.subarray(start, start + length);
+          const owned = large ? this.#lent === undefined : fresh && length >= OWNED_BYTES;
           offset += bytes;
           chunks++;
           consumed++;
           // Before the handler is called: should it throw, it has had its event.
           this.#advance(bytes);
-          going = handler(frame, large && this.#lent === undefined) && this.#ring.open;
+          going = handler(frame, owned) && this.#ring.open;
           if (large) {
             this.#lent?.giveBack();
             break;
           }
-        } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= windowBytes);
+        } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= readBytes);
         if (chunks > 0) this.#chunkBytes = Math.ceil(offset / chunks);
       }
     } finally {
@@ -171,6 +176,11 @@ export class EventRing {
     if (this.#unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
+  /** Chunks are expected of a size that is handed out in the memory it was read into. */
+  get #handsOutMemory(): boolean {
+    return this.#lent === undefined && this.#chunkBytes >= OWNED_BYTES && this.#chunkBytes <= WINDOW_BYTES;
+  }
+
   /** The payload of the next chunk. */
   #readLarge(length: number): Buffer {
     const frame = this.#lent?.take(length) ?? Buffer.allocUnsafeSlow(length);
@@ -179,9 +189,9 @@ export class EventRing {
   }
 
   /** How much to read for this many chunks, if they are like those before. */
-  #windowBytes(chunks: number): number {
-    if (this.#chunkBytes >= LARGE_CHUNK_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
-    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
+  #readBytes(wanted: number, atMost: number): number {
+    if (this.#chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
+    return Math.min(Math.min(wanted, atMost) * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
   }
 
   /** The length of the chunk whose header stands at `offset`. */

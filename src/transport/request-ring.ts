@@ -16,8 +16,8 @@ const GATHER_BYTES = 64 * 1024;
 const DIRECT_BYTES = 16 * 1024;
 
 /** See stagedMuch(). */
-const MANY_CHUNKS = 32;
-const MANY_BYTES = 256 * 1024;
+const MANY_CHUNKS = 64;
+const MANY_BYTES = 512 * 1024;
 /** See roomy(): a quarter of the ring. */
 const ROOMY_FRACTION = 4;
 

@@ -38,6 +38,18 @@ test('no more than the ring holds, and on when half of it has come back', () => 
   pace.stop();
 });
 
+test('of small messages twice as much, and on when half of that has come back', () => {
+  const { pace, opened } = fresh();
+  const length = 500 - OVERHEAD;
+  expect(fill(pace, length)).toBe(40);
+  for (let count = 0; count < 19; count++) pace.delivered(length);
+  expect(opened).not.toHaveBeenCalled();
+  pace.delivered(length);
+  expect(opened).toHaveBeenCalledTimes(1);
+  expect(fill(pace, length)).toBe(20);
+  pace.stop();
+});
+
 test.each([CAPACITY, 3 * CAPACITY])(
   'two messages of %i bytes go, however large; one more for each that came',
   (length) => {

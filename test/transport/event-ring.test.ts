@@ -405,8 +405,8 @@ describe('a small ring', () => {
 });
 
 describe('a large ring, which is read in windows', () => {
-  // A few events are read 4096 bytes each at first: longer ones end behind the window.
-  const LARGE_WORDS = 20_000;
+  // At first 512 bytes are read for each event that is wanted, later what they took; never more than 128 KiB.
+  const LARGE_WORDS = 60_000;
   let pair: RingPair;
 
   beforeAll(() => {
@@ -416,9 +416,12 @@ describe('a large ring, which is read in windows', () => {
 
   test.each([
     ['one long event', [70_000]],
-    ['a short one before a long one', [10, 60_000]],
-    ['a long one before a short one', [60_000, 10]],
-    ['long ones only', [20_000, 25_000, 30_000]],
+    ['one that no window holds', [150_000]],
+    ['a short one before a long one', [10, 60_000, 10, 60_000]],
+    ['a short one before one that no window holds', [10, 150_000, 10, 20]],
+    ['one that no window holds before a long one', [150_000, 60_000, 10]],
+    ['long ones only', [20_000, 25_000, 30_000, 30_000, 30_000, 30_000, 30_000]],
+    ['ones of middle size', Array.from({ length: 25 }, (_, index) => 4000 + 250 * index)],
     ['one that ends where the window ends', [4096 - 8]],
     ['one that ends a word behind the window', [4096 - 4]],
     ['a header that is cut by the window', [8192 - 8 - 4 - 8, 100, 1, 2]],
@@ -429,10 +432,9 @@ describe('a large ring, which is read in windows', () => {
       1,
       2,
       1000,
-      10_000,
-      19_000,
-      19_990,
-      ...Array.from({ length: 12 }, (__, i) => 19_988 + i),
+      30_000,
+      59_000,
+      ...Array.from({ length: 12 }, (__, i) => LARGE_WORDS - 12 + i),
     ];
     for (const at of starts) {
       pair.reset(at);
@@ -457,7 +459,7 @@ describe('a large ring, which is read in windows', () => {
   });
 
   test('a window that stops early does not lose its place', () => {
-    pair.reset(19_995);
+    pair.reset(LARGE_WORDS - 5);
     const frames = Array.from({ length: 50 }, (_, index) => pattern(index * 25, index));
     for (const frame of frames) pair.theirs.put(frame);
     const ring = new EventRing(pair.ours);
@@ -467,9 +469,47 @@ describe('a large ring, which is read in windows', () => {
     expect(difference(seen, frames)).toBe('');
   });
 
+  test('owned frames stay as they are, and few of them share their memory', () => {
+    const LENGTH = 5000;
+    pair.reset(LARGE_WORDS - 10);
+    const ring = new EventRing(pair.ours);
+    const frames = Array.from({ length: 20 }, (_, index) => pattern(LENGTH, index));
+    const kept: Buffer[] = [];
+    for (let round = 0; round < 3; round++) {
+      for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
+      ring.announce(frames.length);
+      ring.consume(Infinity, (frame, owned) => {
+        if (owned) kept.push(frame);
+        return true;
+      });
+      ring.reclaim();
+    }
+    // The first round began before it was known how long they are.
+    const expected = [...frames, ...frames, ...frames].slice(-kept.length);
+    expect(kept.length).toBeGreaterThan(2 * frames.length);
+    expect(difference(kept, expected)).toBe('');
+    for (const { buffer } of kept) expect(buffer.byteLength).toBeLessThan(9 * LENGTH);
+  });
+
+  test('short frames are not owned: each would keep the memory of many', () => {
+    pair.reset(0);
+    const ring = new EventRing(pair.ours);
+    const owners: number[] = [];
+    for (let round = 0; round < 2; round++) {
+      for (const length of [20_000, 100, 20_000, 100]) pair.theirs.put(pattern(length, 1));
+      ring.announce(4);
+      ring.consume(Infinity, (frame, owned) => {
+        if (owned) owners.push(frame.length);
+        return true;
+      });
+      ring.reclaim();
+    }
+    expect(new Set(owners)).toEqual(new Set([20_000]));
+  });
+
   test('lent frames are not owned, and what is kept of one is empty afterwards', () => {
-    const lengths = [10, 17_000, 20, 40_000, 30];
-    pair.reset(19_990);
+    const lengths = [10, 17_000, 20, 140_000, 30];
+    pair.reset(LARGE_WORDS - 10);
     const frames = lengths.map((length, index) => pattern(length, index));
     for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
     const ring = new EventRing(pair.ours, { lend: true });

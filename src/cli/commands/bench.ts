@@ -5,6 +5,7 @@ import {
   holdIdle,
   latency,
   receive,
+  warmupCount,
   type FloodResult,
   type LatencyResult,
   type Sending,
@@ -37,7 +38,11 @@ export const bench = defineCommand({
     workload: someOf('NAME', WORKLOADS, 'what to run; default flood and latency'),
     size: integers('BYTES', `sizes of the messages; default ${FLOOD_SIZES.join(',')}, for latency 64`),
     count: integer('N', 'messages of each run, for idle: connections; default depends on the size'),
-    warmup: integer('N', 'messages before each measurement begins; default a tenth of the count', { min: 0 }),
+    warmup: integer(
+      'N',
+      'messages before each measurement begins; default as many as are measured, at most 40,000',
+      { min: 0 },
+    ),
     sending: oneOf(
       'HOW',
       SENDINGS,
@@ -67,7 +72,7 @@ export const bench = defineCommand({
       group: values.group ?? `cpg-bench-${process.pid}`,
       signal: limit.signal,
     };
-    const warmupOf = (count: number): number => values.warmup ?? Math.ceil(count / 10);
+    const warmupOf = (count: number): number => values.warmup ?? warmupCount(count);
     const print = new Printer(context, json);
     checkSizes(sizes);
     try {
