@@ -1,8 +1,9 @@
 /** Group names: bytes on the wire, text for people where the bytes allow it. */
+import { isUtf8 } from 'node:buffer';
 import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
-const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. */
 export function groupBytes(group: string | Uint8Array): Uint8Array {
@@ -23,9 +24,5 @@ export function groupBytes(group: string | Uint8Array): Uint8Array {
 
 /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
 export function groupText(bytes: Uint8Array): string | Uint8Array {
-  try {
-    return strictUtf8.decode(bytes);
-  } catch {
-    return Uint8Array.from(bytes);
-  }
+  return isUtf8(bytes) ? decoder.decode(bytes) : Uint8Array.from(bytes);
 }

@@ -2,7 +2,8 @@
 import type { CpgAddress } from '../codec/addresses';
 import { Guarantee, IterationType, FragmentType } from '../codec/requests';
 import { codeOf, CS_OK } from '../errors';
-import type { TapConnection } from './connections';
+import type { RingName, TapConnection } from './connections';
+import type { TapFrame } from './frames';
 import { jsonGroup, jsonMessage } from './json';
 import { payloadOf, type Content, type TapMessage } from './messages';
 import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
@@ -21,11 +22,21 @@ export function connectionLabel(connection: TapConnection): string {
   return `${visible(service)} ${processLabel(clientName, clientPid)} - ${processLabel(serverName, serverPid)}`;
 }
 
+const ARROWS = { request: '>', response: '<', event: '<' } as const;
+const knownEnds = new WeakMap<TapConnection, Partial<Record<RingName, string>>>();
+
+/** Who to whom; the same for all messages of a ring. */
+function endsOf({ connection, ring }: TapFrame): string {
+  const known = knownEnds.get(connection) ?? {};
+  knownEnds.set(connection, known);
+  const { service, clientName, clientPid, serverName, serverPid } = connection;
+  return (known[ring] ??=
+    `${visible(service)} ${processLabel(clientName, clientPid)} ${ARROWS[ring]} ${processLabel(serverName, serverPid)}`);
+}
+
 /** The parts of a message's line: when, who to whom, and what. */
 export function describeMessage(message: TapMessage): { time: string; ends: string; what: string } {
   const { frame, name, group, error, problem, answers, afterNs, content } = message;
-  const { service, clientName, clientPid, serverName, serverPid } = frame.connection;
-  const arrow = { request: '>', response: '<', event: '<' }[frame.ring];
   const words = [name];
   if (frame.ring === 'response' && error !== undefined)
     words.push(error === CS_OK ? 'CS_OK' : `${codeOf(error)} (${error})`);
@@ -37,7 +48,7 @@ export function describeMessage(message: TapMessage): { time: string; ends: stri
   return {
     // What was there before the tap came has no time of its own.
     time: frame.old ? 'before'.padEnd(15) : timeLabel(frame.timeNs),
-    ends: `${visible(service)} ${processLabel(clientName, clientPid)} ${arrow} ${processLabel(serverName, serverPid)}`,
+    ends: endsOf(frame),
     what: words.filter((word) => word !== '').join(' '),
   };
 }

@@ -80,6 +80,18 @@ export class Conversations {
     };
   }
 
+  /** The next frame, when nobody is to see it: only what later ones need is kept of it. Never throws. */
+  pass(frame: TapFrame): void {
+    const { connection, ring, bytes } = frame;
+    const id = bytes.length >= ID_BYTES ? asBuffer(bytes).readInt32LE(0) : NaN;
+    const tells =
+      ring === 'response' ||
+      (ring === 'request' && expectsReply(connection.service, id)) ||
+      (ring === 'event' && this.#conversation(connection).group === undefined);
+    if (tells) this.add(frame);
+    else this.#count++;
+  }
+
   /** The connection is gone. */
   end(connection: TapConnection): void {
     this.#byConnection.delete(connection);

@@ -31,6 +31,8 @@ const MAX_SNAPSHOTS = 4;
 const MAX_LOOKS_IN_VAIN = 3;
 /** Between two samples no further apart than this a writer of small messages does not get round. */
 const MAX_SURE_MS = 20;
+/** Chunks of the usual size that a part of the ring must at least have room for, to be worth reading. */
+const LEAST_NEWEST_CHUNKS = 4;
 /** Below this a sample says nothing about the rate. */
 const MIN_SAMPLE_MS = 1;
 /** Weight of the latest sample in the average rate. */
@@ -45,6 +47,12 @@ export interface RingLook {
   readonly missed: number;
   /** The share of the ring that was new. */
   readonly fill: number;
+}
+
+export interface Progress {
+  readonly rounds: number;
+  readonly frames: number;
+  readonly ms: number;
 }
 
 const NO_BYTES = Buffer.alloc(0);
@@ -70,7 +78,9 @@ export class RingFollower {
   /** and time between samples too far apart, with what is known to be written in it. */
   #unsureMs = 0;
   #unsureWords = 0;
-  #total = 0;
+  /** The same since it was opened. */
+  #allSureMs = 0;
+  #allSureWords = 0;
   #wordsPerMs = 0;
   /** The average, 0 while none was seen. */
   #wordsPerChunk = 0;
@@ -102,10 +112,19 @@ export class RingFollower {
     return { ...look, missed: Math.ceil((words + this.#at - held) / (this.#wordsPerChunk || words)) };
   }
 
-  /** Rounds and frames written since it was opened, as far as is known. */
-  get written(): { rounds: number; frames: number } {
+  /** What was written since it was opened, in such time as it was looked at often enough to know. */
+  get written(): Progress {
+    return this.#progress(this.#allSureWords, this.#allSureMs);
+  }
+
+  /** What is written in a millisecond of late; of a ring that was only just opened it is a guess. */
+  get rate(): Progress {
+    return this.#progress(this.#wordsPerMs, 1);
+  }
+
+  #progress(writtenWords: number, ms: number): Progress {
     const { words } = this.#ring;
-    return { rounds: this.#total / words, frames: this.#total / (this.#wordsPerChunk || words) };
+    return { rounds: writtenWords / words, frames: writtenWords / (this.#wordsPerChunk || words), ms };
   }
 
   /**
@@ -120,7 +139,6 @@ export class RingFollower {
     const moved = this.#ring.distance(this.#sampled, write);
     this.#sampled = write;
     this.#written += moved;
-    this.#total += moved;
     this.#sampleWords += moved;
     const elapsedMs = nowMs - this.#sampledMs;
     if (elapsedMs < MIN_SAMPLE_MS) return;
@@ -129,6 +147,8 @@ export class RingFollower {
       this.#wordsPerMs += RATE_WEIGHT * (wordsPerMs - this.#wordsPerMs);
       this.#sureMs += elapsedMs;
       this.#sureWords += this.#sampleWords;
+      this.#allSureMs += elapsedMs;
+      this.#allSureWords += this.#sampleWords;
     } else {
       this.#unsureMs += elapsedMs;
       this.#unsureWords += this.#sampleWords;
@@ -139,8 +159,8 @@ export class RingFollower {
   }
 
   /**
-   * What was written since the last look. When we were lapped, only so much of the ring's newest memory is
-   * taken as `newest` says. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   * What was written since the last look, but of the ring's memory only so much as `newest` says; what else was
+   * written is missed. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
    */
   look(nowMs: number, newest = 1): RingLook {
     this.sample(nowMs);
@@ -150,14 +170,17 @@ export class RingFollower {
       this.#resetCount(write);
       return NOTHING;
     }
+    const wanted = Math.max(newest * this.#ring.words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
+    if (newest < 1 && distance > wanted)
+      return this.#recover(write, distance, this.#guardIntactBefore(distance), wanted);
     const bytes = this.#reserve(distance * WORD_BYTES);
     this.#ring.read(this.#at, bytes);
-    const intact = this.#written === distance && this.#guardIntact(this.#ring.words - distance);
+    const intact = this.#guardIntactBefore(distance);
     const found = this.#collect(bytes, 0, distance);
     // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few looks.
     if (!found.whole && found.endWord === 0) this.#looksInVain++;
     if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
-      return this.#recover(write, distance, intact, newest);
+      return this.#recover(write, distance, intact, wanted);
     if (found.endWord > 0) this.#looksInVain = 0;
     this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
     this.#resetCount(write);
@@ -173,15 +196,17 @@ export class RingFollower {
     this.#ring.close();
   }
 
-  /** We were lapped, or lost the thread: take what can be had from the whole ring, and count the rest. */
-  #recover(write: number, distance: number, intact: boolean, newest: number): RingLook {
+  /**
+   * We were lapped, lost the thread, or want only the newest: take what can be had of the last `wanted` words,
+   * and count the rest.
+   */
+  #recover(write: number, distance: number, intact: boolean, wanted: number): RingLook {
     const { words } = this.#ring;
     this.#looksInVain = 0;
     // Without a lap, and perhaps without one, what stands before `at` was seen already.
     const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
     const rateBefore = this.#wordsPerMs;
-    const leftOut = lapped ? Math.floor((1 - newest) * words) : 0;
-    const look = this.#snapshot(lapped ? leftOut : words - distance);
+    const look = this.#snapshot(Math.max(0, Math.floor(words - wanted), lapped ? 0 : words - distance));
     // Best is what was seen meanwhile. Else the rate before, or the one just now: after a long time without a
     // look only the latter is known.
     const rate =
@@ -218,23 +243,25 @@ export class RingFollower {
     return { ...look, missed: missed - this.#untold };
   }
 
-  /** The longest run of chunks in the ring, oldest first, leaving out its first `skipWords` words. */
-  #snapshot(skipWords: number): RingLook | undefined {
-    const { words } = this.#ring;
+  /** The longest run of chunks in the ring, oldest first, without its oldest `leftOut` words. */
+  #snapshot(leftOut: number): RingLook | undefined {
+    const words = this.#ring.words - leftOut;
     for (let attempt = 0; attempt < MAX_SNAPSHOTS; attempt++) {
       const { write } = this.#ring.pointers();
       const bytes = this.#reserve(words * WORD_BYTES);
-      // From write_pt on it is in writing order: oldest first.
+      // From write_pt on the ring is in writing order: oldest first.
+      const from = this.#ring.advance(write, leftOut);
       const startedMs = performance.now();
-      this.#ring.read(write, bytes);
+      this.#ring.read(from, bytes);
       this.#at = write;
       this.#rememberGuard();
       const moved = this.#ring.distance(write, this.#ring.pointers().write);
       this.#sampleRate(moved, performance.now() - startedMs);
-      const begin = findRun(wordsOf(bytes), Math.max(skipWords, moved > 0 ? moved + GUARD_WORDS : 0), words);
+      const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
+      const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
       const found = this.#collect(bytes, begin, words);
-      if (!this.#lastStillThere(found)) continue;
-      this.#moveTo(this.#ring.advance(write, found.endWord), bytes, found, false);
+      if (!this.#lastStillThere(from, found)) continue;
+      this.#moveTo(this.#ring.advance(from, found.endWord), bytes, found, false);
       return { ...found, missed: 0, fill: 0 };
     }
     return undefined;
@@ -300,6 +327,11 @@ export class RingFollower {
     this.#guardHeaders = [];
   }
 
+  /** Whether nobody came round although `distance` words were written. */
+  #guardIntactBefore(distance: number): boolean {
+    return this.#written === distance && this.#guardIntact(this.#ring.words - distance);
+  }
+
   /**
    * Whether the words before `at` are what they were. Of those only the last `gapWords` can be: in a ring that
    * is almost full the new chunks reach round to them.
@@ -315,13 +347,12 @@ export class RingFollower {
     return now.equals(this.#guard.subarray(start));
   }
 
-  /** Whether the newest frame of a snapshot is still in the ring: nobody came round while it was read. */
-  #lastStillThere({ frames, starts }: Found): boolean {
+  /** Whether the newest frame of a snapshot from word `from` on is still in the ring: nobody came round meanwhile. */
+  #lastStillThere(from: number, { frames, starts }: Found): boolean {
     const last = frames.at(-1);
     if (last === undefined) return true;
     const again = Buffer.allocUnsafe(last.length);
-    // The snapshot begins at `at`, so a word of it is that many words further on in the ring.
-    this.#ring.read(this.#ring.advance(this.#at, starts.at(-1)! / WORD_BYTES + CHUNK_HEADER_WORDS), again);
+    this.#ring.read(this.#ring.advance(from, starts.at(-1)! / WORD_BYTES + CHUNK_HEADER_WORDS), again);
     return again.equals(last);
   }
 

@@ -23,7 +23,7 @@ import {
 } from './connections';
 import type { TapFrame } from './frames';
 import { CausalOrder, type Round } from './order';
-import { RingFollower, type RingLook } from './ring-follower';
+import { RingFollower, type Progress, type RingLook } from './ring-follower';
 
 const MIN_PAUSE_MS = 1;
 const MAX_PAUSE_MS = 5;
@@ -32,16 +32,20 @@ const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
 /**
  * A connection is flooded while a ring of it is faster than this, in rounds or in frames, on average over a
- * window of time: following it would cost those it belongs to too much. Meanwhile it gets this share of a
- * processor. The same goes when we were lapped, until a window has shown whether it is.
+ * window of time, and until no window was fast for some time: following it would cost those it belongs to too
+ * much. Meanwhile it gets this share of a processor. The same goes when we were lapped or when it looks like a
+ * flood at first sight, until a window has shown whether it is.
  */
 const FLOOD_ROUNDS_PER_MS = 1 / 130;
 const FLOOD_FRAMES_PER_MS = 30;
 const FLOOD_WINDOW_MS = 80;
+const FLOOD_OVER_MS = 500;
+/** Being watched slows a flood down; it is over only when it is slower than this part of what it was called one for. */
+const FLOOD_STILL = 0.75;
 const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
-const FLOOD_NEWEST = 1 / 8;
-const MIN_FLOOD_PAUSE_MS = 50;
+const FLOOD_NEWEST = 1 / 64;
+const MIN_FLOOD_PAUSE_MS = 100;
 /**
  * Between two looks how far a flooding writer is. Each wake-up of ours takes a processor from those who flood, so
  * as few as still count every lap: the fastest daemons take some 30 ms for one.
@@ -94,12 +98,14 @@ interface Followed {
 interface Flood {
   /** When it is looked at again, if it lasts. */
   untilMs: number;
+  /** When a window was last fast; undefined while none was seen. */
+  fastMs: number | undefined;
 }
 
 /** A stretch of time, and what had been written to each ring when it began. */
 interface Window {
   sinceMs: number;
-  written: RingFollower['written'][];
+  written: Progress[];
 }
 
 export class Tap {
@@ -153,7 +159,7 @@ export class Tap {
         if (last) return;
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
         if (flooded.length > 0) sitOut(flooded, cpuMs() - startedMs);
-        await this.#pause(fill > HURRY_FILL ? 0 : this.#allFlooded ? FLOOD_SAMPLE_MS : pauseMs);
+        await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
       }
     } finally {
       watcher?.close();
@@ -163,16 +169,14 @@ export class Tap {
   }
 
   #nextPause(pauseMs: number, fill: number, busy: boolean): number {
-    const least = Math.max(MIN_PAUSE_MS, this.#followed.size * RING_NAMES.length * PAUSE_PER_RING_MS);
-    const most = Math.max(MAX_PAUSE_MS, least);
-    if (fill > BUSY_FILL || this.#expectsMore()) return least;
-    return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
-  }
-
-  /** Nothing is to be read for a while: only how far the writers are is looked at. */
-  get #allFlooded(): boolean {
     const followed = [...this.#followed.values()];
-    return followed.length > 0 && followed.every(({ flood }) => flood !== undefined);
+    const floods = followed.filter(({ flood }) => flood !== undefined).length;
+    const least = Math.max(MIN_PAUSE_MS, followed.length * RING_NAMES.length * PAUSE_PER_RING_MS);
+    const most = Math.max(floods > 0 ? FLOOD_SAMPLE_MS : MAX_PAUSE_MS, least);
+    if (fill > BUSY_FILL || this.#expectsMore()) return least;
+    // Nothing is to be read for a while: only how far the writers are is looked at.
+    if (floods > 0 && floods === followed.length) return most;
+    return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
   }
 
   /** A connection is being made. */
@@ -275,7 +279,9 @@ export class Tap {
         followers,
         first,
         fresh: !this.#firstRound,
-        flood: undefined,
+        flood: isFast(RING_NAMES.map((ring) => followers[ring].rate))
+          ? { untilMs: now + FLOOD_WINDOW_MS, fastMs: undefined }
+          : undefined,
         window: windowFrom(followers, now),
       });
       return [connection];
@@ -330,8 +336,11 @@ export class Tap {
         const { connection, followers, first, fresh } = followed;
         try {
           // The frames of the first look lie in the memory that the next one uses.
-          const newest = followed.flood === undefined ? 1 : FLOOD_NEWEST;
-          const look = first === undefined ? followers[ring].look(performance.now(), newest) : first[ring];
+          const newest = followed.flood?.fastMs === undefined ? 1 : FLOOD_NEWEST;
+          const look =
+            first === undefined
+              ? followers[ring].look(performance.now(), newest)
+              : newestOf(first[ring], newest);
           const missed = first !== undefined && !fresh ? 0 : look.missed;
           if (missed > 0 || followers[ring].untold > 0) flooded.add(followed);
           else fill = Math.max(fill, look.fill);
@@ -408,15 +417,38 @@ function sitsOut(followed: Followed, nowMs: number): boolean {
   const windowMs = nowMs - window.sinceMs;
   if (windowMs >= FLOOD_WINDOW_MS) {
     const next = windowFrom(followers, nowMs);
-    const fast = next.written.some(
-      ({ rounds, frames }, index) =>
-        rounds - window.written[index]!.rounds > FLOOD_ROUNDS_PER_MS * windowMs ||
-        frames - window.written[index]!.frames > FLOOD_FRAMES_PER_MS * windowMs,
-    );
-    followed.window = next;
-    followed.flood = fast ? (flood ?? { untilMs: nowMs }) : undefined;
+    const rates = next.written.map((written, index) => between(window.written[index]!, written));
+    // Whoever did not get the processor in time has to go by what is known of the rate.
+    const known = rates.every(({ ms }) => ms >= windowMs / 2);
+    if (!known) rates.push(...RING_NAMES.map((ring) => followers[ring].rate));
+    if (isFast(rates, flood?.fastMs === undefined ? 1 : FLOOD_STILL)) {
+      followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
+      followed.window = next;
+    } else if (known) {
+      if (flood?.fastMs === undefined || nowMs - flood.fastMs > FLOOD_OVER_MS) followed.flood = undefined;
+      followed.window = next;
+    }
   }
   return followed.flood !== undefined && nowMs < followed.flood.untilMs;
+}
+
+/** What was written between two moments. */
+function between(from: Progress, to: Progress): Progress {
+  return { rounds: to.rounds - from.rounds, frames: to.frames - from.frames, ms: to.ms - from.ms };
+}
+
+/** Of one ring at least. */
+function isFast(rates: readonly Progress[], scale = 1): boolean {
+  return rates.some(
+    ({ rounds, frames, ms }) =>
+      rounds > scale * ms * FLOOD_ROUNDS_PER_MS || frames > scale * ms * FLOOD_FRAMES_PER_MS,
+  );
+}
+
+/** The last part of what was found in a ring at first. */
+function newestOf(look: RingLook, part: number): RingLook {
+  const left = look.frames.length - Math.ceil(look.frames.length * part);
+  return { ...look, frames: look.frames.slice(left), consumed: look.consumed.slice(left) };
 }
 
 function windowFrom(followers: Followed['followers'], sinceMs: number): Window {
@@ -433,7 +465,7 @@ function sitOut(flooded: readonly Followed[], costMs: number): void {
   for (const followed of flooded) {
     // One lap may have been an accident: the window that begins now tells.
     if (followed.flood === undefined) followed.window = windowFrom(followed.followers, nowMs);
-    followed.flood = { untilMs: nowMs + pauseMs };
+    followed.flood = { untilMs: nowMs + pauseMs, fastMs: followed.flood?.fastMs };
   }
 }
 

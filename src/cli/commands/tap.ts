@@ -134,7 +134,7 @@ class Watching {
     }
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
     // What is not shown still tells who is in which group.
-    for (const frame of before) this.#conversations.add(frame);
+    for (const frame of before) this.#conversations.pass(frame);
     for (const { missed } of wanted) this.#missed += missed;
     this.#missed += untold;
     this.seen += await this.#sink.write(wanted, this.#conversations, this.#count - this.seen);
