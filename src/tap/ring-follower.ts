@@ -34,9 +34,18 @@ const MAX_SURE_MS = 20;
 /** Chunks of the usual size that a part of the ring must at least have room for, to be worth reading. */
 const LEAST_NEWEST_CHUNKS = 4;
 /** Below this a sample says nothing about the rate. */
-const MIN_SAMPLE_MS = 1;
-/** Weight of the latest sample in the average rate. */
-const RATE_WEIGHT = 0.3;
+const MIN_SAMPLE_MS = 0.1;
+/** Above this much of it, what was surely seen is a rate to reckon with. */
+const LEAST_SURE_MS = 0.3;
+/** Whoever was interrupted for longer while he looked does not know when that was. */
+const SHARP_MS = 1;
+/** The part of a ring that a writer may get on between two samples that are to be sure. */
+const SURE_PART = 0.35;
+/** Weight of the latest sample in the average rate: up quickly, for who is taken for slower than he is laps unnoticed. */
+const WEIGHT_UP = 0.5;
+const WEIGHT_DOWN = 0.3;
+/** What is kept of earlier sums when averages are formed over looks. */
+const KEPT = 0.7;
 
 export interface RingLook {
   /** Frames in order; views into memory that the next look uses again. */
@@ -78,12 +87,17 @@ export class RingFollower {
   /** and time between samples too far apart, with what is known to be written in it. */
   #unsureMs = 0;
   #unsureWords = 0;
-  /** The same since it was opened. */
+  /** Of the looks before as well, the latest with the most weight; */
+  #lateSureMs = 0;
+  #lateSureWords = 0;
+  /** and all of it since the ring was opened. */
   #allSureMs = 0;
   #allSureWords = 0;
   #wordsPerMs = 0;
-  /** The average, 0 while none was seen. */
+  /** The average of late, 0 while none was seen. */
   #wordsPerChunk = 0;
+  #lateWords = 0;
+  #lateChunks = 0;
   #looksInVain = 0;
   /** Missed, with no frame since to tell it with. */
   #untold = 0;
@@ -134,7 +148,7 @@ export class RingFollower {
     const begunMs = performance.now();
     const { write } = this.#ring.pointers();
     // Interrupted in between we do not know when that was.
-    const sharp = performance.now() - begunMs < MIN_SAMPLE_MS;
+    const sharp = performance.now() - begunMs < SHARP_MS;
     const { words } = this.#ring;
     const moved = this.#ring.distance(this.#sampled, write);
     this.#sampled = write;
@@ -143,8 +157,8 @@ export class RingFollower {
     const elapsedMs = nowMs - this.#sampledMs;
     if (elapsedMs < MIN_SAMPLE_MS) return;
     const wordsPerMs = this.#sampleWords / elapsedMs;
-    if (sharp && elapsedMs <= MAX_SURE_MS && this.#wordsPerMs * elapsedMs < words / 2) {
-      this.#wordsPerMs += RATE_WEIGHT * (wordsPerMs - this.#wordsPerMs);
+    const sure = sharp && elapsedMs <= MAX_SURE_MS && this.#wordsPerMs * elapsedMs < words / 2;
+    if (sure) {
       this.#sureMs += elapsedMs;
       this.#sureWords += this.#sampleWords;
       this.#allSureMs += elapsedMs;
@@ -152,10 +166,16 @@ export class RingFollower {
     } else {
       this.#unsureMs += elapsedMs;
       this.#unsureWords += this.#sampleWords;
-      this.#wordsPerMs = Math.max(this.#wordsPerMs, wordsPerMs);
     }
     this.#sampledMs = nowMs;
     this.#sampleWords = 0;
+    const weight = wordsPerMs > this.#wordsPerMs ? WEIGHT_UP : sure ? WEIGHT_DOWN : 0;
+    this.#wordsPerMs += weight * (wordsPerMs - this.#wordsPerMs);
+  }
+
+  /** The time in which the writer does not get as far as half way round, if it goes on like this. */
+  get sureForMs(): number {
+    return (SURE_PART * this.#ring.words) / this.#wordsPerMs;
   }
 
   /**
@@ -170,7 +190,9 @@ export class RingFollower {
       this.#resetCount(write);
       return NOTHING;
     }
-    const wanted = Math.max(newest * this.#ring.words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
+    const { words } = this.#ring;
+    const wanted =
+      this.#wordsPerChunk === 0 ? words : Math.max(newest * words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
     if (newest < 1 && distance > wanted)
       return this.#recover(write, distance, this.#guardIntactBefore(distance), wanted);
     const bytes = this.#reserve(distance * WORD_BYTES);
@@ -184,7 +206,7 @@ export class RingFollower {
     if (found.endWord > 0) this.#looksInVain = 0;
     this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
     this.#resetCount(write);
-    return this.#tell({ ...found, missed: 0, fill: distance / this.#ring.words });
+    return this.#tell({ ...found, missed: 0, fill: distance / words });
   }
 
   /** Frames that were missed and that no frame after them has told of. */
@@ -207,10 +229,14 @@ export class RingFollower {
     const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
     const rateBefore = this.#wordsPerMs;
     const look = this.#snapshot(Math.max(0, Math.floor(words - wanted), lapped ? 0 : words - distance));
-    // Best is what was seen meanwhile. Else the rate before, or the one just now: after a long time without a
-    // look only the latter is known.
+    // Best is what was seen of late. Else the rate before, or the one just now: after a long time without a look
+    // only the latter is known.
+    this.#lateSureMs = KEPT * this.#lateSureMs + this.#sureMs;
+    this.#lateSureWords = KEPT * this.#lateSureWords + this.#sureWords;
     const rate =
-      this.#sureMs >= MAX_SURE_MS ? this.#sureWords / this.#sureMs : Math.max(rateBefore, this.#wordsPerMs);
+      this.#lateSureMs >= LEAST_SURE_MS
+        ? this.#lateSureWords / this.#lateSureMs
+        : Math.max(rateBefore, this.#wordsPerMs);
     const guessed = Math.max(0, Math.round((rate * this.#unsureMs - this.#unsureWords) / words));
     const known = (this.#written - distance) / words;
     const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, known + guessed);
@@ -218,6 +244,7 @@ export class RingFollower {
       this.#at = write;
       this.#rememberGuard();
     }
+    if ((look?.frames.length ?? 0) === 0) this.#measureOne();
     const movedWords = this.#ring.distance(write, this.#at);
     const recoveredWords = (look?.frames ?? []).reduce((sum, frame) => sum + chunkWords(frame.length), 0);
     const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
@@ -316,9 +343,21 @@ export class RingFollower {
     this.#guard = Buffer.concat([kept, bytes.subarray(from, end)]);
     // A header may begin before the guard and reach into it.
     this.#guardHeaders = [...oldHeaders, ...newHeaders].filter((offset) => offset > -CHUNK_HEADER_BYTES);
-    const average = (end - first) / WORD_BYTES / frames.length;
-    if (this.#wordsPerChunk === 0) this.#wordsPerChunk = average;
-    this.#wordsPerChunk += RATE_WEIGHT * (average - this.#wordsPerChunk);
+    this.#average((end - first) / WORD_BYTES, frames.length);
+  }
+
+  #average(words: number, chunks: number): void {
+    this.#lateWords = KEPT * this.#lateWords + words;
+    this.#lateChunks = KEPT * this.#lateChunks + chunks;
+    this.#wordsPerChunk = this.#lateWords / this.#lateChunks;
+  }
+
+  /** When no chunk could be had whole, the length of the one that is being read still says how long they are. */
+  #measureOne(): void {
+    const header = new Uint32Array(CHUNK_HEADER_WORDS);
+    this.#ring.read(this.#ring.pointers().read, Buffer.from(header.buffer));
+    const words = chunkWords(header[0]!);
+    if (isCommitted(header, 0) && words <= this.#ring.words) this.#average(words, 1);
   }
 
   /** A guard without knowledge of chunks: the words before `at` as they are now. */

@@ -46,12 +46,19 @@ const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
 const FLOOD_NEWEST = 1 / 64;
 const MIN_FLOOD_PAUSE_MS = 100;
-/**
- * Between two looks how far a flooding writer is. Each wake-up of ours takes a processor from those who flood, so
- * as few as still count every lap: the fastest daemons take some 30 ms for one.
- */
-const FLOOD_SAMPLE_MS = 15;
 const MAX_FLOOD_PAUSE_MS = 500;
+/** Between two looks how far a writer is that may be flooding. */
+const SAMPLE_MS = 15;
+/**
+ * Each wake-up of ours takes a processor from those who flood. So of a flood that is certain a few looks close
+ * together tell the rate, and the laps until the next few are reckoned from that. The first two are so close that
+ * the largest messages do not get round in between, and tell how far apart the third may be.
+ */
+const FLOOD_SHORT_MS = 0.1;
+const FLOOD_LONG_MS = 12;
+const FLOOD_REST_MS = 70;
+/** Time in a window that must have been seen, to say that a flood is over. */
+const FLOOD_SEEN_MS = 0.1;
 /** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
@@ -124,6 +131,8 @@ export class Tap {
   #watched = false;
   #nextId = 1;
   #firstRound = true;
+  /** The last pause was the one between two series of samples. */
+  #rested = true;
   #wake: (() => void) | undefined;
 
   constructor({ directory = SHM_DIRECTORY, accept = () => true, signal }: TapOptions = {}) {
@@ -160,6 +169,7 @@ export class Tap {
         pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
         if (flooded.length > 0) sitOut(flooded, cpuMs() - startedMs);
         await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
+        while (this.#onlySamples()) await this.#pause(this.#samplePause());
       }
     } finally {
       watcher?.close();
@@ -168,15 +178,47 @@ export class Tap {
     }
   }
 
+  /** Samples the floods and returns true when there was nothing else to do: a round would take many times as long. */
+  #onlySamples(): boolean {
+    const now = performance.now();
+    if (this.#followed.size === 0 || this.#signal?.aborted === true) return false;
+    if (this.#announced.size > 0 || now - this.#listedMs >= LIST_AGAIN_MS) return false;
+    try {
+      for (const followed of this.#followed.values()) {
+        if (followed.flood === undefined || !sitsOut(followed, now)) return false;
+      }
+      return true;
+    } catch {
+      // The round that comes now finds the same, and tells it.
+      return false;
+    }
+  }
+
   #nextPause(pauseMs: number, fill: number, busy: boolean): number {
     const followed = [...this.#followed.values()];
     const floods = followed.filter(({ flood }) => flood !== undefined).length;
-    const least = Math.max(MIN_PAUSE_MS, followed.length * RING_NAMES.length * PAUSE_PER_RING_MS);
-    const most = Math.max(floods > 0 ? FLOOD_SAMPLE_MS : MAX_PAUSE_MS, least);
-    if (fill > BUSY_FILL || this.#expectsMore()) return least;
     // Nothing is to be read for a while: only how far the writers are is looked at.
-    if (floods > 0 && floods === followed.length) return most;
+    if (floods > 0 && floods === followed.length) return this.#samplePause();
+    const least = Math.max(MIN_PAUSE_MS, followed.length * RING_NAMES.length * PAUSE_PER_RING_MS);
+    const most = Math.max(floods > 0 ? SAMPLE_MS : MAX_PAUSE_MS, least);
+    if (fill > BUSY_FILL || this.#expectsMore()) return least;
     return Math.min(most, Math.max(least, busy ? pauseMs : pauseMs * 2));
+  }
+
+  /** Until the next sample of connections that are all flooded. */
+  #samplePause(): number {
+    const followed = [...this.#followed.values()];
+    if (followed.some(({ flood }) => flood?.fastMs === undefined)) return SAMPLE_MS;
+    const rested = this.#rested;
+    this.#rested = true;
+    if (!rested) return FLOOD_REST_MS;
+    block(FLOOD_SHORT_MS);
+    const rings = followed.flatMap(({ followers }) => RING_NAMES.map((ring) => followers[ring]));
+    for (const ring of rings) ring.sample(performance.now());
+    const longMs = Math.min(FLOOD_LONG_MS, ...rings.map(({ sureForMs }) => sureForMs));
+    if (longMs < MIN_PAUSE_MS) return FLOOD_REST_MS;
+    this.#rested = false;
+    return longMs;
   }
 
   /** A connection is being made. */
@@ -419,7 +461,8 @@ function sitsOut(followed: Followed, nowMs: number): boolean {
     const next = windowFrom(followers, nowMs);
     const rates = next.written.map((written, index) => between(window.written[index]!, written));
     // Whoever did not get the processor in time has to go by what is known of the rate.
-    const known = rates.every(({ ms }) => ms >= windowMs / 2);
+    const seenMs = flood?.fastMs === undefined ? windowMs / 2 : FLOOD_SEEN_MS;
+    const known = rates.every(({ ms }) => ms >= seenMs);
     if (!known) rates.push(...RING_NAMES.map((ring) => followers[ring].rate));
     if (isFast(rates, flood?.fastMs === undefined ? 1 : FLOOD_STILL)) {
       followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
@@ -513,6 +556,13 @@ function openRings(root: string, directory: string, service: string): Record<Rin
 
 function closeAll(followers: Record<RingName, RingFollower>): void {
   for (const ring of RING_NAMES) followers[ring].close();
+}
+
+const never = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+
+/** Sleeps for less than a timer can. */
+function block(ms: number): void {
+  Atomics.wait(never, 0, 0, ms);
 }
 
 /** Processor time of this process, what the consumer of the batches does with them included. */

@@ -198,18 +198,26 @@ describe('a follower', () => {
     expect(frames.length + missed).toBeLessThanOrEqual(301);
   });
 
-  test('of a ring that is overtaken again and again only the newest part is taken', () => {
+  test.each([
+    ['that is overtaken again and again', 300],
+    ['that is not overtaken', 100],
+  ])('of a ring %s only the newest part is taken when no more is wanted', (_, count) => {
     open();
     follower.begin(0);
-    for (let number = 0; number < 300; number++) {
+    // How long they are has to be known, to say how many were missed.
+    ring.put(numberedFrame(0, 120));
+    expect(look(1)).toMatchObject({ missed: 0, frames: { length: 1 } });
+    for (let number = 1; number <= count; number++) {
       ring.put(numberedFrame(number, 120));
       ring.take();
       follower.sample((nowMs += 0.1));
     }
     const { frames, missed } = seen(follower.look((nowMs += 1), 1 / 4));
-    expect(numbers(frames).at(-1)).toBe(299);
+    expect(numbers(frames).at(-1)).toBe(count);
     expect(frames.length).toBeLessThan(WORDS / 4 / 30);
-    expect(frames.length + missed).toBe(300);
+    expect(frames.length + missed).toBe(count);
+    ring.put(numberedFrame(1000, 120));
+    expect(numbers(look(1).frames)).toEqual([1000]);
   });
 
   test('the same message over and over is told from a lap by the guard', () => {
