@@ -31,24 +31,27 @@ const MAX_PAUSE_MS = 5;
 const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
 /**
- * A connection is flooded while a ring of it is faster than this, in rounds or in frames, on average over a
- * window of time, and until no window was fast for some time: following it would cost those it belongs to too
- * much. Meanwhile it gets this share of a processor. The same goes when we were lapped or when it looks like a
- * flood at first sight, until a window has shown whether it is.
+ * A connection is flooded while a ring of it is faster than this, in rounds or in frames a millisecond, on average
+ * over a window of time: following it would cost those it belongs to too much. Meanwhile it gets a small share of a
+ * processor. Being watched slows a flood down, so it is over only when it was a good deal slower for some time. A
+ * connection is suspected of a flood when we were lapped, or when it looks like one at first sight, until a window
+ * has shown whether it is.
  */
-const FLOOD_ROUNDS_PER_MS = 1 / 130;
-const FLOOD_FRAMES_PER_MS = 30;
+const FLOOD = { rounds: 1 / 130, frames: 40 };
+const STILL_FLOOD = { rounds: 1 / 170, frames: 22 };
 const FLOOD_WINDOW_MS = 80;
 const FLOOD_OVER_MS = 500;
-/** Being watched slows a flood down; it is over only when it is slower than this part of what it was called one for. */
-const FLOOD_STILL = 0.75;
+/** Shorter while it is only suspected: meanwhile nothing is read. */
+const SUSPECT_WINDOW_MS = 40;
+/** A window that did not show anything is given up after this. */
+const MAX_WINDOW_MS = 300;
 const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
 const FLOOD_NEWEST = 1 / 64;
 const MIN_FLOOD_PAUSE_MS = 100;
 const MAX_FLOOD_PAUSE_MS = 500;
 /** Between two looks how far a writer is that may be flooding. */
-const SAMPLE_MS = 15;
+const SAMPLE_MS = 8;
 /**
  * Each wake-up of ours takes a processor from those who flood. So of a flood that is certain a few looks close
  * together tell the rate, and the laps until the next few are reckoned from that. The first two are so close that
@@ -321,8 +324,11 @@ export class Tap {
         followers,
         first,
         fresh: !this.#firstRound,
-        flood: isFast(RING_NAMES.map((ring) => followers[ring].rate))
-          ? { untilMs: now + FLOOD_WINDOW_MS, fastMs: undefined }
+        flood: isFast(
+          RING_NAMES.map((ring) => followers[ring].rate),
+          FLOOD,
+        )
+          ? { untilMs: now + SUSPECT_WINDOW_MS, fastMs: undefined }
           : undefined,
         window: windowFrom(followers, now),
       });
@@ -457,19 +463,21 @@ function sitsOut(followed: Followed, nowMs: number): boolean {
   const { flood, followers, window } = followed;
   if (flood !== undefined) for (const ring of RING_NAMES) followers[ring].sample(nowMs);
   const windowMs = nowMs - window.sinceMs;
-  if (windowMs >= FLOOD_WINDOW_MS) {
+  const suspected = flood !== undefined && flood.fastMs === undefined;
+  if (windowMs >= (suspected ? SUSPECT_WINDOW_MS : FLOOD_WINDOW_MS)) {
     const next = windowFrom(followers, nowMs);
     const rates = next.written.map((written, index) => between(window.written[index]!, written));
-    // Whoever did not get the processor in time has to go by what is known of the rate.
     const seenMs = flood?.fastMs === undefined ? windowMs / 2 : FLOOD_SEEN_MS;
     const known = rates.every(({ ms }) => ms >= seenMs);
-    if (!known) rates.push(...RING_NAMES.map((ring) => followers[ring].rate));
-    if (isFast(rates, flood?.fastMs === undefined ? 1 : FLOOD_STILL)) {
-      followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
-      followed.window = next;
-    } else if (known) {
-      if (flood?.fastMs === undefined || nowMs - flood.fastMs > FLOOD_OVER_MS) followed.flood = undefined;
-      followed.window = next;
+    // Who did not get the processor in time waits for a better window; who is lapped whenever he looks waits in vain.
+    const vain = !known && flood !== undefined && windowMs > MAX_WINDOW_MS;
+    if (known || vain || flood === undefined) followed.window = next;
+    if (known || vain) {
+      const judged = known ? rates : RING_NAMES.map((ring) => followers[ring].rate);
+      if (isFast(judged, flood?.fastMs === undefined ? FLOOD : STILL_FLOOD))
+        followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
+      else if (flood?.fastMs === undefined || nowMs - flood.fastMs > FLOOD_OVER_MS)
+        followed.flood = undefined;
     }
   }
   return followed.flood !== undefined && nowMs < followed.flood.untilMs;
@@ -481,11 +489,8 @@ function between(from: Progress, to: Progress): Progress {
 }
 
 /** Of one ring at least. */
-function isFast(rates: readonly Progress[], scale = 1): boolean {
-  return rates.some(
-    ({ rounds, frames, ms }) =>
-      rounds > scale * ms * FLOOD_ROUNDS_PER_MS || frames > scale * ms * FLOOD_FRAMES_PER_MS,
-  );
+function isFast(rates: readonly Progress[], limit: typeof FLOOD): boolean {
+  return rates.some(({ rounds, frames, ms }) => rounds > ms * limit.rounds || frames > ms * limit.frames);
 }
 
 /** The last part of what was found in a ring at first. */
@@ -506,9 +511,10 @@ function sitOut(flooded: readonly Followed[], costMs: number): void {
   const nowMs = performance.now();
   const pauseMs = Math.min(MAX_FLOOD_PAUSE_MS, Math.max(MIN_FLOOD_PAUSE_MS, costMs * (1 / FLOOD_SHARE - 1)));
   for (const followed of flooded) {
-    // One lap may have been an accident: the window that begins now tells.
-    if (followed.flood === undefined) followed.window = windowFrom(followed.followers, nowMs);
-    followed.flood = { untilMs: nowMs + pauseMs, fastMs: followed.flood?.fastMs };
+    const fastMs = followed.flood?.fastMs;
+    // One lap may have been an accident: the window that begins now tells, and no more time is lost than it takes.
+    if (fastMs === undefined) followed.window = windowFrom(followed.followers, nowMs);
+    followed.flood = { untilMs: nowMs + (fastMs === undefined ? SUSPECT_WINDOW_MS : pauseMs), fastMs };
   }
 }
 

@@ -17,8 +17,6 @@ import { flag, integer, text } from '../options';
 import { visible } from '../text';
 import { streamCount, streamTimeout, unusedAddress } from './shared';
 
-/** Gives way to those who are watched, and still gets a share of a busy machine. */
-const DEFAULT_NICE = 10;
 const MAX_NICE = 19;
 /** What may wait for a slow disk, while the rings go on being read. */
 const WRITE_AHEAD_BYTES = 64 * 1024 * 1024;
@@ -39,7 +37,7 @@ export const tap = defineCommand({
     write: text('FILE', "write a pcapng capture; '-' is standard output", 'file'),
     count: streamCount('messages'),
     timeout: streamTimeout,
-    nice: integer('N', `priority it gives up, 0 to ${MAX_NICE}; default ${DEFAULT_NICE}`, {
+    nice: integer('N', `priority it gives up, 0 to ${MAX_NICE}; default 0`, {
       min: 0,
       max: MAX_NICE,
     }),
@@ -55,7 +53,8 @@ export const tap = defineCommand({
     { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
   ],
   run: async (context, { json, hex, write, count, timeout, nice, history, ...values }) => {
-    lowerPriority(nice ?? DEFAULT_NICE);
+    // Not by default: who waits for the processor in the middle of a look disturbs for longer than he saves.
+    lowerPriority(nice ?? 0);
     const filter = filterOf(values);
     const limit = new TimeLimit(context.signal, timeout);
     const sink = await openSink(context, write, { json, hex, filter });
