@@ -4,9 +4,11 @@ import type { Filter } from '../tap/filter';
 import { hexLines } from '../tap/hex';
 import { jsonLine } from '../tap/json';
 import type { TapMessage } from '../tap/messages';
-import { SERVICE_NAMES } from '../tap/services';
+import { isMessageName, SERVICE_NAMES } from '../tap/services';
+import { UsageError } from './failure';
 import { flag, integers, several, someOf, type Values } from './options';
 import type { Colour, Output } from './output';
+import { visible } from './text';
 
 export const filterOptions = {
   pid: integers('PID', 'only connections with this process at either end'),
@@ -26,7 +28,10 @@ export const filterOptions = {
 
 export const hexOption = flag('show the bytes as well, each field marked');
 
+/** Throws UsageError for a message that no service has: nothing would ever be shown. */
 export function filterOf(values: Values<typeof filterOptions>): Filter {
+  const wrong = values.message.find((name) => !isMessageName(name));
+  if (wrong !== undefined) throw new UsageError(`option --message: no message is called '${visible(wrong)}'`);
   return {
     pids: values.pid,
     services: values.service,

@@ -122,6 +122,15 @@ const SERVICES: Readonly<Record<string, Service>> = {
 
 export const SERVICE_NAMES: readonly string[] = Object.keys(SERVICES);
 
+const MESSAGE_NAMES = new Set(
+  Object.values(SERVICES).flatMap(({ request, response }) => [...request, ...response]),
+);
+
+/** Whether a message of some service can have this name: see messageName(). */
+export function isMessageName(name: string): boolean {
+  return MESSAGE_NAMES.has(name) || /^id -?\d+$/.test(name);
+}
+
 /** The name of a message by its number; `id N` for one that is not known. */
 export function messageName(service: string, ring: RingName, id: number): string {
   const names = SERVICES[service]?.[ring === 'request' ? 'request' : 'response'];

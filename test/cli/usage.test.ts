@@ -47,6 +47,7 @@ describe('usage errors', () => {
     [['join', 'a', '--count', '0'], "option --count: '0' where a number from 1 on is expected"],
     [['join', 'a', '--timeout', '-1'], '--timeout'],
     [['join', 'a', '--timeout', 'soon'], "option --timeout: 'soon' where a number of seconds"],
+    [['tap', '--message', 'mcast,nonsense'], "option --message: no message is called 'nonsense'"],
     [['join', 'a', '--json=yes'], "option '--json' does not take an argument"],
   ])('%j', async (args, complaint) => {
     const { code, stdout, stderr } = await cli(args);
