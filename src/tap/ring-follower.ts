@@ -204,6 +204,9 @@ export class RingFollower {
     if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
       return this.#recover(write, distance, intact, wanted);
     if (found.endWord > 0) this.#looksInVain = 0;
+    // Nobody came round, so all that was seen of it is sure now.
+    this.#allSureMs += this.#unsureMs;
+    this.#allSureWords += this.#unsureWords;
     this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
     this.#resetCount(write);
     return this.#tell({ ...found, missed: 0, fill: distance / words });

@@ -468,12 +468,13 @@ function sitsOut(followed: Followed, nowMs: number): boolean {
     const next = windowFrom(followers, nowMs);
     const rates = next.written.map((written, index) => between(window.written[index]!, written));
     const seenMs = flood?.fastMs === undefined ? windowMs / 2 : FLOOD_SEEN_MS;
-    const known = rates.every(({ ms }) => ms >= seenMs);
+    const seen = rates.filter(({ ms }) => ms >= seenMs);
+    const known = seen.length === rates.length || isFast(seen, FLOOD);
     // Who did not get the processor in time waits for a better window; who is lapped whenever he looks waits in vain.
     const vain = !known && flood !== undefined && windowMs > MAX_WINDOW_MS;
     if (known || vain || flood === undefined) followed.window = next;
     if (known || vain) {
-      const judged = known ? rates : RING_NAMES.map((ring) => followers[ring].rate);
+      const judged = known ? seen : RING_NAMES.map((ring) => followers[ring].rate);
       if (isFast(judged, flood?.fastMs === undefined ? FLOOD : STILL_FLOOD))
         followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
       else if (flood?.fastMs === undefined || nowMs - flood.fastMs > FLOOD_OVER_MS)
