@@ -40,11 +40,13 @@ const BUSY_FILL = 0.1;
 const FLOOD = { rounds: 1 / 130, frames: 40 };
 const STILL_FLOOD = { rounds: 1 / 170, frames: 22 };
 const FLOOD_WINDOW_MS = 80;
+/** This long no window was fast enough. */
 const FLOOD_OVER_MS = 500;
 /** Shorter while it is only suspected: meanwhile nothing is read. */
 const SUSPECT_WINDOW_MS = 40;
 /** A window that did not show anything is given up after this. */
 const MAX_WINDOW_MS = 300;
+/** Of a processor, for a flood. */
 const FLOOD_SHARE = 0.02;
 /** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
 const FLOOD_NEWEST = 1 / 64;
