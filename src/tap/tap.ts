@@ -219,7 +219,12 @@ export class Tap {
     if (!rested) return FLOOD_REST_MS;
     block(FLOOD_SHORT_MS);
     const rings = followed.flatMap(({ followers }) => RING_NAMES.map((ring) => followers[ring]));
-    for (const ring of rings) ring.sample(performance.now());
+    try {
+      for (const ring of rings) ring.sample(performance.now());
+    } catch {
+      // The round that comes soon finds the same, and tells it.
+      return MIN_PAUSE_MS;
+    }
     const longMs = Math.min(FLOOD_LONG_MS, ...rings.map(({ sureForMs }) => sureForMs));
     if (longMs < MIN_PAUSE_MS) return FLOOD_REST_MS;
     this.#rested = false;
