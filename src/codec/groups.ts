@@ -22,7 +22,13 @@ export function groupBytes(group: string | Uint8Array): Uint8Array {
   return bytes;
 }
 
+/** Text when the bytes are valid UTF-8. */
+export function utf8(bytes: Uint8Array): string | undefined {
+  // Asked first: a decoder that throws takes many times as long.
+  return isUtf8(bytes) ? decoder.decode(bytes) : undefined;
+}
+
 /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
 export function groupText(bytes: Uint8Array): string | Uint8Array {
-  return isUtf8(bytes) ? decoder.decode(bytes) : Uint8Array.from(bytes);
+  return utf8(bytes) ?? Uint8Array.from(bytes);
 }

@@ -18,8 +18,12 @@ export function processLabel(name: string, pid: number): string {
 
 /** `cpg node[4711] - corosync[815]`. */
 export function connectionLabel(connection: TapConnection): string {
+  return endsLabel(connection, '-');
+}
+
+function endsLabel(connection: TapConnection, between: string): string {
   const { service, clientName, clientPid, serverName, serverPid } = connection;
-  return `${visible(service)} ${processLabel(clientName, clientPid)} - ${processLabel(serverName, serverPid)}`;
+  return `${visible(service)} ${processLabel(clientName, clientPid)} ${between} ${processLabel(serverName, serverPid)}`;
 }
 
 const ARROWS = { request: '>', response: '<', event: '<' } as const;
@@ -29,9 +33,7 @@ const knownEnds = new WeakMap<TapConnection, Partial<Record<RingName, string>>>(
 function endsOf({ connection, ring }: TapFrame): string {
   const known = knownEnds.get(connection) ?? {};
   knownEnds.set(connection, known);
-  const { service, clientName, clientPid, serverName, serverPid } = connection;
-  return (known[ring] ??=
-    `${visible(service)} ${processLabel(clientName, clientPid)} ${ARROWS[ring]} ${processLabel(serverName, serverPid)}`);
+  return (known[ring] ??= endsLabel(connection, ARROWS[ring]));
 }
 
 /** The parts of a message's line: when, who to whom, and what. */

@@ -62,7 +62,7 @@ export class Conversations {
     // After a gap nobody knows whose reply comes next.
     if (frame.missed > 0 && ring !== 'event') conversation.awaited = [];
     const number = ++this.#count;
-    const id = bytes.length >= ID_BYTES ? asBuffer(bytes).readInt32LE(0) : NaN;
+    const id = idOf(bytes);
     const { content, problem } = decode(frame);
     this.#learnGroup(conversation, content);
     const awaited = this.#pair(conversation, frame, number, id);
@@ -83,10 +83,9 @@ export class Conversations {
   /** The next frame, when nobody is to see it: only what later ones need is kept of it. Never throws. */
   pass(frame: TapFrame): void {
     const { connection, ring, bytes } = frame;
-    const id = bytes.length >= ID_BYTES ? asBuffer(bytes).readInt32LE(0) : NaN;
     const tells =
       ring === 'response' ||
-      (ring === 'request' && expectsReply(connection.service, id)) ||
+      (ring === 'request' && expectsReply(connection.service, idOf(bytes))) ||
       (ring === 'event' && this.#conversation(connection).group === undefined);
     if (tells) this.add(frame);
     else this.#count++;
@@ -144,6 +143,10 @@ function groupMatters({ ring }: TapFrame, content: Content | undefined): boolean
   if (ring !== 'request')
     return content !== undefined && (content.type === 'join' || content.type === 'leave');
   return content?.type === 'mcast' || content?.type === 'partialMcast';
+}
+
+function idOf(bytes: Uint8Array): number {
+  return bytes.length >= ID_BYTES ? asBuffer(bytes).readInt32LE(0) : NaN;
 }
 
 function errorOf(bytes: Uint8Array): number | undefined {

@@ -94,8 +94,7 @@ export class RingFollower {
   #allSureMs = 0;
   #allSureWords = 0;
   #wordsPerMs = 0;
-  /** The average of late, 0 while none was seen. */
-  #wordsPerChunk = 0;
+  /** Chunks seen of late and their words, the latest with the most weight. */
   #lateWords = 0;
   #lateChunks = 0;
   #looksInVain = 0;
@@ -123,7 +122,7 @@ export class RingFollower {
     const held = look.frames.reduce((sum, frame) => sum + chunkWords(frame.length), 0);
     // A new ring is written from its beginning on, so as long as nothing was overwritten the frames begin there.
     if (this.#ring.distance(held, this.#at) === 0) return look;
-    return { ...look, missed: Math.ceil((words + this.#at - held) / (this.#wordsPerChunk || words)) };
+    return { ...look, missed: Math.ceil((words + this.#at - held) / this.#wordsPerChunk) };
   }
 
   /** What was written since it was opened, in such time as it was looked at often enough to know. */
@@ -138,7 +137,7 @@ export class RingFollower {
 
   #progress(writtenWords: number, ms: number): Progress {
     const { words } = this.#ring;
-    return { rounds: writtenWords / words, frames: writtenWords / (this.#wordsPerChunk || words), ms };
+    return { rounds: writtenWords / words, frames: writtenWords / this.#wordsPerChunk, ms };
   }
 
   /**
@@ -191,8 +190,7 @@ export class RingFollower {
       return NOTHING;
     }
     const { words } = this.#ring;
-    const wanted =
-      this.#wordsPerChunk === 0 ? words : Math.max(newest * words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
+    const wanted = Math.max(newest * words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
     if (newest < 1 && distance > wanted)
       return this.#recover(write, distance, this.#guardIntactBefore(distance), wanted);
     const bytes = this.#reserve(distance * WORD_BYTES);
@@ -251,8 +249,7 @@ export class RingFollower {
     const movedWords = this.#ring.distance(write, this.#at);
     const recoveredWords = (look?.frames ?? []).reduce((sum, frame) => sum + chunkWords(frame.length), 0);
     const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
-    // Large messages are what is lapped before a single one was seen.
-    const missed = Math.ceil(missedWords / (this.#wordsPerChunk === 0 ? words : this.#wordsPerChunk));
+    const missed = Math.ceil(missedWords / this.#wordsPerChunk);
     this.#resetCount(this.#at);
     return this.#tell({ frames: look?.frames ?? [], consumed: look?.consumed ?? [], missed, fill: 1 });
   }
@@ -352,7 +349,11 @@ export class RingFollower {
   #average(words: number, chunks: number): void {
     this.#lateWords = KEPT * this.#lateWords + words;
     this.#lateChunks = KEPT * this.#lateChunks + chunks;
-    this.#wordsPerChunk = this.#lateWords / this.#lateChunks;
+  }
+
+  /** The average; the whole ring while none was seen, for large messages are what is lapped before that. */
+  get #wordsPerChunk(): number {
+    return this.#lateChunks === 0 ? this.#ring.words : this.#lateWords / this.#lateChunks;
   }
 
   /** When no chunk could be had whole, the length of the one that is being read still says how long they are. */

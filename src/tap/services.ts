@@ -122,13 +122,12 @@ const SERVICES: Readonly<Record<string, Service>> = {
 
 export const SERVICE_NAMES: readonly string[] = Object.keys(SERVICES);
 
-const MESSAGE_NAMES = new Set(
-  Object.values(SERVICES).flatMap(({ request, response }) => [...request, ...response]),
-);
-
 /** Whether a message of some service can have this name: see messageName(). */
 export function isMessageName(name: string): boolean {
-  return MESSAGE_NAMES.has(name) || /^id -?\d+$/.test(name);
+  const named = Object.values(SERVICES).some(
+    ({ request, response }) => request.includes(name) || response.includes(name),
+  );
+  return named || /^id -?\d+$/.test(name);
 }
 
 /** The name of a message by its number; `id N` for one that is not known. */

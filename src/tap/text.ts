@@ -1,12 +1,10 @@
 /** Text for people: what control characters look like, and bytes that may be text. */
-import { isUtf8 } from 'node:buffer';
+import { utf8 } from '../codec/groups';
 
 // C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
 // move the cursor, recolour the screen or make a name look like another one. Also the two that no XML may hold.
 // eslint-disable-next-line no-control-regex -- they are what this looks for
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff]/g;
-
-const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** The text with everything unsafe for a terminal made visible: \n, \x1b, \u202e. */
 export function visible(text: string): string {
@@ -21,12 +19,6 @@ export function visible(text: string): string {
 }
 
 const NAMED: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\0' };
-
-/** Text when the bytes are valid UTF-8. */
-export function utf8(bytes: Uint8Array): string | undefined {
-  // Asked first: a decoder that throws takes many times as long.
-  return isUtf8(bytes) ? decoder.decode(bytes) : undefined;
-}
 
 /** At most the first `max` bytes, without a part of a letter at the end. */
 export function cut(bytes: Uint8Array, max: number): Uint8Array {

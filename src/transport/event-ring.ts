@@ -113,7 +113,7 @@ export class EventRing {
     try {
       while (going && consumed < wanted) {
         const fresh = this.#handsOutMemory;
-        const readBytes = this.#readBytes(wanted - consumed, fresh ? MAX_SHARERS : Infinity);
+        const readBytes = this.#readBytes(Math.min(wanted - consumed, fresh ? MAX_SHARERS : Infinity));
         const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
         this.#ring.read(this.#pointer, memory, readBytes);
         let offset = 0;
@@ -189,9 +189,9 @@ export class EventRing {
   }
 
   /** How much to read for this many chunks, if they are like those before. */
-  #readBytes(wanted: number, atMost: number): number {
+  #readBytes(chunks: number): number {
     if (this.#chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
-    return Math.min(Math.min(wanted, atMost) * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
+    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
   }
 
   /** The length of the chunk whose header stands at `offset`. */

@@ -26,27 +26,17 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
-test('no more than the ring holds, and on when half of it has come back', () => {
+test.each([
+  ['no more than the ring holds', 1000 - OVERHEAD, 10],
+  ['of small messages twice as much', 500 - OVERHEAD, 40],
+])('%s, and on when half of it has come back', (_, length, most) => {
   const { pace, opened } = fresh();
-  const length = 1000 - OVERHEAD;
-  expect(fill(pace, length)).toBe(10);
-  for (let count = 0; count < 4; count++) pace.delivered(length);
+  expect(fill(pace, length)).toBe(most);
+  for (let count = 0; count < most / 2 - 1; count++) pace.delivered(length);
   expect(opened).not.toHaveBeenCalled();
   pace.delivered(length);
   expect(opened).toHaveBeenCalledTimes(1);
-  expect(fill(pace, length)).toBe(5);
-  pace.stop();
-});
-
-test('of small messages twice as much, and on when half of that has come back', () => {
-  const { pace, opened } = fresh();
-  const length = 500 - OVERHEAD;
-  expect(fill(pace, length)).toBe(40);
-  for (let count = 0; count < 19; count++) pace.delivered(length);
-  expect(opened).not.toHaveBeenCalled();
-  pace.delivered(length);
-  expect(opened).toHaveBeenCalledTimes(1);
-  expect(fill(pace, length)).toBe(20);
+  expect(fill(pace, length)).toBe(most / 2);
   pace.stop();
 });
 

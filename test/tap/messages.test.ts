@@ -12,7 +12,8 @@ import { ReplayPlan } from '../../src/tap/replay';
 import { mermaid } from '../../src/tap/timeline/mermaid';
 import { TimelineBuilder } from '../../src/tap/timeline/model';
 import { svg } from '../../src/tap/timeline/svg';
-import { cut, utf8, visible } from '../../src/tap/text';
+import { utf8 } from '../../src/codec/groups';
+import { cut, visible } from '../../src/tap/text';
 import { CONNECTION, frame, recordedFrames } from './support';
 
 const group = Buffer.from('demo');
