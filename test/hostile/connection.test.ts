@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, type CpgClient, type CpgError, type CpgErrorCode } from '../../src';
-import { openDescriptors } from '../support/descriptors';
+import { openDescriptors, openedSince } from '../support/descriptors';
 import { cpgError, rejectionOf } from '../support/errors';
 import { FakeDaemon, type FakeConnection, type FakeDaemonOptions } from '../support/fake-daemon';
 import { turns } from '../support/fake-client';
@@ -21,7 +21,7 @@ afterEach(async () => {
   const { leftovers } = daemon;
   await daemon.stop();
   expect(leftovers).toEqual([]);
-  expect(openDescriptors()).toEqual(before);
+  expect(openedSince(before)).toEqual([]);
 });
 
 async function start(options: FakeDaemonOptions = {}): Promise<void> {

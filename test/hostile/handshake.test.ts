@@ -9,7 +9,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type CpgErrorCode } from '../../src';
 import { encodeHandshakeResponse, HANDSHAKE_RESPONSE_BYTES, type HandshakeResponse } from '../../src/codec';
-import { openDescriptors } from '../support/descriptors';
+import { openDescriptors, openedSince } from '../support/descriptors';
 import { cpgError, rejectionOf } from '../support/errors';
 import { FakeDaemon, type FakeDaemonOptions } from '../support/fake-daemon';
 
@@ -27,7 +27,7 @@ beforeEach(() => {
 afterEach(async () => {
   await daemon?.stop();
   daemon = undefined;
-  expect(openDescriptors()).toEqual(before);
+  expect(openedSince(before)).toEqual([]);
 });
 
 /** Connects, expects a refusal, and looks for what is left. */

@@ -1,6 +1,6 @@
 /** Real clients on a fake daemon, and the clean-up after each test. */
 import { connect, type ConnectOptions, type CpgClient } from '../../src';
-import { openDescriptors } from './descriptors';
+import { openDescriptors, openedSince } from './descriptors';
 import { FakeDaemon, type FakeConnection, type FakeDaemonOptions } from './fake-daemon';
 
 /** Long enough for a busy machine to answer, short enough to wait for where a test runs into it. */
@@ -31,8 +31,7 @@ export class Bench {
       const leftovers = daemons.flatMap((daemon) => daemon.leftovers);
       await Promise.all(daemons.map((daemon) => daemon.stop()));
       expect(leftovers).toEqual([]);
-      // What an earlier file of the same worker left may go away meanwhile; nothing may be added.
-      expect(openDescriptors().filter((target) => !this.#descriptors.includes(target))).toEqual([]);
+      expect(openedSince(this.#descriptors)).toEqual([]);
     });
   }
 
