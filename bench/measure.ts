@@ -9,7 +9,7 @@ import { Run, type Contestant, type Job, type Numbers } from './contestants';
 const FLOOD_BYTES = 1_000_000_000;
 const FLOOD_BYTES_OVER_NETWORK = 200_000_000;
 const LATENCY = { workload: 'latency', size: 64, count: 20_000, warmup: 40_000 } as const;
-const RECEIVE = { workload: 'receive', size: 0, count: 100_000, warmup: 10_000 } as const;
+const RECEIVE = { workload: 'receive', size: 0, count: 200_000, warmup: 40_000 } as const;
 const IDLE_CONNECTIONS = [1, 50];
 const IDLE_SECONDS = 5;
 

@@ -14,6 +14,8 @@ import type { SessionState } from './session/states';
 const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
 export const MAX_BUSY_POLL_US = 1_000_000;
+const MAX_REST_MS = 1000;
+const DEFAULT_REST_MS = 2;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -39,6 +41,12 @@ export interface ConnectOptions {
    * it sent or got something: less latency for more processor time. Default 0.
    */
   busyPollUs?: number;
+  /**
+   * Milliseconds (0 to 1000) for which messages may gather before the next look, while many come and this
+   * client sends nothing: less processor time for up to that much latency. Default 2; 0 to look at once.
+   * Not used with busyPollUs.
+   */
+  restMs?: number;
 }
 
 export interface JoinOptions {
@@ -98,13 +106,19 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
       remedy: `give 0 to ${MAX_BUSY_POLL_US} microseconds`,
     });
   }
+  const restMs = options.restMs ?? DEFAULT_REST_MS;
+  if (!(restMs >= 0 && restMs <= MAX_REST_MS)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: restMs ${restMs}`, {
+      remedy: `give 0 to ${MAX_REST_MS} milliseconds`,
+    });
+  }
   const lend = options.lend ?? false;
   const session = await Session.connect({
     address: options.address,
     timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
     signal: options.signal,
     pid,
-    receive: { lend, busyPollUs },
+    receive: { lend, busyPollUs, restMs },
   });
   return new CpgClient(session, dispatch, lend);
 }

@@ -13,7 +13,7 @@ import type { ReceiveOptions, Transport } from './transport';
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
-  options: ReceiveOptions = { lend: false, busyPollUs: 0 },
+  options: ReceiveOptions = { lend: false, busyPollUs: 0, restMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);

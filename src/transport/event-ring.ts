@@ -73,6 +73,11 @@ export class EventRing {
     return Math.max(this.#announced, this.#seen);
   }
 
+  /** What one of the last events took of the ring. */
+  get averageBytes(): number {
+    return this.#chunkBytes;
+  }
+
   /**
    * Whether reclaim() should be called. A few small chunks are not worth its system calls: the ring has room
    * for the largest frame beside them, so they may even stay for good.

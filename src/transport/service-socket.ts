@@ -28,12 +28,12 @@ const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
 
-/** How many bytes came in, told to whoever owns the socket now. */
-type ByteCounter = (count: number) => void;
+/** How many bytes came in, told to whoever owns the socket now. False reads no more until readOn(). */
+type ByteCounter = (count: number) => boolean;
 
 export class ServiceSocket {
   readonly socket: Socket;
-  #onBytes: ByteCounter = () => undefined;
+  #onBytes: ByteCounter = () => true;
   #onAnswerBytes: ((bytes: Buffer) => void) | undefined;
 
   private constructor(address: Address) {
@@ -89,9 +89,14 @@ export class ServiceSocket {
     this.#onBytes = counter;
   }
 
+  /** After a counter said false. */
+  readOn(): void {
+    this.socket.resume();
+  }
+
   #received(count: number): boolean {
-    if (this.#onAnswerBytes === undefined) this.#onBytes(count);
-    else this.#onAnswerBytes(receiveBuffer.subarray(0, count));
+    if (this.#onAnswerBytes === undefined) return this.#onBytes(count);
+    this.#onAnswerBytes(receiveBuffer.subarray(0, count));
     return true;
   }
 

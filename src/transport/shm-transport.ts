@@ -6,6 +6,7 @@ import { EventRing, type FrameHandler } from './event-ring';
 import { Poller } from './poller';
 import { RequestRing } from './request-ring';
 import { ResponseRing } from './response-ring';
+import { Rest } from './rest';
 import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
 import type { ReceiveOptions, Transport, TransportListener } from './transport';
@@ -21,6 +22,8 @@ const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
 /** How long the daemon is taken to be done once it was seen to be: long enough for an answer. */
 const KNOWN_FOR_MS = 1;
+/** The part of the event ring that may fill while we rest. */
+const REST_FRACTION = 16;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 
@@ -37,6 +40,7 @@ export class ShmTransport implements Transport {
   readonly #posting = new Poller(() => this.#tryPost(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
   readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
+  readonly #rest: Rest;
   readonly #busyPollMs: number;
   #busyUntilMs = 0;
   readonly #closed: Promise<void>;
@@ -57,7 +61,7 @@ export class ShmTransport implements Transport {
     files: ConnectionFiles,
     maxFrameBytes: number,
     announced: number,
-    { lend, busyPollUs }: ReceiveOptions,
+    { lend, busyPollUs, restMs }: ReceiveOptions,
   ) {
     this.#service = service;
     this.#files = files;
@@ -69,6 +73,11 @@ export class ShmTransport implements Transport {
     this.#events = new EventRing(files.rings.event, { lend, largestFrame: maxFrameBytes });
     this.#events.announce(announced);
     this.#busyPollMs = busyPollUs / 1000;
+    this.#rest = new Rest({
+      restMs: busyPollUs > 0 ? 0 : restMs,
+      maxBytes: this.#events.capacityBytes / REST_FRACTION,
+      onEnd: () => service.readOn(),
+    });
     this.#closed = new Promise((resolve) => {
       service.socket.once('close', () => {
         void this.#release().finally(resolve);
@@ -97,13 +106,14 @@ export class ShmTransport implements Transport {
   listen(listener: TransportListener): void {
     this.#listener = listener;
     this.#service.count((count) => {
-      if (this.#ended) return;
+      if (this.#ended) return true;
       this.#events.announce(count);
       if (this.pendingEvents > 0) listener.onEvents();
       this.#reclaimLater();
       this.#stayAwake();
       // The daemon is at work on our connection: a good moment to hand over what waits.
       if (this.#posting.running && !this.#tryPost()) this.#posting.start();
+      return !this.#rest.received(count, count * this.#events.averageBytes);
     });
     if (this.#ended) listener.onClose(this.#reason);
     else if (this.pendingEvents > 0) listener.onEvents();
@@ -229,6 +239,7 @@ export class ShmTransport implements Transport {
     this.#daemonState = 'busy';
     this.#knownUntilMs = 0;
     this.#service.wakeUp(this.#requests.post());
+    this.#rest.sent();
     this.#stayAwake();
     this.#listener?.onPosted();
   }
@@ -297,6 +308,7 @@ export class ShmTransport implements Transport {
     debug('connection to daemon %d ends: %s', this.serverPid, reason?.message ?? 'closed by us');
     for (const poller of [this.#posting, this.#replying, this.#watching]) poller.stop();
     clearImmediate(this.#reclaiming);
+    this.#rest.stop();
     this.#service.socket.destroy();
     for (const ring of Object.values(this.#files.rings)) ring.close();
     this.#listener?.onClose(reason);

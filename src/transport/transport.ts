@@ -25,6 +25,8 @@ export interface ReceiveOptions {
   readonly lend: boolean;
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */
   readonly busyPollUs: number;
+  /** Milliseconds for which events may gather while many come and nothing is sent; 0 to be told of each at once. */
+  readonly restMs: number;
 }
 
 export interface Transport {

@@ -1,4 +1,5 @@
 /** From the event ring to listeners and loops, through a real client on a fake daemon. */
+import { once } from 'node:events';
 import fs from 'node:fs';
 import { connect, type ConfchgEvent, type CpgClient, type CpgError, type CpgEvent } from '../../src';
 import { encodeEvent } from '../../src/codec';
@@ -276,7 +277,8 @@ describe('a loop that is slow', () => {
     const seen = listen(client);
     const many = 2 * MAX_QUEUED_EVENTS;
     for (const number of numbers(many)) connection.deliver(number);
-    await turns(200);
+    await until(() => seen.length >= MAX_QUEUED_EVENTS);
+    await turns();
     expect(seen).toHaveLength(MAX_QUEUED_EVENTS);
     await loop.next();
     await until(() => seen.length > MAX_QUEUED_EVENTS);
@@ -758,6 +760,60 @@ describe('busy polling', () => {
     expect(await rejectionOf(connect({ address, busyPollUs }))).toMatchObject(
       cpgError('CS_ERR_INVALID_PARAM'),
     );
+  });
+});
+
+describe('resting', () => {
+  /** Members that have not sent for long enough, and to whom a burst came just now. */
+  async function resting(restMs: number): Promise<Pair & { seen: string[] }> {
+    const pair = await bench.joined({ restMs });
+    const seen = listen(pair.client);
+    const begin = performance.now();
+    while (performance.now() - begin < 60) await turns(1);
+    for (const number of numbers(8)) pair.connection.deliver(number, 2);
+    await until(() => seen.length === 8);
+    pair.connection.deliver('later', 2);
+    return { ...pair, seen };
+  }
+
+  test('lets messages gather after many have come, and hands them out then', async () => {
+    const { seen } = await resting(1000);
+    await turns(20);
+    expect(seen).toHaveLength(8);
+    await until(() => seen.length === 9);
+  });
+
+  test('ends at once with a message of our own', async () => {
+    const { client, connection, seen } = await resting(1000);
+    await turns(20);
+    expect(seen).toHaveLength(8);
+    await client.mcast('mine');
+    await turns();
+    expect(seen).toContain('later');
+    await connection.untilTaken('mcast');
+  });
+
+  test('restMs 0 is none', async () => {
+    const { seen } = await resting(0);
+    await turns();
+    expect(seen).toHaveLength(9);
+  });
+
+  test('a daemon that hangs up meanwhile is noticed', async () => {
+    const { client, connection } = await resting(100);
+    const closed = once(client, 'close');
+    connection.drop();
+    await closed;
+  });
+
+  test('closing does not wait for its end', async () => {
+    const { client } = await resting(1000);
+    await client.close();
+  });
+
+  test.each([-1, NaN, 1001])('restMs %p is CS_ERR_INVALID_PARAM', async (restMs) => {
+    const { address } = await bench.daemon();
+    expect(await rejectionOf(connect({ address, restMs }))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
   });
 });
 

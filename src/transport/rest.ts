@@ -1,0 +1,72 @@
+/**
+ * Rests between two looks at the service socket.
+ *
+ * While messages come fast, each wake-up finds a few of them, and costs several times what they do. A member
+ * that only receives lets them gather for a moment instead, as network cards do. It wakes up at once to send:
+ * who sends waits for something, his own messages at least, so he does not rest until that is long ago.
+ */
+
+/** So many events within a rest, or the time of one, make the next rest worth while. */
+const BRISK_EVENTS = 8;
+/** After anything was sent there is no rest for so long. */
+const QUIET_MS = 50;
+
+export interface RestOptions {
+  /** Milliseconds of one rest; 0 for none. */
+  readonly restMs: number;
+  /** More bytes of events must not gather: the daemon needs the room. */
+  readonly maxBytes: number;
+  readonly onEnd: () => void;
+}
+
+export class Rest {
+  readonly #options: RestOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #resting = false;
+  #events = 0;
+  #countingSinceMs = 0;
+  #quietFromMs = 0;
+
+  constructor(options: RestOptions) {
+    this.#options = options;
+  }
+
+  /** Events came that take `bytes` of the ring. True when a rest begins: do not look before onEnd(). */
+  received(events: number, bytes: number): boolean {
+    const { restMs, maxBytes } = this.#options;
+    if (restMs === 0 || this.#resting) return false;
+    const now = performance.now();
+    if (now - this.#countingSinceMs > restMs) this.#count(now);
+    this.#events += events;
+    if (this.#events < BRISK_EVENTS || bytes > maxBytes || now < this.#quietFromMs) return false;
+    this.#resting = true;
+    if (this.#timer === undefined) this.#timer = setTimeout(this.#end, restMs);
+    else this.#timer.refresh();
+    return true;
+  }
+
+  /** Something was sent. Ends a rest. */
+  sent(): void {
+    if (this.#options.restMs === 0) return;
+    this.#quietFromMs = performance.now() + QUIET_MS;
+    this.#end();
+  }
+
+  /** No rest any more, and no onEnd. */
+  stop(): void {
+    this.#resting = false;
+    clearTimeout(this.#timer);
+  }
+
+  #count(now: number): void {
+    this.#countingSinceMs = now;
+    this.#events = 0;
+  }
+
+  readonly #end = (): void => {
+    if (!this.#resting) return;
+    this.#resting = false;
+    this.#count(performance.now());
+    this.#options.onEnd();
+  };
+}

@@ -1,0 +1,90 @@
+/** When a member that only receives rests. */
+import { Rest } from '../../src/transport/rest';
+
+const REST_MS = 2;
+const MAX_BYTES = 1000;
+
+let ended: jest.Mock;
+
+function fresh(restMs = REST_MS): Rest {
+  return new Rest({ restMs, maxBytes: MAX_BYTES, onEnd: ended });
+}
+
+beforeEach(() => {
+  jest.useFakeTimers();
+  jest.advanceTimersByTime(1000);
+  ended = jest.fn();
+});
+afterEach(() => {
+  expect(jest.getTimerCount()).toBe(0);
+  jest.useRealTimers();
+});
+
+test.each([
+  ['many at once', [8]],
+  ['many within the time of a rest', [3, 3, 2]],
+])('%s begin a rest, which ends by itself', (_, counts) => {
+  const rest = fresh();
+  const answers = counts.map((count) => rest.received(count, 100));
+  expect(answers).toEqual([...counts.slice(1).map(() => false), true]);
+  jest.advanceTimersByTime(REST_MS - 1);
+  expect(ended).not.toHaveBeenCalled();
+  jest.advanceTimersByTime(1);
+  expect(ended).toHaveBeenCalledTimes(1);
+});
+
+test('what gathered meanwhile counts for the next rest, what came before does not', () => {
+  const rest = fresh();
+  expect(rest.received(8, 100)).toBe(true);
+  jest.advanceTimersByTime(REST_MS);
+  expect(rest.received(7, 100)).toBe(false);
+  expect(rest.received(1, 100)).toBe(true);
+  jest.advanceTimersByTime(REST_MS);
+  expect(ended).toHaveBeenCalledTimes(2);
+});
+
+test('few events do not, however long they go on', () => {
+  const rest = fresh();
+  for (let count = 0; count < 100; count++) {
+    expect(rest.received(2, 100)).toBe(false);
+    jest.advanceTimersByTime(1);
+  }
+});
+
+test('events that need much room do not', () => {
+  expect(fresh().received(100, MAX_BYTES + 1)).toBe(false);
+});
+
+test('who has sent does not rest for a while', () => {
+  const rest = fresh();
+  rest.sent();
+  jest.advanceTimersByTime(49);
+  expect(rest.received(100, 100)).toBe(false);
+  jest.advanceTimersByTime(1);
+  expect(rest.received(100, 100)).toBe(true);
+  rest.stop();
+});
+
+test('sending ends a rest', () => {
+  const rest = fresh();
+  expect(rest.received(100, 100)).toBe(true);
+  rest.sent();
+  expect(ended).toHaveBeenCalledTimes(1);
+  jest.advanceTimersByTime(REST_MS);
+  expect(ended).toHaveBeenCalledTimes(1);
+});
+
+test('nothing follows a stop', () => {
+  const rest = fresh();
+  expect(rest.received(100, 100)).toBe(true);
+  rest.stop();
+  jest.advanceTimersByTime(REST_MS);
+  expect(ended).not.toHaveBeenCalled();
+});
+
+test('0 milliseconds are none', () => {
+  const rest = fresh(0);
+  expect(rest.received(1000, 100)).toBe(false);
+  rest.sent();
+  expect(ended).not.toHaveBeenCalled();
+});
