@@ -75,3 +75,50 @@ export function findRun(words: Words, from: number, end: number): number {
   }
   return first;
 }
+
+/** Chunks one behind the other in memory that was read at once. Frames are made only when they are asked for. */
+export class ChunkRun {
+  /** The memory; frames are views into it. */
+  readonly #bytes: Buffer;
+  readonly #words: Words;
+  /** Words from the beginning of the memory to each chunk. */
+  readonly #starts: readonly number[];
+  readonly #first: number;
+
+  /** `first` leaves out the chunks before. */
+  constructor(bytes: Buffer, starts: readonly number[], first = 0) {
+    this.#bytes = bytes;
+    this.#words = wordsOf(bytes);
+    this.#starts = starts;
+    this.#first = first;
+  }
+
+  get length(): number {
+    return this.#starts.length - this.#first;
+  }
+
+  /** Of the memory it keeps. */
+  get bytes(): number {
+    return this.#bytes.length;
+  }
+
+  frame(index: number): Buffer {
+    const at = this.#starts[this.#first + index]!;
+    const start = (at + CHUNK_HEADER_WORDS) * WORD_BYTES;
+    return this.#bytes.subarray(start, start + frameBytesAt(this.#words, at, this.#words.length));
+  }
+
+  /** Whether its reader was done with it. */
+  isConsumed(index: number): boolean {
+    return !isCommitted(this.#words, this.#starts[this.#first + index]!);
+  }
+
+  /** The last ones. */
+  newest(count: number): ChunkRun {
+    return new ChunkRun(this.#bytes, this.#starts, Math.max(this.#first, this.#starts.length - count));
+  }
+}
+
+export function wordsOf(bytes: Buffer): Words {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / WORD_BYTES);
+}

@@ -28,6 +28,12 @@ interface State {
 export class CausalOrder {
   readonly #states = new Map<TapConnection, State>();
 
+  /** Whether anything waits for the next round. */
+  get waiting(): boolean {
+    for (const { deferred } of this.#states.values()) if (deferred.length > 0) return true;
+    return false;
+  }
+
   /** The frames of a round. Events come last: a message is delivered after it was sent. */
   order(rounds: ReadonlyMap<TapConnection, Round>, timeNs: bigint): TapFrame[] {
     const frames: TapFrame[] = [];

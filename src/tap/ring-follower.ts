@@ -19,7 +19,7 @@
  * happened, because we did not get the processor, the rounds are guessed from the rate before.
  */
 import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../codec/ring-layout';
-import { findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, type Words } from './chunks';
+import { ChunkRun, findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, wordsOf } from './chunks';
 import { RingFile } from './ring-file';
 
 /** Words kept to notice that the writer came round. */
@@ -48,10 +48,8 @@ const WEIGHT_DOWN = 0.3;
 const KEPT = 0.7;
 
 export interface RingLook {
-  /** Frames in order; views into memory that the next look uses again. */
-  readonly frames: readonly Buffer[];
-  /** For each frame, whether its reader was done with it. */
-  readonly consumed: readonly boolean[];
+  /** In order; in memory that the next look uses again. */
+  readonly chunks: ChunkRun;
   /** Frames lost before these, an estimate; 0 when none. */
   readonly missed: number;
   /** The share of the ring that was new. */
@@ -65,7 +63,8 @@ export interface Progress {
 }
 
 const NO_BYTES = Buffer.alloc(0);
-const NOTHING: RingLook = { frames: [], consumed: [], missed: 0, fill: 0 };
+const NO_CHUNKS = new ChunkRun(NO_BYTES, []);
+const NOTHING: RingLook = { chunks: NO_CHUNKS, missed: 0, fill: 0 };
 
 export class RingFollower {
   readonly #ring: RingFile;
@@ -115,14 +114,16 @@ export class RingFollower {
    * overwritten since the ring was made.
    */
   begin(nowMs: number): RingLook {
-    const look = this.#snapshot(0) ?? NOTHING;
+    const found = this.#snapshot(0);
     this.#sampledMs = nowMs;
     this.#resetCount(this.#ring.pointers().write);
-    const { words } = this.#ring;
-    const held = look.frames.reduce((sum, frame) => sum + chunkWords(frame.length), 0);
+    if (found === undefined) return NOTHING;
+    const chunks = chunksOf(found);
+    const held = wordsIn(found);
     // A new ring is written from its beginning on, so as long as nothing was overwritten the frames begin there.
-    if (this.#ring.distance(held, this.#at) === 0) return look;
-    return { ...look, missed: Math.ceil((words + this.#at - held) / this.#wordsPerChunk) };
+    const whole = this.#ring.distance(held, this.#at) === 0;
+    const missed = whole ? 0 : Math.ceil((this.#ring.words + this.#at - held) / this.#wordsPerChunk);
+    return { chunks, missed, fill: 0 };
   }
 
   /** What was written since it was opened, in such time as it was looked at often enough to know. */
@@ -177,12 +178,27 @@ export class RingFollower {
     return (SURE_PART * this.#ring.words) / this.#wordsPerMs;
   }
 
-  /**
-   * What was written since the last look, but of the ring's memory only so much as `newest` says; what else was
-   * written is missed. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
-   */
+  /** What is known to be written and not read yet; `ms` is the time since the last read(). */
+  get unread(): Progress {
+    return this.#progress(this.#written, this.#sureMs + this.#unsureMs);
+  }
+
+  /** The last look is needed for longer: the next one uses other memory. */
+  keepLook(): void {
+    this.#memory = NO_BYTES;
+  }
+
+  /** sample() and read(). */
   look(nowMs: number, newest = 1): RingLook {
     this.sample(nowMs);
+    return this.read(newest);
+  }
+
+  /**
+   * What was written between the last read() and the last sample(), but of the ring's memory only so much as
+   * `newest` says; what else was written is missed. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   */
+  read(newest = 1): RingLook {
     const write = this.#sampled;
     const distance = this.#ring.distance(this.#at, write);
     if (this.#written === 0) {
@@ -196,7 +212,7 @@ export class RingFollower {
     const bytes = this.#reserve(distance * WORD_BYTES);
     this.#ring.read(this.#at, bytes);
     const intact = this.#guardIntactBefore(distance);
-    const found = this.#collect(bytes, 0, distance);
+    const found = collect(bytes, 0, distance);
     // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few looks.
     if (!found.whole && found.endWord === 0) this.#looksInVain++;
     if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
@@ -205,9 +221,9 @@ export class RingFollower {
     // Nobody came round, so all that was seen of it is sure now.
     this.#allSureMs += this.#unsureMs;
     this.#allSureWords += this.#unsureWords;
-    this.#moveTo(this.#ring.advance(this.#at, found.endWord), bytes, found, true);
+    this.#moveTo(this.#ring.advance(this.#at, found.endWord), found, true);
     this.#resetCount(write);
-    return this.#tell({ ...found, missed: 0, fill: distance / words });
+    return this.#tell({ chunks: chunksOf(found), missed: 0, fill: distance / words });
   }
 
   /** Frames that were missed and that no frame after them has told of. */
@@ -229,7 +245,7 @@ export class RingFollower {
     // Without a lap, and perhaps without one, what stands before `at` was seen already.
     const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
     const rateBefore = this.#wordsPerMs;
-    const look = this.#snapshot(Math.max(0, Math.floor(words - wanted), lapped ? 0 : words - distance));
+    const found = this.#snapshot(Math.max(0, Math.floor(words - wanted), lapped ? 0 : words - distance));
     // Best is what was seen of late. Else the rate before, or the one just now: after a long time without a look
     // only the latter is known.
     this.#lateSureMs = KEPT * this.#lateSureMs + this.#sureMs;
@@ -241,17 +257,17 @@ export class RingFollower {
     const guessed = Math.max(0, Math.round((rate * this.#unsureMs - this.#unsureWords) / words));
     const known = (this.#written - distance) / words;
     const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, known + guessed);
-    if (look === undefined) {
+    if (found === undefined) {
       this.#at = write;
       this.#rememberGuard();
     }
-    if ((look?.frames.length ?? 0) === 0) this.#measureOne();
+    if (found === undefined || found.starts.length === 0) this.#measureOne();
     const movedWords = this.#ring.distance(write, this.#at);
-    const recoveredWords = (look?.frames ?? []).reduce((sum, frame) => sum + chunkWords(frame.length), 0);
+    const recoveredWords = found === undefined ? 0 : wordsIn(found);
     const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
     const missed = Math.ceil(missedWords / this.#wordsPerChunk);
     this.#resetCount(this.#at);
-    return this.#tell({ frames: look?.frames ?? [], consumed: look?.consumed ?? [], missed, fill: 1 });
+    return this.#tell({ chunks: found === undefined ? NO_CHUNKS : chunksOf(found), missed, fill: 1 });
   }
 
   /** Counting begins anew: from `at`, with write_pt where it was last seen. */
@@ -266,12 +282,12 @@ export class RingFollower {
 
   #tell(look: RingLook): RingLook {
     const missed = look.missed + this.#untold;
-    this.#untold = look.frames.length === 0 ? missed : 0;
+    this.#untold = look.chunks.length === 0 ? missed : 0;
     return { ...look, missed: missed - this.#untold };
   }
 
   /** The longest run of chunks in the ring, oldest first, without its oldest `leftOut` words. */
-  #snapshot(leftOut: number): RingLook | undefined {
+  #snapshot(leftOut: number): Found | undefined {
     const words = this.#ring.words - leftOut;
     for (let attempt = 0; attempt < MAX_SNAPSHOTS; attempt++) {
       const { write } = this.#ring.pointers();
@@ -286,10 +302,10 @@ export class RingFollower {
       this.#sampleRate(moved, performance.now() - startedMs);
       const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
       const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
-      const found = this.#collect(bytes, begin, words);
+      const found = collect(bytes, begin, words);
       if (!this.#lastStillThere(from, found)) continue;
-      this.#moveTo(this.#ring.advance(from, found.endWord), bytes, found, false);
-      return { ...found, missed: 0, fill: 0 };
+      this.#moveTo(this.#ring.advance(from, found.endWord), found, false);
+      return found;
     }
     return undefined;
   }
@@ -303,47 +319,28 @@ export class RingFollower {
       this.#wordsPerMs = words / Math.max(elapsedMs, 0.01);
   }
 
-  /** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */
-  #collect(bytes: Buffer, begin: number, end: number): Found {
-    const words = wordsOf(bytes);
-    const frames: Buffer[] = [];
-    const consumed: boolean[] = [];
-    const starts: number[] = [];
-    let at = begin;
-    let whole = true;
-    while (at < end) {
-      const size = frameBytesAt(words, at, end);
-      if (size === NO_CHUNK) whole = false;
-      if (size === NO_CHUNK || size === NOT_READY) break;
-      const start = (at + CHUNK_HEADER_WORDS) * WORD_BYTES;
-      frames.push(bytes.subarray(start, start + size));
-      consumed.push(!isCommitted(words, at));
-      starts.push(at * WORD_BYTES);
-      at += chunkWords(size);
-    }
-    return { frames, consumed, starts, endWord: at, whole };
-  }
-
-  /** Goes behind the chunks in `bytes`, and guards the words before; `on` when they continue what was guarded. */
-  #moveTo(at: number, bytes: Buffer, { starts, endWord, frames }: Found, on: boolean): void {
+  /** Goes behind the chunks that were found, and guards the words before; `on` when they continue what was guarded. */
+  #moveTo(at: number, found: Found, on: boolean): void {
+    const { bytes, starts, endWord } = found;
     this.#at = at;
-    const first = starts[0];
-    if (first === undefined) return;
+    if (starts.length === 0) return;
     const end = endWord * WORD_BYTES;
-    const from = Math.max(first, end - GUARD_BYTES);
+    const from = Math.max(starts[0]! * WORD_BYTES, end - GUARD_BYTES);
     const kept = on
       ? this.#guard.subarray(Math.max(0, this.#guard.length - GUARD_BYTES + end - from))
       : NO_BYTES;
     const dropped = this.#guard.length - kept.length;
     const oldHeaders = on ? this.#guardHeaders.map((offset) => offset - dropped) : [];
     const newHeaders: number[] = [];
-    for (let index = starts.length - 1; index >= 0 && starts[index]! > from - CHUNK_HEADER_BYTES; index--) {
-      newHeaders.push(starts[index]! - from + kept.length);
+    for (let index = starts.length - 1; index >= 0; index--) {
+      const offset = starts[index]! * WORD_BYTES - from;
+      if (offset <= -CHUNK_HEADER_BYTES) break;
+      newHeaders.push(offset + kept.length);
     }
     this.#guard = Buffer.concat([kept, bytes.subarray(from, end)]);
     // A header may begin before the guard and reach into it.
     this.#guardHeaders = [...oldHeaders, ...newHeaders].filter((offset) => offset > -CHUNK_HEADER_BYTES);
-    this.#average((end - first) / WORD_BYTES, frames.length);
+    this.#average(wordsIn(found), starts.length);
   }
 
   #average(words: number, chunks: number): void {
@@ -391,11 +388,11 @@ export class RingFollower {
   }
 
   /** Whether the newest frame of a snapshot from word `from` on is still in the ring: nobody came round meanwhile. */
-  #lastStillThere(from: number, { frames, starts }: Found): boolean {
-    const last = frames.at(-1);
-    if (last === undefined) return true;
+  #lastStillThere(from: number, found: Found): boolean {
+    if (found.starts.length === 0) return true;
+    const last = chunksOf(found).frame(found.starts.length - 1);
     const again = Buffer.allocUnsafe(last.length);
-    this.#ring.read(this.#ring.advance(from, starts.at(-1)! / WORD_BYTES + CHUNK_HEADER_WORDS), again);
+    this.#ring.read(this.#ring.advance(from, found.starts.at(-1)! + CHUNK_HEADER_WORDS), again);
     return again.equals(last);
   }
 
@@ -418,17 +415,36 @@ export class RingFollower {
   }
 }
 
+/** Chunks in memory that was read at once. */
 interface Found {
-  frames: Buffer[];
-  consumed: boolean[];
-  /** Byte offsets of the chunks. */
-  starts: number[];
+  readonly bytes: Buffer;
+  /** The words they begin with. */
+  readonly starts: readonly number[];
   /** Behind the last chunk. */
-  endWord: number;
+  readonly endWord: number;
   /** False when something that is no chunk follows. */
-  whole: boolean;
+  readonly whole: boolean;
 }
 
-function wordsOf(bytes: Buffer): Words {
-  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / WORD_BYTES);
+/** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */
+function collect(bytes: Buffer, begin: number, end: number): Found {
+  const words = wordsOf(bytes);
+  const starts: number[] = [];
+  let at = begin;
+  while (at < end) {
+    const size = frameBytesAt(words, at, end);
+    if (size === NO_CHUNK || size === NOT_READY)
+      return { bytes, starts, endWord: at, whole: size === NOT_READY };
+    starts.push(at);
+    at += chunkWords(size);
+  }
+  return { bytes, starts, endWord: at, whole: true };
+}
+
+function chunksOf({ bytes, starts }: Found): ChunkRun {
+  return new ChunkRun(bytes, starts);
+}
+
+function wordsIn({ starts, endWord }: Found): number {
+  return starts.length === 0 ? 0 : endWord - starts[0]!;
 }

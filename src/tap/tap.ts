@@ -1,16 +1,17 @@
 /**
  * Follows all connections of libqb services on this machine, and only ever reads.
  *
- * A round looks at every ring and hands out what was new as one batch. Events are looked at first, then
- * responses, then requests, so that the request of a reply that was seen is in sight too; order.ts puts them
- * in order.
+ * A round looks at every ring: events first, then responses, then requests, so that the request of a reply that was
+ * seen is in sight too. What was new goes to the backlog, which puts it in order and hands it out piece by piece.
  *
  * How long to wait between rounds depends on how much of the rings was new: a ring must not fill up between
- * two looks, and a tap that looks all the time would take a processor away from those it watches.
+ * two looks, and a tap that looks all the time would take a processor away from those it watches. Who is flooded is
+ * not followed at all but sampled; flood.ts decides that.
  */
 import { watch, type FSWatcher } from 'node:fs';
 import { debugTap as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
+import { Backlog, type Sight } from './backlog';
 import {
   connectionDirectories,
   describeConnection,
@@ -21,38 +22,24 @@ import {
   type RingName,
   type TapConnection,
 } from './connections';
+import { FloodWatch, type FloodState } from './flood';
 import type { TapFrame } from './frames';
-import { CausalOrder, type Round } from './order';
-import { RingFollower, type Progress, type RingLook } from './ring-follower';
+import { RingFollower, type RingLook } from './ring-follower';
 
 const MIN_PAUSE_MS = 1;
 const MAX_PAUSE_MS = 5;
+/** Between two rounds, while there is more to hand out. */
+const HANDING_OUT_MS = 2;
 /** Above this share of a ring in one look there is no pause at all, above the other one the shortest. */
 const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
-/**
- * A connection is flooded while a ring of it is faster than this, in rounds or in frames a millisecond, on average
- * over a window of time: following it would cost those it belongs to too much. Meanwhile it gets a small share of a
- * processor. Being watched slows a flood down, so it is over only when it was a good deal slower for some time. A
- * connection is suspected of a flood when we were lapped, or when it looks like one at first sight, until a window
- * has shown whether it is.
- */
-const FLOOD = { rounds: 1 / 130, frames: 40 };
-const STILL_FLOOD = { rounds: 1 / 170, frames: 22 };
-const FLOOD_WINDOW_MS = 80;
-/** This long no window was fast enough. */
-const FLOOD_OVER_MS = 500;
-/** Shorter while it is only suspected: meanwhile nothing is read. */
-const SUSPECT_WINDOW_MS = 40;
-/** A window that did not show anything is given up after this. */
-const MAX_WINDOW_MS = 300;
-/** Of a processor, for a flood. */
-const FLOOD_SHARE = 0.02;
-/** Of its rings, what is read at a time: several short looks let others run more evenly than a long one. */
-const FLOOD_NEWEST = 1 / 64;
-const MIN_FLOOD_PAUSE_MS = 100;
-const MAX_FLOOD_PAUSE_MS = 500;
-/** Between two looks how far a writer is that may be flooding. */
+/** Of a processor, for floods. */
+const FLOOD_SHARE = 0.01;
+/** And for what was found before they were known to be floods. */
+const BACKLOG_SHARE = 0.02;
+const MIN_FLOOD_REST_MS = 250;
+const MAX_FLOOD_REST_MS = 1000;
+/** Between two samples of a writer that may be flooding. */
 const SAMPLE_MS = 8;
 /**
  * Each wake-up of ours takes a processor from those who flood. So of a flood that is certain a few looks close
@@ -61,9 +48,7 @@ const SAMPLE_MS = 8;
  */
 const FLOOD_SHORT_MS = 0.1;
 const FLOOD_LONG_MS = 12;
-const FLOOD_REST_MS = 70;
-/** Time in a window that must have been seen, to say that a flood is over. */
-const FLOOD_SEEN_MS = 0.1;
+const FLOOD_SAMPLES_REST_MS = 150;
 /** A look at a quiet ring takes a few microseconds; pauses keep them below some percent of a processor. */
 const PAUSE_PER_RING_MS = 0.05;
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
@@ -73,6 +58,8 @@ const GONE_TOO_SOON = 'it was gone before it could be opened';
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
 const MAX_REMEMBERED = 100_000;
+/** So that the request of a reply that was seen is in sight too. */
+const LOOKING_ORDER = ['event', 'response', 'request'] as const satisfies readonly RingName[];
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
 export const MAX_CONNECTIONS = 1000;
 
@@ -103,21 +90,7 @@ interface Followed {
   first: Record<RingName, RingLook> | undefined;
   /** The tap was there before it. */
   fresh: boolean;
-  flood: Flood | undefined;
-  window: Window;
-}
-
-interface Flood {
-  /** When it is looked at again, if it lasts. */
-  untilMs: number;
-  /** When a window was last fast; undefined while none was seen. */
-  fastMs: number | undefined;
-}
-
-/** A stretch of time, and what had been written to each ring when it began. */
-interface Window {
-  sinceMs: number;
-  written: Progress[];
+  flood: FloodWatch;
 }
 
 export class Tap {
@@ -130,7 +103,9 @@ export class Tap {
   /** Directories that appeared, and those ever dealt with: what is only in the first set was gone too soon. */
   readonly #announced = new Set<string>();
   readonly #dealtWith = new Set<string>();
-  readonly #order = new CausalOrder();
+  readonly #backlog = new Backlog();
+  /** Until then nothing is read of floods, nor handed out while there are any. */
+  #restUntilMs = 0;
   #present: ReadonlySet<string> = new Set();
   #listedMs = -Infinity;
   #watched = false;
@@ -164,15 +139,21 @@ export class Tap {
         // The last look comes after the end was asked for: what was written before it is not lost.
         const last = this.#signal?.aborted === true;
         const startedMs = cpuMs();
-        const { batch, fill, flooded } = this.#round(last);
-        const { opened, closed, frames, refused, untold } = batch;
-        if (last) frames.push(...this.#order.flush());
-        if (this.#firstRound || opened.length + closed.length + frames.length + refused.length + untold > 0)
-          yield batch;
-        this.#firstRound = false;
+        const resting = this.#restsFromFloods();
+        const { fill, busy } = this.#round(last);
+        const untilMs = performance.now() + HANDING_OUT_MS;
+        while (!this.#backlog.empty && (last || this.#backlog.full || performance.now() < untilMs)) {
+          if (!last && !this.#mayHandOut()) break;
+          const batch = this.#backlog.take();
+          if (batch !== undefined) yield batch;
+        }
         if (last) return;
-        pauseMs = this.#nextPause(pauseMs, fill, frames.length > 0);
-        if (flooded.length > 0) sitOut(flooded, cpuMs() - startedMs);
+        if (!resting) this.#restFromFloods(cpuMs() - startedMs);
+        if (!this.#backlog.empty && this.#mayHandOut()) {
+          await this.#pause(0);
+          continue;
+        }
+        pauseMs = this.#nextPause(pauseMs, fill, busy);
         await this.#pause(fill > HURRY_FILL ? 0 : pauseMs);
         while (this.#onlySamples()) await this.#pause(this.#samplePause());
       }
@@ -183,25 +164,67 @@ export class Tap {
     }
   }
 
+  #isAny(state: FloodState): boolean {
+    for (const { flood } of this.#followed.values()) if (flood.state === state) return true;
+    return false;
+  }
+
+  /** Whoever is suspected of a flood is not to be slowed down by anything. */
+  #mayHandOut(): boolean {
+    return !this.#isAny('suspected') && !this.#restsFromFloods();
+  }
+
+  #restsFromFloods(): boolean {
+    return performance.now() < this.#restUntilMs && this.#isAny('flooded');
+  }
+
+  /**
+   * What was done took `costMs` of processor time, which decides when more of a flood is read or handed out: trying
+   * harder would only take time away from those who are watched.
+   */
+  #restFromFloods(costMs: number): void {
+    const restMs = this.#backlog.empty
+      ? Math.max(MIN_FLOOD_REST_MS, costMs * (1 / FLOOD_SHARE - 1))
+      : costMs * (1 / BACKLOG_SHARE - 1);
+    this.#restUntilMs = performance.now() + Math.min(MAX_FLOOD_REST_MS, restMs);
+  }
+
   /** Samples the floods and returns true when there was nothing else to do: a round would take many times as long. */
   #onlySamples(): boolean {
     const now = performance.now();
-    if (this.#followed.size === 0 || this.#signal?.aborted === true) return false;
+    const followed = [...this.#followed.values()];
+    if (followed.length === 0 || followed.some(({ flood }) => flood.state === 'none')) return false;
+    if (this.#signal?.aborted === true) return false;
     if (this.#announced.size > 0 || now - this.#listedMs >= LIST_AGAIN_MS) return false;
-    try {
-      for (const followed of this.#followed.values()) {
-        if (followed.flood === undefined || !sitsOut(followed, now)) return false;
-      }
-      return true;
-    } catch {
-      // The round that comes now finds the same, and tells it.
+    // The round that comes otherwise finds the same, and tells it.
+    if (this.#sample().size > 0) return false;
+    const lagging = !this.#backlog.empty;
+    if (followed.some(({ flood }) => flood.judge(performance.now(), lagging) === 'none' || flood.pressing))
       return false;
+    return !this.#mayHandOut();
+  }
+
+  /**
+   * Looks how far all writers are: at all events, then all responses, then all requests. Returns the directories of
+   * those that are no rings any more, with what is wrong.
+   */
+  #sample(): Map<string, string> {
+    const broken = new Map<string, string>();
+    for (const ring of LOOKING_ORDER) {
+      for (const [directory, { followers }] of this.#followed) {
+        try {
+          followers[ring].sample(performance.now());
+        } catch (error) {
+          broken.set(directory, messageOf(error));
+        }
+      }
     }
+    return broken;
   }
 
   #nextPause(pauseMs: number, fill: number, busy: boolean): number {
     const followed = [...this.#followed.values()];
-    const floods = followed.filter(({ flood }) => flood !== undefined).length;
+    const floods = followed.filter(({ flood }) => flood.state !== 'none').length;
     // Nothing is to be read for a while: only how far the writers are is looked at.
     if (floods > 0 && floods === followed.length) return this.#samplePause();
     const least = Math.max(MIN_PAUSE_MS, followed.length * RING_NAMES.length * PAUSE_PER_RING_MS);
@@ -213,20 +236,15 @@ export class Tap {
   /** Until the next sample of connections that are all flooded. */
   #samplePause(): number {
     const followed = [...this.#followed.values()];
-    if (followed.some(({ flood }) => flood?.fastMs === undefined)) return SAMPLE_MS;
+    if (followed.some(({ flood }) => flood.state !== 'flooded')) return SAMPLE_MS;
     const rested = this.#rested;
     this.#rested = true;
-    if (!rested) return FLOOD_REST_MS;
+    if (!rested) return FLOOD_SAMPLES_REST_MS;
     block(FLOOD_SHORT_MS);
+    if (this.#sample().size > 0) return MIN_PAUSE_MS;
     const rings = followed.flatMap(({ followers }) => RING_NAMES.map((ring) => followers[ring]));
-    try {
-      for (const ring of rings) ring.sample(performance.now());
-    } catch {
-      // The round that comes soon finds the same, and tells it.
-      return MIN_PAUSE_MS;
-    }
     const longMs = Math.min(FLOOD_LONG_MS, ...rings.map(({ sureForMs }) => sureForMs));
-    if (longMs < MIN_PAUSE_MS) return FLOOD_REST_MS;
+    if (longMs < MIN_PAUSE_MS) return FLOOD_SAMPLES_REST_MS;
     this.#rested = false;
     return longMs;
   }
@@ -238,7 +256,8 @@ export class Tap {
     return false;
   }
 
-  #round(last: boolean): { batch: TapBatch; fill: number; flooded: Followed[] } {
+  /** Reads what is new into the backlog. */
+  #round(last: boolean): { fill: number; busy: boolean } {
     const present = this.#directories();
     const refused: TapBatch['refused'] = [];
     const opened = [...present].flatMap((directory) => this.#open(directory, refused));
@@ -255,9 +274,8 @@ export class Tap {
 
     const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
     const awaited = last ? this.#followed.keys() : gone;
-    for (const directory of awaited) this.#followed.get(directory)!.flood = undefined;
-    const { rounds, fill, broken, flooded } = this.#look(timeNs);
-    const frames = this.#order.order(rounds, timeNs);
+    for (const directory of awaited) this.#followed.get(directory)!.flood.end();
+    const { sights, fill, broken } = this.#look();
     for (const { directory, reason } of broken) refused.push({ directory, reason });
     const ending = [...gone, ...broken.map(({ directory }) => directory)];
     const untold = (last ? [...this.#followed.keys()] : ending).reduce(
@@ -265,8 +283,9 @@ export class Tap {
       0,
     );
     const closed = ending.flatMap((directory) => this.#close(directory));
-    for (const connection of closed) frames.push(...this.#order.flush(connection));
-    return { batch: { timeNs, opened, closed, frames, refused, untold }, fill, flooded };
+    this.#backlog.add({ timeNs, opened, closed, refused, untold, sights, first: this.#firstRound, last });
+    this.#firstRound = false;
+    return { fill, busy: sights.size > 0 };
   }
 
   /** Connections too short for us: the tap must not hide that there were any. */
@@ -331,13 +350,7 @@ export class Tap {
         followers,
         first,
         fresh: !this.#firstRound,
-        flood: isFast(
-          RING_NAMES.map((ring) => followers[ring].rate),
-          FLOOD,
-        )
-          ? { untilMs: now + SUSPECT_WINDOW_MS, fastMs: undefined }
-          : undefined,
-        window: windowFrom(followers, now),
+        flood: new FloodWatch(connection, followers, now),
       });
       return [connection];
     } catch (error) {
@@ -363,67 +376,36 @@ export class Tap {
     return [followed.connection];
   }
 
-  /**
-   * One look at every ring: all events, then all responses, then all requests. Flooded connections are left
-   * out until their time has come; of them only the speed is looked at.
-   */
-  #look(timeNs: bigint): {
-    rounds: Map<TapConnection, Round>;
+  /** Reads what is new, except of floods whose time has not come. */
+  #look(): {
+    sights: Map<TapConnection, Sight[]>;
     fill: number;
     broken: { directory: string; reason: string }[];
-    flooded: Followed[];
   } {
-    const rounds = new Map<TapConnection, Round>();
-    const broken = new Map<string, string>();
-    const flooded = new Set<Followed>();
-    const due = [...this.#followed].filter(([directory, followed]) => {
+    const sights = new Map<TapConnection, Sight[]>();
+    const readsFloods = this.#backlog.empty && !this.#restsFromFloods();
+    const broken = this.#sample();
+    let fill = 0;
+    for (const [directory, followed] of this.#followed) {
+      if (broken.has(directory)) continue;
+      const state = followed.flood.judge(performance.now(), !this.#backlog.empty);
+      if (state === 'suspected' && !followed.flood.pressing) continue;
+      if (state === 'flooded' && !readsFloods) continue;
       try {
-        return !sitsOut(followed, performance.now());
+        const keep = !this.#backlog.empty || followed.first !== undefined;
+        if (followed.first !== undefined) addFirst(followed, followed.first, sights);
+        followed.first = undefined;
+        const look = readRings(followed, sights, keep);
+        fill = Math.max(fill, look.fill);
+        if (look.lapped) followed.flood.lapped(performance.now());
       } catch (error) {
         broken.set(directory, messageOf(error));
-        return false;
       }
-    });
-    let fill = 0;
-    for (const ring of ['event', 'response', 'request'] as const) {
-      for (const [directory, followed] of due) {
-        if (broken.has(directory)) continue;
-        const { connection, followers, first, fresh } = followed;
-        try {
-          // The frames of the first look lie in the memory that the next one uses.
-          const newest = followed.flood?.fastMs === undefined ? 1 : FLOOD_NEWEST;
-          const look =
-            first === undefined
-              ? followers[ring].look(performance.now(), newest)
-              : newestOf(first[ring], newest);
-          const missed = first !== undefined && !fresh ? 0 : look.missed;
-          if (missed > 0 || followers[ring].untold > 0) flooded.add(followed);
-          else fill = Math.max(fill, look.fill);
-          if (look.frames.length === 0) continue;
-          const round = rounds.get(connection) ?? { request: [], response: [], event: [] };
-          rounds.set(connection, round);
-          addFrames(
-            round[ring],
-            connection,
-            ring,
-            { ...look, missed },
-            timeNs,
-            first !== undefined && !fresh,
-          );
-        } catch (error) {
-          broken.set(directory, messageOf(error));
-        }
-      }
-    }
-    for (const [, followed] of due) {
-      followed.first = undefined;
-      if (followed.flood !== undefined) flooded.add(followed);
     }
     return {
-      rounds,
+      sights,
       fill,
       broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
-      flooded: [...flooded],
     };
   }
 
@@ -465,92 +447,48 @@ export class Tap {
   }
 }
 
-/** Whether a flood goes on and it is not yet time to look at it again. */
-function sitsOut(followed: Followed, nowMs: number): boolean {
-  const { flood, followers, window } = followed;
-  if (flood !== undefined) for (const ring of RING_NAMES) followers[ring].sample(nowMs);
-  const windowMs = nowMs - window.sinceMs;
-  const suspected = flood !== undefined && flood.fastMs === undefined;
-  if (windowMs >= (suspected ? SUSPECT_WINDOW_MS : FLOOD_WINDOW_MS)) {
-    const next = windowFrom(followers, nowMs);
-    const rates = next.written.map((written, index) => between(window.written[index]!, written));
-    const seenMs = flood?.fastMs === undefined ? windowMs / 2 : FLOOD_SEEN_MS;
-    const seen = rates.filter(({ ms }) => ms >= seenMs);
-    const known = seen.length === rates.length || isFast(seen, FLOOD);
-    // Who did not get the processor in time waits for a better window; who is lapped whenever he looks waits in vain.
-    const vain = !known && flood !== undefined && windowMs > MAX_WINDOW_MS;
-    if (known || vain || flood === undefined) followed.window = next;
-    if (known || vain) {
-      const judged = known ? seen : RING_NAMES.map((ring) => followers[ring].rate);
-      if (isFast(judged, flood?.fastMs === undefined ? FLOOD : STILL_FLOOD))
-        followed.flood = { untilMs: flood?.untilMs ?? nowMs, fastMs: nowMs };
-      else if (flood?.fastMs === undefined || nowMs - flood.fastMs > FLOOD_OVER_MS)
-        followed.flood = undefined;
-    }
+/** Adds what was there when a connection was opened to `sights`. */
+function addFirst(
+  { connection, fresh, flood }: Followed,
+  first: Record<RingName, RingLook>,
+  sights: Map<TapConnection, Sight[]>,
+): void {
+  const seen: Sight[] = [];
+  for (const ring of LOOKING_ORDER) {
+    const { chunks, missed, fill } = first[ring];
+    if (chunks.length === 0) continue;
+    const newest = chunks.newest(Math.ceil(chunks.length * flood.newest));
+    // What was lost before the tap came is none of its business.
+    seen.push({ ring, look: { chunks: newest, missed: fresh ? missed : 0, fill }, old: !fresh });
+    sights.set(connection, seen);
   }
-  return followed.flood !== undefined && nowMs < followed.flood.untilMs;
 }
 
-/** What was written between two moments. */
-function between(from: Progress, to: Progress): Progress {
-  return { rounds: to.rounds - from.rounds, frames: to.frames - from.frames, ms: to.ms - from.ms };
-}
-
-/** Of one ring at least. */
-function isFast(rates: readonly Progress[], limit: typeof FLOOD): boolean {
-  return rates.some(({ rounds, frames, ms }) => rounds > ms * limit.rounds || frames > ms * limit.frames);
-}
-
-/** The last part of what was found in a ring at first. */
-function newestOf(look: RingLook, part: number): RingLook {
-  const left = look.frames.length - Math.ceil(look.frames.length * part);
-  return { ...look, frames: look.frames.slice(left), consumed: look.consumed.slice(left) };
-}
-
-function windowFrom(followers: Followed['followers'], sinceMs: number): Window {
-  return { sinceMs, written: RING_NAMES.map((ring) => followers[ring].written) };
-}
-
-/**
- * Who was lapped cannot keep up, and trying harder only takes time away from those who are watched. So what a
- * look at them cost decides when the next one comes.
- */
-function sitOut(flooded: readonly Followed[], costMs: number): void {
-  const nowMs = performance.now();
-  const pauseMs = Math.min(MAX_FLOOD_PAUSE_MS, Math.max(MIN_FLOOD_PAUSE_MS, costMs * (1 / FLOOD_SHARE - 1)));
-  for (const followed of flooded) {
-    const fastMs = followed.flood?.fastMs;
-    // One lap may have been an accident: the window that begins now tells, and no more time is lost than it takes.
-    if (fastMs === undefined) followed.window = windowFrom(followed.followers, nowMs);
-    followed.flood = { untilMs: nowMs + (fastMs === undefined ? SUSPECT_WINDOW_MS : pauseMs), fastMs };
+/** Adds what is new to `sights`. With `keep` the last look is still needed. */
+function readRings(
+  { connection, followers, flood }: Followed,
+  sights: Map<TapConnection, Sight[]>,
+  keep: boolean,
+): { fill: number; lapped: boolean } {
+  const seen = sights.get(connection) ?? [];
+  let fill = 0;
+  let lapped = false;
+  for (const ring of LOOKING_ORDER) {
+    const follower = followers[ring];
+    if (keep) follower.keepLook();
+    const look = follower.read(flood.newest);
+    if (look.missed > 0 || follower.untold > 0) lapped = true;
+    else fill = Math.max(fill, look.fill);
+    if (look.chunks.length === 0) continue;
+    seen.push({ ring, look, old: false });
+    sights.set(connection, seen);
   }
+  return { fill, lapped };
 }
 
 function untoldOf(followed: Followed | undefined): number {
   if (followed === undefined) return 0;
   return RING_NAMES.reduce((sum, ring) => sum + followed.followers[ring].untold, 0);
-}
-
-function addFrames(
-  target: TapFrame[],
-  connection: TapConnection,
-  ring: RingName,
-  { frames, consumed, missed }: RingLook,
-  timeNs: bigint,
-  old: boolean,
-): void {
-  for (const [index, bytes] of frames.entries()) {
-    const missedHere = index === 0 ? missed : 0;
-    target.push({
-      connection,
-      ring,
-      timeNs,
-      bytes,
-      old,
-      consumed: consumed[index] === true,
-      missed: missedHere,
-    });
-  }
 }
 
 function openRings(root: string, directory: string, service: string): Record<RingName, RingFollower> {

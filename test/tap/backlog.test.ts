@@ -1,0 +1,74 @@
+/** What waits between reading and handing out. */
+import { Backlog, type Findings } from '../../src/tap/backlog';
+import { ChunkRun } from '../../src/tap/chunks';
+import type { RingName } from '../../src/tap/connections';
+import { CHUNK_HEADER_BYTES, Magic } from '../../src/codec/ring-layout';
+import { CONNECTION, numberedFrame } from './support';
+
+/** Frames as they stand in a ring. */
+function chunks(numbers: readonly number[], bytes = 64): ChunkRun {
+  const memory = Buffer.alloc(numbers.length * (CHUNK_HEADER_BYTES + bytes));
+  const starts = numbers.map((number, index) => {
+    const at = index * (CHUNK_HEADER_BYTES + bytes);
+    memory.writeUInt32LE(bytes, at);
+    memory.writeUInt32LE(Magic.COMMITTED, at + 4);
+    numberedFrame(number, bytes).copy(memory, at + CHUNK_HEADER_BYTES);
+    return at / 4;
+  });
+  return new ChunkRun(memory, starts);
+}
+
+function findings(more: Partial<Findings> = {}): Findings {
+  const nothing = { opened: [], closed: [], refused: [], untold: 0, sights: new Map() };
+  return { timeNs: 1n, ...nothing, first: false, last: false, ...more };
+}
+
+function sights(ring: RingName, run: ChunkRun, missed = 0): Findings['sights'] {
+  return new Map([[CONNECTION, [{ ring, look: { chunks: run, missed, fill: 0 }, old: false }]]]);
+}
+
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
+
+test('rounds in which nothing was found do not wait, except the first', () => {
+  const backlog = new Backlog();
+  backlog.add(findings());
+  expect(backlog.empty).toBe(true);
+  backlog.add(findings({ first: true }));
+  expect(backlog.empty).toBe(false);
+  expect(backlog.take()).toMatchObject({ frames: [], opened: [], closed: [] });
+  expect(backlog.empty).toBe(true);
+  expect(backlog.take()).toBeUndefined();
+});
+
+test('a large round is handed out in pieces, between its beginnings and its ends', () => {
+  const backlog = new Backlog();
+  backlog.add(
+    findings({
+      opened: [CONNECTION],
+      closed: [CONNECTION],
+      untold: 3,
+      sights: sights('event', chunks(upTo(150)), 7),
+    }),
+  );
+  const pieces = [backlog.take()!, backlog.take()!, backlog.take()!];
+  expect(backlog.empty).toBe(true);
+  const frames = pieces.flatMap((piece) => piece.frames);
+  expect(frames.map(({ bytes }) => Buffer.from(bytes).readUInt32LE(16))).toEqual(upTo(150));
+  expect(frames.map(({ missed }) => missed)).toEqual([7, ...Array<number>(149).fill(0)]);
+  expect(pieces.map(({ opened }) => opened.length)).toEqual([1, 0, 0]);
+  expect(pieces.map(({ closed }) => closed.length)).toEqual([0, 0, 1]);
+  expect(pieces.map(({ untold }) => untold)).toEqual([0, 0, 3]);
+});
+
+test('it says when it is full, and when it is not any more', () => {
+  const backlog = new Backlog();
+  const megabyte = 1024 * 1024;
+  let rounds = 0;
+  while (!backlog.full && rounds < 1000) {
+    backlog.add(findings({ sights: sights('event', chunks([rounds], megabyte)) }));
+    rounds++;
+  }
+  expect(rounds).toBe(64);
+  backlog.take();
+  expect(backlog.full).toBe(false);
+});

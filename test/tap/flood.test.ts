@@ -1,0 +1,147 @@
+/** When a connection is flooded: decided from what was written, never by slowing anybody down. */
+import { RING_NAMES, type RingName } from '../../src/tap/connections';
+import { FloodWatch, type FloodState, type WatchedRing } from '../../src/tap/flood';
+import { CONNECTION } from './support';
+
+const RING_FRAMES = 4500;
+const SAMPLE_MS = 8;
+
+/** Rings into which a number of frames a millisecond is written, and a tap that samples them. */
+class Writer {
+  nowMs = 1000;
+  ratePerMs = 0;
+  readonly rings: Record<RingName, WatchedRing>;
+  readonly flood: FloodWatch;
+  #frames = 0;
+  #read = 0;
+  #sureMs = 0;
+
+  constructor(ratePerMs = 0) {
+    this.ratePerMs = ratePerMs;
+    const progress = (frames: number, ms: number) => ({ frames, rounds: frames / RING_FRAMES, ms });
+    // A getter each, as a follower has.
+    const ring = Object.defineProperties({} as WatchedRing, {
+      written: { get: () => progress(this.#frames, this.#sureMs) },
+      unread: { get: () => progress(this.#frames - this.#read, 0) },
+      rate: { get: () => progress(this.ratePerMs, 1) },
+    });
+    this.rings = Object.fromEntries(RING_NAMES.map((name) => [name, ring])) as Record<RingName, WatchedRing>;
+    this.flood = new FloodWatch(CONNECTION, this.rings, this.nowMs);
+  }
+
+  /** Goes on for so long; `sure` when every sample of it was in time. Reads whenever a tap would. */
+  run(ms: number, { sure = true, lagging = false } = {}): FloodState {
+    const endMs = this.nowMs + ms;
+    let state = this.flood.state;
+    while (this.nowMs < endMs) {
+      const stepMs = Math.min(SAMPLE_MS, endMs - this.nowMs);
+      this.nowMs += stepMs;
+      this.#frames += this.ratePerMs * stepMs;
+      if (sure) this.#sureMs += stepMs;
+      state = this.flood.judge(this.nowMs, lagging);
+      if (state === 'none' || this.flood.pressing) this.#read = this.#frames;
+    }
+    return state;
+  }
+}
+
+test('a quiet connection is none, whatever its messages', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 5;
+  expect(writer.run(3000)).toBe('none');
+  expect(writer.flood.newest).toBe(1);
+});
+
+test('a flood is suspected at first sight, and one when it was fast for long enough', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 60;
+  expect(writer.run(SAMPLE_MS)).toBe('suspected');
+  expect(writer.run(390)).toBe('suspected');
+  expect(writer.run(20)).toBe('flooded');
+  expect(writer.flood.newest).toBeLessThan(1);
+});
+
+test('what is clearly a flood needs less time', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 150;
+  writer.run(SAMPLE_MS);
+  expect(writer.run(48)).toBe('flooded');
+});
+
+test('a connection that is flooded when the tap comes is suspected at once', () => {
+  expect(new Writer(60).flood.state).toBe('suspected');
+});
+
+test('20,000 messages a second are none, and asked about again only after a while', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 20;
+  expect(writer.run(SAMPLE_MS)).toBe('suspected');
+  expect(writer.run(48)).toBe('none');
+  expect(writer.run(990)).toBe('none');
+  expect(writer.run(24)).toBe('suspected');
+  expect(writer.run(48)).toBe('none');
+});
+
+test('who cannot keep up asks again sooner', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 20;
+  writer.run(SAMPLE_MS + 48, { lagging: true });
+  expect(writer.run(240, { lagging: true })).toBe('none');
+  expect(writer.run(24, { lagging: true })).toBe('suspected');
+});
+
+test('who makes up for a pause is none', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 60;
+  expect(writer.run(100)).toBe('suspected');
+  writer.ratePerMs = 20;
+  expect(writer.run(320)).toBe('none');
+});
+
+test('nothing of a suspect is lost: it is read before its ring comes round', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 100;
+  let most = 0;
+  while (writer.run(SAMPLE_MS) !== 'flooded') most = Math.max(most, writer.rings.event.unread.rounds);
+  expect(most).toBeGreaterThan(0);
+  expect(most).toBeLessThan(0.75);
+});
+
+test('one lap makes a suspect, not a flood', () => {
+  const writer = new Writer();
+  writer.flood.lapped(writer.nowMs);
+  expect(writer.flood.state).toBe('suspected');
+  expect(writer.run(48)).toBe('none');
+});
+
+test('a flood is over when it was slow for a good while, not for a moment', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 100;
+  expect(writer.run(500)).toBe('flooded');
+  writer.ratePerMs = 10;
+  expect(writer.run(300)).toBe('flooded');
+  writer.ratePerMs = 100;
+  expect(writer.run(300)).toBe('flooded');
+  writer.ratePerMs = 10;
+  expect(writer.run(450)).toBe('flooded');
+  expect(writer.run(250)).toBe('none');
+});
+
+test('who hardly got a processor decides by what is known of late', () => {
+  const fast = new Writer();
+  fast.ratePerMs = 60;
+  expect(fast.run(500, { sure: false })).toBe('flooded');
+  const slow = new Writer();
+  slow.ratePerMs = 20;
+  expect(slow.run(SAMPLE_MS + 300, { sure: false })).toBe('suspected');
+  expect(slow.run(120, { sure: false })).toBe('none');
+});
+
+test('at the end all is to be read', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 100;
+  writer.run(500);
+  writer.flood.end();
+  expect(writer.run(SAMPLE_MS)).toBe('none');
+  expect(writer.flood.newest).toBe(1);
+});
