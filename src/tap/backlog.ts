@@ -11,6 +11,8 @@ import type { TapBatch } from './tap';
 
 /** Frames that are handed out at a time, so that the rings need not wait long for the next look. */
 const PIECE_FRAMES = 64;
+/** Frames of a connection that are kept when what waits of it is dropped. */
+const KEPT_FRAMES = 500;
 /** Bytes that may wait; some seconds of what can be followed. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
@@ -23,7 +25,7 @@ export interface Sight {
 
 /** What one round of looks found. */
 export interface Findings extends Omit<TapBatch, 'frames'> {
-  readonly sights: ReadonlyMap<TapConnection, readonly Sight[]>;
+  readonly sights: Map<TapConnection, Sight[]>;
   /** It is told even if nothing was found. */
   readonly first: boolean;
   /** Nothing follows: what was kept back for its order goes out too. */
@@ -51,6 +53,25 @@ export class Backlog {
     if (!news && !first && !last && this.empty && !this.#order.waiting) return;
     this.#rounds.push(findings);
     this.#bytes += bytesOf(findings);
+  }
+
+  /**
+   * Drops what waits of a connection, but for its first frames, and returns how many frames of each ring that were.
+   */
+  drop(connection: TapConnection): Record<RingName, number> {
+    const dropped: Record<RingName, number> = { request: 0, response: 0, event: 0 };
+    let kept = 0;
+    for (const findings of this.#rounds) {
+      const seen = findings.sights.get(connection) ?? [];
+      if (kept >= KEPT_FRAMES) {
+        for (const { ring, look } of seen) dropped[ring] += look.missed + look.chunks.length;
+        this.#bytes -= bytesOf(findings);
+        findings.sights.delete(connection);
+        this.#bytes += bytesOf(findings);
+      }
+      for (const { look } of seen) kept += look.chunks.length;
+    }
+    return dropped;
   }
 
   /** The oldest that waits, if it is anything to hand out. */

@@ -231,6 +231,11 @@ export class RingFollower {
     return this.#untold;
   }
 
+  /** Frames that were read are not handed out after all: the next look tells of them. */
+  addMissed(frames: number): void {
+    this.#untold += frames;
+  }
+
   close(): void {
     this.#ring.close();
   }

@@ -35,8 +35,6 @@ const HURRY_FILL = 0.25;
 const BUSY_FILL = 0.1;
 /** Of a processor, for floods. */
 const FLOOD_SHARE = 0.01;
-/** And for what was found before they were known to be floods. */
-const BACKLOG_SHARE = 0.02;
 const MIN_FLOOD_REST_MS = 250;
 const MAX_FLOOD_REST_MS = 1000;
 /** Between two samples of a writer that may be flooding. */
@@ -183,9 +181,7 @@ export class Tap {
    * harder would only take time away from those who are watched.
    */
   #restFromFloods(costMs: number): void {
-    const restMs = this.#backlog.empty
-      ? Math.max(MIN_FLOOD_REST_MS, costMs * (1 / FLOOD_SHARE - 1))
-      : costMs * (1 / BACKLOG_SHARE - 1);
+    const restMs = Math.max(MIN_FLOOD_REST_MS, costMs * (1 / FLOOD_SHARE - 1));
     this.#restUntilMs = performance.now() + Math.min(MAX_FLOOD_REST_MS, restMs);
   }
 
@@ -198,9 +194,7 @@ export class Tap {
     if (this.#announced.size > 0 || now - this.#listedMs >= LIST_AGAIN_MS) return false;
     // The round that comes otherwise finds the same, and tells it.
     if (this.#sample().size > 0) return false;
-    const lagging = !this.#backlog.empty;
-    if (followed.some(({ flood }) => flood.judge(performance.now(), lagging) === 'none' || flood.pressing))
-      return false;
+    if (followed.some((one) => this.#judge(one) === 'none' || one.flood.pressing)) return false;
     return !this.#mayHandOut();
   }
 
@@ -388,7 +382,7 @@ export class Tap {
     let fill = 0;
     for (const [directory, followed] of this.#followed) {
       if (broken.has(directory)) continue;
-      const state = followed.flood.judge(performance.now(), !this.#backlog.empty);
+      const state = this.#judge(followed);
       if (state === 'suspected' && !followed.flood.pressing) continue;
       if (state === 'flooded' && !readsFloods) continue;
       try {
@@ -407,6 +401,17 @@ export class Tap {
       fill,
       broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
     };
+  }
+
+  #judge({ connection, followers, flood }: Followed): FloodState {
+    const before = flood.state;
+    const state = flood.judge(performance.now(), !this.#backlog.empty);
+    if (state === 'flooded' && before !== state) {
+      // What was read of it before that was known would take too much time as well.
+      const dropped = this.#backlog.drop(connection);
+      for (const ring of RING_NAMES) followers[ring].addMissed(dropped[ring]);
+    }
+    return state;
   }
 
   /** Ends early when a connection appears or the signal aborts. */

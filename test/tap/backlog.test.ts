@@ -72,3 +72,22 @@ test('it says when it is full, and when it is not any more', () => {
   backlog.take();
   expect(backlog.full).toBe(false);
 });
+
+test('what waits of one connection is dropped, but for its first frames and what others have', () => {
+  const backlog = new Backlog();
+  const other = { ...CONNECTION, id: 2 };
+  backlog.add(findings({ sights: sights('request', chunks(upTo(600))) }));
+  backlog.add(
+    findings({
+      sights: new Map([
+        ...sights('event', chunks(upTo(100)), 5),
+        [other, [{ ring: 'event', look: { chunks: chunks([1]), missed: 0, fill: 0 }, old: false }]],
+      ]),
+    }),
+  );
+  expect(backlog.drop(CONNECTION)).toEqual({ request: 0, response: 0, event: 105 });
+  const frames = [];
+  while (!backlog.empty) frames.push(...(backlog.take()?.frames ?? []));
+  expect(frames.filter(({ connection }) => connection === CONNECTION)).toHaveLength(600);
+  expect(frames.filter(({ connection }) => connection === other)).toHaveLength(1);
+});
