@@ -15,7 +15,7 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_PID = 0xffffffff;
 export const MAX_BUSY_POLL_US = 1_000_000;
 const MAX_REST_MS = 1000;
-const DEFAULT_REST_MS = 2;
+const DEFAULT_REST_MS = 5;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -43,7 +43,7 @@ export interface ConnectOptions {
   busyPollUs?: number;
   /**
    * Milliseconds (0 to 1000) for which messages may gather before the next look, while many come and this
-   * client sends nothing: less processor time for up to that much latency. Default 2; 0 to look at once.
+   * client sends nothing: less processor time for up to that much latency. Default 5; 0 to look at once.
    * Not used with busyPollUs.
    */
   restMs?: number;

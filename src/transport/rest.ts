@@ -7,7 +7,7 @@
  */
 
 /** So many events within a rest, or the time of one, make the next rest worth while. */
-const BRISK_EVENTS = 8;
+const BRISK_EVENTS = 16;
 /** After anything was sent there is no rest for so long. */
 const QUIET_MS = 50;
 

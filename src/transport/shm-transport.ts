@@ -23,7 +23,7 @@ const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
 /** How long the daemon is taken to be done once it was seen to be: long enough for an answer. */
 const KNOWN_FOR_MS = 1;
 /** The part of the event ring that may fill while we rest. */
-const REST_FRACTION = 16;
+const REST_FRACTION = 8;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 

@@ -764,14 +764,16 @@ describe('busy polling', () => {
 });
 
 describe('resting', () => {
+  const BURST = 16;
+
   /** Members that have not sent for long enough, and to whom a burst came just now. */
   async function resting(restMs: number): Promise<Pair & { seen: string[] }> {
     const pair = await bench.joined({ restMs });
     const seen = listen(pair.client);
     const begin = performance.now();
     while (performance.now() - begin < 60) await turns(1);
-    for (const number of numbers(8)) pair.connection.deliver(number, 2);
-    await until(() => seen.length === 8);
+    for (const number of numbers(BURST)) pair.connection.deliver(number, 2);
+    await until(() => seen.length === BURST);
     pair.connection.deliver('later', 2);
     return { ...pair, seen };
   }
@@ -779,14 +781,14 @@ describe('resting', () => {
   test('lets messages gather after many have come, and hands them out then', async () => {
     const { seen } = await resting(1000);
     await turns(20);
-    expect(seen).toHaveLength(8);
-    await until(() => seen.length === 9);
+    expect(seen).toHaveLength(BURST);
+    await until(() => seen.length === BURST + 1);
   });
 
   test('ends at once with a message of our own', async () => {
     const { client, connection, seen } = await resting(1000);
     await turns(20);
-    expect(seen).toHaveLength(8);
+    expect(seen).toHaveLength(BURST);
     await client.mcast('mine');
     await turns();
     expect(seen).toContain('later');
@@ -796,7 +798,7 @@ describe('resting', () => {
   test('restMs 0 is none', async () => {
     const { seen } = await resting(0);
     await turns();
-    expect(seen).toHaveLength(9);
+    expect(seen).toHaveLength(BURST + 1);
   });
 
   test('a daemon that hangs up meanwhile is noticed', async () => {

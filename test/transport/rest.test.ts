@@ -21,8 +21,8 @@ afterEach(() => {
 });
 
 test.each([
-  ['many at once', [8]],
-  ['many within the time of a rest', [3, 3, 2]],
+  ['many at once', [16]],
+  ['many within the time of a rest', [6, 6, 4]],
 ])('%s begin a rest, which ends by itself', (_, counts) => {
   const rest = fresh();
   const answers = counts.map((count) => rest.received(count, 100));
@@ -35,9 +35,9 @@ test.each([
 
 test('what gathered meanwhile counts for the next rest, what came before does not', () => {
   const rest = fresh();
-  expect(rest.received(8, 100)).toBe(true);
+  expect(rest.received(16, 100)).toBe(true);
   jest.advanceTimersByTime(REST_MS);
-  expect(rest.received(7, 100)).toBe(false);
+  expect(rest.received(15, 100)).toBe(false);
   expect(rest.received(1, 100)).toBe(true);
   jest.advanceTimersByTime(REST_MS);
   expect(ended).toHaveBeenCalledTimes(2);
