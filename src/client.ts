@@ -44,7 +44,7 @@ export interface ConnectOptions {
   /**
    * Milliseconds (0 to 1000) for which messages may gather before the next look, while many come and this
    * client sends nothing: less processor time for up to that much latency. Default 5; 0 to look at once.
-   * Not used with busyPollUs.
+   * Not used with busyPollUs or manual dispatch.
    */
   restMs?: number;
 }
@@ -118,7 +118,8 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
     timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
     signal: options.signal,
     pid,
-    receive: { lend, busyPollUs, restMs },
+    // Who dispatches himself rests as he likes, and gets all there is when he asks.
+    receive: { lend, busyPollUs, restMs: dispatch === 'manual' ? 0 : restMs },
   });
   return new CpgClient(session, dispatch, lend);
 }
