@@ -37,6 +37,8 @@ export class Backlog {
   #rounds: Findings[] = [];
   #pieces: TapBatch[] = [];
   #bytes = 0;
+  /** Nothing was found in the round that was added last. */
+  #endsQuietly = false;
 
   get empty(): boolean {
     return this.#rounds.length === 0 && this.#pieces.length === 0;
@@ -49,10 +51,12 @@ export class Backlog {
   add(findings: Findings): void {
     const { opened, closed, refused, untold, sights, first, last } = findings;
     const news = opened.length + closed.length + refused.length + untold + sights.size > 0;
-    // Each round that follows counts for what is kept back.
-    if (!news && !first && !last && this.empty && !this.#order.waiting) return;
+    // What is kept back for its order waits for one more round, even if nothing was found in that.
+    const awaited = this.empty ? this.#order.waiting : !this.#endsQuietly;
+    if (!news && !first && !last && !awaited) return;
     this.#rounds.push(findings);
     this.#bytes += bytesOf(findings);
+    this.#endsQuietly = !news;
   }
 
   /**
@@ -64,7 +68,7 @@ export class Backlog {
     for (const findings of this.#rounds) {
       const seen = findings.sights.get(connection) ?? [];
       if (kept >= KEPT_FRAMES) {
-        for (const { ring, look } of seen) dropped[ring] += look.missed + look.chunks.length;
+        for (const { ring, look, old } of seen) if (!old) dropped[ring] += look.missed + look.chunks.length;
         this.#bytes -= bytesOf(findings);
         findings.sights.delete(connection);
         this.#bytes += bytesOf(findings);

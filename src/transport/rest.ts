@@ -55,6 +55,7 @@ export class Rest {
   /** No rest any more, and no onEnd. */
   stop(): void {
     this.#resting = false;
+    this.#quietFromMs = Infinity;
     clearTimeout(this.#timer);
   }
 

@@ -40,6 +40,15 @@ test('rounds in which nothing was found do not wait, except the first', () => {
   expect(backlog.take()).toBeUndefined();
 });
 
+test('behind what waits one quiet round is enough', () => {
+  const backlog = new Backlog();
+  backlog.add(findings({ sights: sights('event', chunks([1])) }));
+  for (let round = 0; round < 10; round++) backlog.add(findings());
+  expect(backlog.take()?.frames).toHaveLength(1);
+  expect(backlog.take()).toBeUndefined();
+  expect(backlog.empty).toBe(true);
+});
+
 test('a large round is handed out in pieces, between its beginnings and its ends', () => {
   const backlog = new Backlog();
   backlog.add(
