@@ -64,16 +64,20 @@ export class Backlog {
    */
   drop(connection: TapConnection): Record<RingName, number> {
     const dropped: Record<RingName, number> = { request: 0, response: 0, event: 0 };
-    let kept = 0;
+    let room = KEPT_FRAMES;
     for (const findings of this.#rounds) {
-      const seen = findings.sights.get(connection) ?? [];
-      if (kept >= KEPT_FRAMES) {
-        for (const { ring, look, old } of seen) if (!old) dropped[ring] += look.missed + look.chunks.length;
-        this.#bytes -= bytesOf(findings);
-        findings.sights.delete(connection);
-        this.#bytes += bytesOf(findings);
+      this.#bytes -= bytesOf(findings);
+      const kept: Sight[] = [];
+      for (const sight of findings.sights.get(connection) ?? []) {
+        const { ring, look, old } = sight;
+        const chunks = look.chunks.oldest(room);
+        room -= chunks.length;
+        if (chunks.length > 0) kept.push({ ...sight, look: { ...look, chunks } });
+        if (!old) dropped[ring] += look.chunks.length - chunks.length + (chunks.length > 0 ? 0 : look.missed);
       }
-      for (const { look } of seen) kept += look.chunks.length;
+      if (kept.length > 0) findings.sights.set(connection, kept);
+      else findings.sights.delete(connection);
+      this.#bytes += bytesOf(findings);
     }
     return dropped;
   }

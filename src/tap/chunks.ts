@@ -113,6 +113,11 @@ export class ChunkRun {
     return !isCommitted(this.#words, this.#starts[this.#first + index]!);
   }
 
+  /** The first ones. */
+  oldest(count: number): ChunkRun {
+    return new ChunkRun(this.#bytes, this.#starts.slice(this.#first, this.#first + count));
+  }
+
   /** The last ones. */
   newest(count: number): ChunkRun {
     return new ChunkRun(this.#bytes, this.#starts, Math.max(this.#first, this.#starts.length - count));

@@ -102,7 +102,7 @@ export class Tap {
   readonly #announced = new Set<string>();
   readonly #dealtWith = new Set<string>();
   readonly #backlog = new Backlog();
-  /** Until then nothing is read of floods, nor handed out while there are any. */
+  /** Until then nothing is read of floods. */
   #restUntilMs = 0;
   #present: ReadonlySet<string> = new Set();
   #listedMs = -Infinity;
@@ -140,14 +140,14 @@ export class Tap {
         const resting = this.#restsFromFloods();
         const { fill, busy } = this.#round(last);
         const untilMs = performance.now() + HANDING_OUT_MS;
-        while (!this.#backlog.empty && (last || this.#backlog.full || performance.now() < untilMs)) {
-          if (!last && !this.#mayHandOut()) break;
+        while (last ? !this.#backlog.empty : this.#mayHandOut()) {
+          if (!last && !this.#backlog.full && performance.now() >= untilMs) break;
           const batch = this.#backlog.take();
           if (batch !== undefined) yield batch;
         }
         if (last) return;
         if (!resting) this.#restFromFloods(cpuMs() - startedMs);
-        if (!this.#backlog.empty && this.#mayHandOut()) {
+        if (this.#mayHandOut()) {
           await this.#pause(0);
           continue;
         }
@@ -167,9 +167,9 @@ export class Tap {
     return false;
   }
 
-  /** Whoever is suspected of a flood is not to be slowed down by anything. */
+  /** Whether anything is to be handed out: whoever is suspected of a flood is not to be slowed down by that. */
   #mayHandOut(): boolean {
-    return !this.#isAny('suspected') && !this.#restsFromFloods();
+    return this.#backlog.full || (!this.#backlog.empty && !this.#isAny('suspected'));
   }
 
   #restsFromFloods(): boolean {
@@ -177,8 +177,8 @@ export class Tap {
   }
 
   /**
-   * What was done took `costMs` of processor time, which decides when more of a flood is read or handed out: trying
-   * harder would only take time away from those who are watched.
+   * What was done took `costMs` of processor time, which decides when more of a flood is read: trying harder would
+   * only take time away from those who are watched.
    */
   #restFromFloods(costMs: number): void {
     const restMs = Math.max(MIN_FLOOD_REST_MS, costMs * (1 / FLOOD_SHARE - 1));
@@ -195,7 +195,7 @@ export class Tap {
     // The round that comes otherwise finds the same, and tells it.
     if (this.#sample().size > 0) return false;
     if (followed.some((one) => this.#judge(one) === 'none' || one.flood.pressing)) return false;
-    return !this.#mayHandOut();
+    return !this.#mayHandOut() && (this.#restsFromFloods() || this.#isAny('suspected'));
   }
 
   /**
