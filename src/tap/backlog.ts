@@ -49,8 +49,8 @@ export class Backlog {
   }
 
   add(findings: Findings): void {
-    const { opened, closed, refused, untold, sights, first, last } = findings;
-    const news = opened.length + closed.length + refused.length + untold + sights.size > 0;
+    const { sights, first, last } = findings;
+    const news = sights.size > 0 || tellsOfConnections(findings);
     // What is kept back for its order waits for one more round, even if nothing was found in that.
     const awaited = this.empty ? this.#order.waiting : !this.#endsQuietly;
     if (!news && !first && !last && !awaited) return;
@@ -98,8 +98,7 @@ export class Backlog {
     const frames = this.#order.order(roundsOf(findings), timeNs);
     for (const connection of closed) frames.push(...this.#order.flush(connection));
     if (last) frames.push(...this.#order.flush());
-    const nothing = opened.length + closed.length + refused.length + untold + frames.length === 0;
-    if (nothing && !first) return [];
+    if (frames.length === 0 && !first && !tellsOfConnections(findings)) return [];
     const count = Math.max(1, Math.ceil(frames.length / PIECE_FRAMES));
     return Array.from({ length: count }, (_, index) => ({
       timeNs,
@@ -111,6 +110,11 @@ export class Backlog {
       untold: index === count - 1 ? untold : 0,
     }));
   }
+}
+
+/** Whether there is anything to tell besides frames. */
+function tellsOfConnections({ opened, closed, refused, untold }: Findings): boolean {
+  return opened.length + closed.length + refused.length + untold > 0;
 }
 
 function roundsOf({ sights, timeNs }: Findings): Map<TapConnection, Round> {

@@ -8,9 +8,8 @@
  *          +---------------------------------------+ <-------------------------+
  *                         it is none                   slower for some time
  *
- * Being read slows a flood down, until it looks like none. So while one is suspected nothing is read for a moment,
- * only the pointers are watched; what can be followed at all does not fill a ring in that time, so nothing of it is
- * lost.
+ * Being followed slows a flood down, until it looks like none. So while one is suspected only its pointers are watched.
+ * A ring that is half full is read all the same, and nothing is handed out meanwhile: nothing is lost by asking.
  */
 import { debugTap as debug } from '../debug';
 import { RING_NAMES, type RingName, type TapConnection } from './connections';
@@ -157,9 +156,7 @@ export class FloodWatch {
     if (!known && windowMs <= MAX_WINDOW_MS) return;
     this.#window = this.#windowFrom(nowMs);
     if (isFast(known ? seen : this.#rates, STILL_FLOOD)) this.#fastMs = nowMs;
-    else if (nowMs - this.#fastMs > OVER_MS) {
-      this.#become('none', rates);
-    }
+    else if (nowMs - this.#fastMs > OVER_MS) this.#become('none', rates);
   }
 
   #become(state: FloodState, rates: readonly Progress[]): void {

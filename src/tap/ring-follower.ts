@@ -110,7 +110,7 @@ export class RingFollower {
   }
 
   /**
-   * What is still in the ring from before; to be called once, before look(). `missed` is what at least was
+   * What is still in the ring from before; to be called once, before sample(). `missed` is what at least was
    * overwritten since the ring was made.
    */
   begin(nowMs: number): RingLook {
@@ -186,12 +186,6 @@ export class RingFollower {
   /** The last look is needed for longer: the next one uses other memory. */
   keepLook(): void {
     this.#memory = NO_BYTES;
-  }
-
-  /** sample() and read(). */
-  look(nowMs: number, newest = 1): RingLook {
-    this.sample(nowMs);
-    return this.read(newest);
   }
 
   /**

@@ -270,8 +270,8 @@ export class Tap {
     const awaited = last ? this.#followed.keys() : gone;
     for (const directory of awaited) this.#followed.get(directory)!.flood.end();
     const { sights, fill, broken } = this.#look();
-    for (const { directory, reason } of broken) refused.push({ directory, reason });
-    const ending = [...gone, ...broken.map(({ directory }) => directory)];
+    for (const [directory, reason] of broken) refused.push({ directory, reason });
+    const ending = [...gone, ...broken.keys()];
     const untold = (last ? [...this.#followed.keys()] : ending).reduce(
       (sum, directory) => sum + untoldOf(this.#followed.get(directory)),
       0,
@@ -371,11 +371,7 @@ export class Tap {
   }
 
   /** Reads what is new, except of floods whose time has not come. */
-  #look(): {
-    sights: Map<TapConnection, Sight[]>;
-    fill: number;
-    broken: { directory: string; reason: string }[];
-  } {
+  #look(): { sights: Map<TapConnection, Sight[]>; fill: number; broken: Map<string, string> } {
     const sights = new Map<TapConnection, Sight[]>();
     const readsFloods = this.#backlog.empty && !this.#restsFromFloods();
     const broken = this.#sample();
@@ -396,11 +392,7 @@ export class Tap {
         broken.set(directory, messageOf(error));
       }
     }
-    return {
-      sights,
-      fill,
-      broken: [...broken].map(([directory, reason]) => ({ directory, reason })),
-    };
+    return { sights, fill, broken };
   }
 
   #judge({ connection, followers, flood }: Followed): FloodState {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chunkWords } from '../../src/codec/ring-layout';
-import { RingFollower } from '../../src/tap/ring-follower';
+import { RingFollower, type RingLook } from '../../src/tap/ring-follower';
 import { numberedFrame, RingWriter } from './support';
 
 const WORDS = 4096;
@@ -29,11 +29,14 @@ describe('a follower', () => {
     follower = RingFollower.open(join(directory, 'qb-event-cpg'));
   };
   /** Copies of the frames, and what was missed before them. */
-  const seen = (look: ReturnType<RingFollower['look']>): { frames: Buffer[]; missed: number } => ({
+  const seen = (look: RingLook): { frames: Buffer[]; missed: number } => ({
     frames: Array.from({ length: look.chunks.length }, (_, index) => Buffer.from(look.chunks.frame(index))),
     missed: look.missed,
   });
-  const look = (afterMs = 1): ReturnType<typeof seen> => seen(follower.look((nowMs += afterMs)));
+  const look = (afterMs = 1, newest = 1): ReturnType<typeof seen> => {
+    follower.sample((nowMs += afterMs));
+    return seen(follower.read(newest));
+  };
   const numbers = (frames: readonly Buffer[]): number[] => frames.map((bytes) => bytes.readUInt32LE(16));
 
   test('sees each chunk once and in order, whatever its size, round after round', () => {
@@ -215,7 +218,7 @@ describe('a follower', () => {
       ring.take();
       follower.sample((nowMs += 0.1));
     }
-    const { frames, missed } = seen(follower.look((nowMs += 1), 1 / 4));
+    const { frames, missed } = look(1, 1 / 4);
     expect(numbers(frames).at(-1)).toBe(count);
     expect(frames.length).toBeLessThan(WORDS / 4 / 30);
     expect(frames.length + missed).toBe(count);
