@@ -39,7 +39,13 @@ async function main(): Promise<void> {
     variants: [
       { workload: 'flood', contestant: ours('mcast awaited', '--sending', 'mcast') },
       { workload: 'flood', contestant: ours('lent', '--lend') },
+      { workload: 'flood', contestant: ours('mapped', '--mapped') },
       { workload: 'latency', contestant: ours('busy polling', '--busy-poll', BUSY_POLL_US) },
+      { workload: 'latency', contestant: ours('mapped', '--mapped') },
+      {
+        workload: 'latency',
+        contestant: ours('mapped and busy polling', '--mapped', '--busy-poll', BUSY_POLL_US),
+      },
       { workload: 'receive', contestant: ours('lent', '--lend') },
     ],
     progress: (line) => {

@@ -26,7 +26,7 @@ import { CpgError, CS_OK, isCpgError } from '../errors';
 import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
-import type { ReceiveOptions, Transport, TransportListener } from '../transport/transport';
+import type { Transport, TransportListener, TransportOptions } from '../transport/transport';
 import { Confirmations } from './confirmations';
 import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
@@ -54,7 +54,7 @@ export interface SessionOptions {
   timeoutMs: number;
   signal: AbortSignal | undefined;
   pid: number | undefined;
-  receive?: ReceiveOptions;
+  transport?: TransportOptions;
 }
 
 export interface McastOptions {
@@ -140,11 +140,11 @@ export class Session {
     }
   }
 
-  static async #connectTransport({ address, receive }: SessionOptions, limit: Deadline): Promise<Transport> {
+  static async #connectTransport({ address, transport }: SessionOptions, limit: Deadline): Promise<Transport> {
     const backoff = new Backoff();
     for (;;) {
       try {
-        return await connectTransport(address, limit.signal, receive);
+        return await connectTransport(address, limit.signal, transport);
       } catch (error) {
         if (!isTransient(error)) throw error;
         debug('connect: %s', error.message);

@@ -5,18 +5,21 @@ import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { CpgError } from '../errors';
 import { resolveAddress, type Address } from './address';
 import { openConnectionFiles } from './connection-files';
+import { mappedStorage } from './mapped-storage';
+import { storeInFiles } from './ring-storage';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
-import type { ReceiveOptions, Transport } from './transport';
+import type { Transport, TransportOptions } from './transport';
 
 /** One try; see ServiceSocket.open for what it rejects with. */
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
-  options: ReceiveOptions = { lend: false, busyPollUs: 0, restMs: 0 },
+  options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, restMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);
+  const store = options.mapped ? mappedStorage() : storeInFiles;
   const { service, answer, announced } = await ServiceSocket.open(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
@@ -35,7 +38,7 @@ export async function connectTransport(
         `at least ${IPC_REQUEST_SIZE_BYTES}`,
       );
     }
-    const files = openConnectionFiles(answer);
+    const files = openConnectionFiles(answer, store);
     return new ShmTransport(service, files, answer.maxMessageSize, announced, options);
   } catch (error) {
     service.socket.destroy();

@@ -12,6 +12,7 @@ import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import { Ring } from './ring';
+import { storeInFiles, type OpenStorage } from './ring-storage';
 import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
 
 const DIRECTORY_NAME = /^qb-(\d+)-(\d+)-(\d+)-[^/]+$/;
@@ -34,7 +35,11 @@ export interface ConnectionFiles {
  * libqb's form and lie in one directory, and all of it must belong to us; else CS_ERR_SECURITY, and nothing
  * was opened for writing elsewhere.
  */
-export function openConnectionFiles(answer: HandshakeResponse, uid = process.getuid?.()): ConnectionFiles {
+export function openConnectionFiles(
+  answer: HandshakeResponse,
+  store: OpenStorage = storeInFiles,
+  uid = process.getuid?.(),
+): ConnectionFiles {
   const directory = dirname(answer.request);
   const match = DIRECTORY_NAME.exec(basename(directory));
   const wellNamed = RINGS.every((ring) => {
@@ -62,7 +67,7 @@ export function openConnectionFiles(answer: HandshakeResponse, uid = process.get
       throw refused(`${directory} is not a directory of our own`);
     }
     const open = (ring: (typeof RINGS)[number]): Ring => {
-      const opening = Ring.open(answer[ring], uid);
+      const opening = Ring.open(answer[ring], uid, store);
       opened.push(opening);
       return opening;
     };

@@ -1,5 +1,6 @@
 /**
- * One libqb ring buffer in shared memory, reached by positioned reads and writes.
+ * One libqb ring buffer in shared memory: where everything in it stands, and which way round its pointers go. How
+ * the bytes are reached is a matter of its storage (ring-storage.ts).
  *
  * A ring is two files. The header file (8252 bytes on 64-bit):
  *
@@ -25,9 +26,7 @@
  *
  * The semaphore is a POSIX semaphore that the daemon changes atomically in its mapping. We cannot do an
  * atomic change through a file, so we write it only at moments when the daemon does not: the rules for that
- * stand at the steps of request-ring.ts, response-ring.ts and event-ring.ts. /dev/shm is memory (tmpfs), so
- * reads and writes of the file are coherent with the daemon's mapping; no fsync, no blocking, hence the
- * synchronous calls.
+ * stand at the steps of request-ring.ts, response-ring.ts and event-ring.ts.
  */
 import {
   closeSync,
@@ -38,7 +37,6 @@ import {
   readSync,
   unlinkSync,
   writeSync,
-  writevSync,
 } from 'node:fs';
 import { malformed } from '../codec/fields';
 import {
@@ -49,6 +47,7 @@ import {
   WORD_BYTES,
 } from '../codec/ring-layout';
 import { CpgError } from '../errors';
+import { storeInFiles, type OpenStorage, type RingStorage } from './ring-storage';
 
 export {
   CHUNK_HEADER_BYTES,
@@ -61,8 +60,11 @@ export {
   WORD_BYTES,
 } from '../codec/ring-layout';
 
-const SEMAPHORE_BYTES = 8;
-const STATE_BYTES = Header.userData + 4 - Header.semaphore;
+/** The value and the number of waiters. */
+const SEMAPHORE_WORDS = 2;
+const USER_DATA_WORD = (Header.userData - Header.semaphore) / WORD_BYTES;
+/** From the semaphore to the user data. */
+const STATE_WORDS = USER_DATA_WORD + 1;
 const REFERENCES_WHEN_CREATED = 1;
 const REFERENCES_WHEN_CONNECTED = 2;
 const REFUSED_REMEDY = 'find out which program answers on this address; nothing was written';
@@ -70,12 +72,10 @@ const REFUSED_REMEDY = 'find out which program answers on this address; nothing 
 const FILE_MODE = 0o600;
 
 // Every access is synchronous, so one scratch buffer serves all rings of the process.
-const scratch = Buffer.alloc(STATE_BYTES);
-const scratchWords = new Uint32Array(scratch.buffer, scratch.byteOffset, STATE_BYTES / WORD_BYTES);
+const scratch = new Uint32Array(STATE_WORDS);
 
 export class Ring {
-  #headerFd: number;
-  #dataFd: number;
+  readonly #storage: RingStorage;
   /** Words in the circle. */
   readonly wordSize: number;
   /** As of the last readPointers(); always below wordSize. */
@@ -85,21 +85,19 @@ export class Ring {
 
   private constructor(
     readonly name: string,
-    headerFd: number,
-    dataFd: number,
+    storage: RingStorage,
     wordSize: number,
   ) {
-    this.#headerFd = headerFd;
-    this.#dataFd = dataFd;
+    this.#storage = storage;
     this.wordSize = wordSize;
   }
 
   /**
    * Opens the two files of the ring `stem`. Both must be plain files with one name, owned by `uid`, of the
    * sizes their own fields give, and not in use by another client; otherwise nothing is kept open and CpgError
-   * says why. Nothing is written before attach().
+   * says why. Nothing is written before attach(). `store` says how the bytes are to be reached.
    */
-  static open(stem: string, uid: number | undefined): Ring {
+  static open(stem: string, uid: number | undefined, store: OpenStorage = storeInFiles): Ring {
     const opened: number[] = [];
     try {
       const headerFd = openOwn(`${stem}-header`, uid, opened);
@@ -112,12 +110,12 @@ export class Ring {
       }
       const dataSize = fstatSync(dataFd).size;
       readSync(headerFd, scratch, 0, WORD_BYTES, Header.wordSize);
-      const wordSize = scratch.readUInt32LE(0);
+      const wordSize = scratch[0]!;
       if (wordSize * WORD_BYTES !== dataSize || dataSize > MAX_RING_BYTES || wordSize <= CHUNK_HEADER_WORDS) {
         throw malformed(`a ring of ${wordSize} words in a file of ${dataSize} bytes`, 'sizes that agree');
       }
       readSync(headerFd, scratch, 0, WORD_BYTES, Header.referenceCount);
-      const references = scratch.readInt32LE(0);
+      const references = scratch[0]! | 0;
       if (references >= REFERENCES_WHEN_CONNECTED) {
         throw new CpgError(
           'CS_ERR_SECURITY',
@@ -127,8 +125,17 @@ export class Ring {
           },
         );
       }
-      const ring = new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, wordSize);
-      ring.readPointers();
+      const name = nameOf(stem);
+      const storage = store({ name, headerFd, dataFd, dataBytes: dataSize });
+      // From here on the files are the storage's.
+      opened.length = 0;
+      const ring = new Ring(name, storage, wordSize);
+      try {
+        ring.readPointers();
+      } catch (error) {
+        ring.close();
+        throw error;
+      }
       return ring;
     } catch (error) {
       for (const fd of opened) closeSync(fd);
@@ -159,7 +166,9 @@ export class Ring {
       header.write(`${stem}-data`, Header.dataPath);
       header.writeInt32LE(REFERENCES_WHEN_CREATED, Header.referenceCount);
       writeSync(headerFd, header, 0, header.length, 0);
-      return new Ring(stem.slice(stem.lastIndexOf('/') + 1), headerFd, dataFd, dataBytes / WORD_BYTES);
+      const name = nameOf(stem);
+      const storage = storeInFiles({ name, headerFd, dataFd, dataBytes });
+      return new Ring(name, storage, dataBytes / WORD_BYTES);
     } catch (error) {
       for (const { path, fd } of opened) {
         closeSync(fd);
@@ -175,9 +184,9 @@ export class Ring {
 
   /** Reads both pointers; throws CS_ERR_MESSAGE_ERROR when one points outside the ring. */
   readPointers(): void {
-    this.#readHeader(Header.writePointer, 2 * WORD_BYTES);
-    const writePointer = scratch.readUInt32LE(0);
-    const readPointer = scratch.readUInt32LE(WORD_BYTES);
+    this.#storage.readHeader(Header.writePointer, scratch, 2);
+    const writePointer = scratch[0]!;
+    const readPointer = scratch[1]!;
     if (writePointer >= this.wordSize || readPointer >= this.wordSize) {
       throw malformed(`${this.name}: pointers ${writePointer} and ${readPointer}`, `below ${this.wordSize}`);
     }
@@ -187,39 +196,36 @@ export class Ring {
 
   /** The value of the semaphore: chunks posted and not yet taken. */
   semaphore(): number {
-    this.#readHeader(Header.semaphore, SEMAPHORE_BYTES);
-    return scratch.readUInt32LE(0);
+    this.#storage.readHeader(Header.semaphore, scratch, 1);
+    return scratch[0]!;
   }
 
   /** The semaphore and the user data (flow control) in one read. */
   state(): { semaphore: number; userData: number } {
-    this.#readHeader(Header.semaphore, STATE_BYTES);
-    return {
-      semaphore: scratch.readUInt32LE(0),
-      userData: scratch.readInt32LE(Header.userData - Header.semaphore),
-    };
+    this.#storage.readHeader(Header.semaphore, scratch, STATE_WORDS);
+    return { semaphore: scratch[0]!, userData: scratch[USER_DATA_WORD]! | 0 };
   }
 
   /** Sets value and waiters in one 8-byte write; nobody ever waits on these semaphores. */
   setSemaphore(value: number): void {
-    scratchWords[0] = value;
-    scratchWords[1] = 0;
-    this.#writeHeader(Header.semaphore, SEMAPHORE_BYTES);
+    scratch[0] = value;
+    scratch[1] = 0;
+    this.#storage.writeHeader(Header.semaphore, scratch, SEMAPHORE_WORDS);
   }
 
   /** Flow control: what the reader of a request ring tells its writer. */
   setUserData(value: number): void {
-    this.#writeHeaderUint32(Header.userData, value);
+    this.#writeHeaderWord(Header.userData, value);
   }
 
   publishWritePointer(pointer: number): void {
     this.writePointer = pointer;
-    this.#writeHeaderUint32(Header.writePointer, pointer);
+    this.#writeHeaderWord(Header.writePointer, pointer);
   }
 
   publishReadPointer(pointer: number): void {
     this.readPointer = pointer;
-    this.#writeHeaderUint32(Header.readPointer, pointer);
+    this.#writeHeaderWord(Header.readPointer, pointer);
   }
 
   /** The pointer `words` further on. */
@@ -235,15 +241,15 @@ export class Ring {
   /** Fills the first `length` bytes of `target` from the circle, beginning at word `pointer`. */
   read(pointer: number, target: Buffer, length = target.length): void {
     const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
-    this.#readData(target, 0, first, pointer * WORD_BYTES);
-    if (first < length) this.#readData(target, first, length - first, 0);
+    this.#storage.read(target, 0, first, pointer * WORD_BYTES);
+    if (first < length) this.#storage.read(target, first, length - first, 0);
   }
 
   /** Writes the first `length` bytes of `bytes` into the circle, beginning at word `pointer`. */
   write(pointer: number, bytes: Buffer, length = bytes.length): void {
     const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
-    this.#writeData(bytes, 0, first, pointer * WORD_BYTES);
-    if (first < length) this.#writeData(bytes, first, length - first, 0);
+    this.#storage.write(bytes, 0, first, pointer * WORD_BYTES);
+    if (first < length) this.#storage.write(bytes, first, length - first, 0);
   }
 
   /** Writes several pieces one behind the other without joining them first. */
@@ -251,59 +257,33 @@ export class Ring {
     const position = pointer * WORD_BYTES;
     const beforeEnd = this.wordSize * WORD_BYTES - position;
     if (length <= beforeEnd) {
-      if (writevSync(this.#dataFd, parts, position) !== length) throw this.#full();
+      this.#storage.writeParts(parts, length, position);
       return;
     }
     const [first, rest] = splitAt(parts, beforeEnd);
-    const written = writevSync(this.#dataFd, first, position) + writevSync(this.#dataFd, rest, 0);
-    if (written !== length) throw this.#full();
+    this.#storage.writeParts(first, beforeEnd, position);
+    this.#storage.writeParts(rest, length - beforeEnd, 0);
   }
 
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    closeSync(this.#headerFd);
-    closeSync(this.#dataFd);
-    // Numbers are given out anew at once: a late write must not end up in somebody else's file.
-    this.#headerFd = -1;
-    this.#dataFd = -1;
+    this.#storage.close();
   }
 
   /** Tells the daemon that we are there: libqb takes any other count of references for "not connected". */
   attach(): void {
-    this.#writeHeaderUint32(Header.referenceCount, REFERENCES_WHEN_CONNECTED);
+    this.#writeHeaderWord(Header.referenceCount, REFERENCES_WHEN_CONNECTED);
   }
 
-  #readHeader(offset: number, length: number): void {
-    if (readSync(this.#headerFd, scratch, 0, length, offset) !== length) throw this.#shrunk();
+  #writeHeaderWord(offset: number, value: number): void {
+    scratch[0] = value;
+    this.#storage.writeHeader(offset, scratch, 1);
   }
+}
 
-  #readData(target: Buffer, offset: number, length: number, position: number): void {
-    if (readSync(this.#dataFd, target, offset, length, position) !== length) throw this.#shrunk();
-  }
-
-  #writeHeaderUint32(offset: number, value: number): void {
-    scratchWords[0] = value;
-    this.#writeHeader(offset, WORD_BYTES);
-  }
-
-  #writeHeader(offset: number, length: number): void {
-    if (writeSync(this.#headerFd, scratch, 0, length, offset) !== length) throw this.#full();
-  }
-
-  #writeData(bytes: Buffer, offset: number, length: number, position: number): void {
-    if (writeSync(this.#dataFd, bytes, offset, length, position) !== length) throw this.#full();
-  }
-
-  #full(): CpgError {
-    return new CpgError('CS_ERR_NO_SPACE', `${this.name}: a write was cut short`, {
-      remedy: 'make room in /dev/shm',
-    });
-  }
-
-  #shrunk(): CpgError {
-    return malformed(`${this.name}: the file was cut short under us`, 'a whole ring');
-  }
+function nameOf(stem: string): string {
+  return stem.slice(stem.lastIndexOf('/') + 1);
 }
 
 /** The pieces up to `bytes` and those behind, one of them perhaps cut in two. */

@@ -9,7 +9,7 @@ import { ResponseRing } from './response-ring';
 import { Rest } from './rest';
 import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
-import type { ReceiveOptions, Transport, TransportListener } from './transport';
+import type { Transport, TransportListener, TransportOptions } from './transport';
 
 /**
  * A busy daemon takes its chunks within microseconds, and its events say when to look too; one that holds us takes
@@ -61,7 +61,7 @@ export class ShmTransport implements Transport {
     files: ConnectionFiles,
     maxFrameBytes: number,
     announced: number,
-    { lend, busyPollUs, restMs }: ReceiveOptions,
+    { lend, busyPollUs, restMs }: TransportOptions,
   ) {
     this.#service = service;
     this.#files = files;

@@ -19,8 +19,10 @@ export interface TransportListener {
   onClose(reason?: CpgError): void;
 }
 
-/** How events are received. */
-export interface ReceiveOptions {
+/** How frames are to be moved. */
+export interface TransportOptions {
+  /** The rings are mapped into memory; needs koffi. */
+  readonly mapped: boolean;
   /** Frames are lent for the duration of the call, never owned: see FrameHandler. */
   readonly lend: boolean;
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */

@@ -111,7 +111,19 @@ describe('the packed package', () => {
     });
   });
 
+  test('what needs an optional peer that is not there says so', async () => {
+    const script = file(
+      'mapped.cjs',
+      `const { connect } = require('corosync-cpg');
+       connect({ mapped: true }).catch(({ code, message }) => console.log(code, message));`,
+    );
+    const { stdout } = await run('node', [script], { cwd: project });
+    expect(stdout).toMatch(/^CS_ERR_NOT_SUPPORTED .*koffi/);
+  });
+
   test('nothing in it compiles on install', () => {
+    expect(Object.values(manifest.peerDependenciesMeta)).toEqual([{ optional: true }]);
+    expect(Object.keys(manifest.peerDependencies)).toEqual(Object.keys(manifest.peerDependenciesMeta));
     expect(Object.keys(manifest.dependencies).sort()).toEqual(['buffer-layout', 'debug']);
     expect(Object.keys(manifest.scripts)).not.toEqual(
       expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]),

@@ -1,10 +1,9 @@
 /** We write, the daemon reads: every way to stage a frame, at every place of the circle. */
-import fs from 'node:fs';
 import fc from 'fast-check';
 import { RequestRing } from '../../src/transport/request-ring';
 import { assertProperty } from '../support/property';
 import { COMMITTED } from '../support/fake-ring';
-import { difference, pattern, RingPair } from './ring-fixture';
+import { difference, pattern, RingPair, STORAGES } from './ring-fixture';
 
 const EMPTY = Buffer.alloc(0);
 /** The length and the magic before each frame. */
@@ -44,13 +43,13 @@ function transfer(pair: RingPair, ring: RequestRing, frames: readonly Buffer[], 
   return difference(taken, frames);
 }
 
-describe('a small ring', () => {
+describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
   const WORDS = 40;
   const LARGEST = WORDS * 4 - 12;
   let pair: RingPair;
 
   beforeAll(() => {
-    pair = new RingPair('request', WORDS);
+    pair = new RingPair('request', WORDS, store);
   });
   afterAll(() => pair.close());
 
@@ -211,22 +210,14 @@ describe('a small ring', () => {
     const ring = new RequestRing(pair.ours);
     whole(ring, pattern(30, 1));
     const { theirs } = pair;
-    const seen: { chunk: boolean; pointer: boolean; semaphore: number }[] = [];
-    const { writeSync } = fs;
-    const spy = jest.spyOn(fs, 'writeSync').mockImplementation((...args: Parameters<typeof writeSync>) => {
-      const written = writeSync(...args);
-      seen.push({
+    const seen = pair.afterEachWrite(
+      () => ring.post(),
+      () => ({
         chunk: theirs.word(38) === 30 && theirs.word(39) === COMMITTED,
         pointer: theirs.writePointer !== 38,
         semaphore: theirs.semaphore,
-      });
-      return written;
-    });
-    try {
-      ring.post();
-    } finally {
-      spy.mockRestore();
-    }
+      }),
+    );
     expect(seen.length).toBeGreaterThanOrEqual(3);
     for (const { chunk, pointer, semaphore } of seen) {
       if (pointer) expect(chunk).toBe(true);
@@ -237,13 +228,13 @@ describe('a small ring', () => {
   });
 });
 
-describe('a ring with room for frames that are written directly', () => {
+describe.each(STORAGES)('a ring with room for frames that are written directly, %s', (_storage, store) => {
   // Frames of more than 16 KiB are not copied together before they are written.
   const WORDS = 6000;
   let pair: RingPair;
 
   beforeAll(() => {
-    pair = new RingPair('request', WORDS);
+    pair = new RingPair('request', WORDS, store);
   });
   afterAll(() => pair.close());
 
@@ -288,17 +279,20 @@ describe('a ring with room for frames that are written directly', () => {
   });
 });
 
-describe('a ring larger than the memory in which frames are gathered', () => {
-  test('more small frames than fit it, posted at once', () => {
-    const pair = new RingPair('request', 60_000);
-    try {
-      for (const at of [0, 1, 33_333, 59_990, 59_998, 59_999]) {
-        pair.reset(at);
-        const frames = Array.from({ length: 1500 }, (_, index) => pattern(40 + (index % 90), index));
-        expect(transfer(pair, new RequestRing(pair.ours), frames, inParts)).toBe('');
+describe.each(STORAGES)(
+  'a ring larger than the memory in which frames are gathered, %s',
+  (_storage, store) => {
+    test('more small frames than fit it, posted at once', () => {
+      const pair = new RingPair('request', 60_000, store);
+      try {
+        for (const at of [0, 1, 33_333, 59_990, 59_998, 59_999]) {
+          pair.reset(at);
+          const frames = Array.from({ length: 1500 }, (_, index) => pattern(40 + (index % 90), index));
+          expect(transfer(pair, new RequestRing(pair.ours), frames, inParts)).toBe('');
+        }
+      } finally {
+        pair.close();
       }
-    } finally {
-      pair.close();
-    }
-  });
-});
+    });
+  },
+);

@@ -2,19 +2,28 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { mappedStorage } from '../../src/transport/mapped-storage';
 import { Ring } from '../../src/transport/ring';
+import { storeInFiles, type OpenStorage, type RingStorage } from '../../src/transport/ring-storage';
 import { FakeRing } from '../support/fake-ring';
+
+/** The ways our side reaches its bytes. */
+export const STORAGES: readonly (readonly [string, OpenStorage])[] = [
+  ['through files', storeInFiles],
+  ['mapped', mappedStorage()],
+];
 
 export class RingPair {
   readonly directory = mkdtempSync(join(tmpdir(), 'ring-'));
   /** The daemon's side. */
   readonly theirs: FakeRing;
   readonly ours: Ring;
+  #onWrite: () => void = () => undefined;
 
-  constructor(name: string, words: number) {
+  constructor(name: string, words: number, store: OpenStorage = storeInFiles) {
     const stem = join(this.directory, `qb-${name}-cpg`);
     this.theirs = new FakeRing(stem, words);
-    this.ours = Ring.open(stem, process.geteuid?.());
+    this.ours = Ring.open(stem, process.geteuid?.(), (files) => watched(store(files), () => this.#onWrite()));
   }
 
   /** Empty, and the next chunk begins at word `at`. */
@@ -23,11 +32,41 @@ export class RingPair {
     this.ours.readPointers();
   }
 
+  /** What `look` says after each single write of our side while `work` is done. */
+  afterEachWrite<T>(work: () => void, look: () => T): T[] {
+    const seen: T[] = [];
+    this.#onWrite = () => seen.push(look());
+    try {
+      work();
+    } finally {
+      this.#onWrite = () => undefined;
+    }
+    return seen;
+  }
+
   close(): void {
     this.ours.close();
     this.theirs.close();
     rmSync(this.directory, { recursive: true });
   }
+}
+
+/** The same storage, which tells when it was written to. */
+function watched(storage: RingStorage, onWrite: () => void): RingStorage {
+  const telling =
+    <Args extends unknown[]>(write: (...args: Args) => void) =>
+    (...args: Args): void => {
+      write(...args);
+      onWrite();
+    };
+  return {
+    readHeader: (...args) => storage.readHeader(...args),
+    read: (...args) => storage.read(...args),
+    writeHeader: telling((...args: Parameters<RingStorage['writeHeader']>) => storage.writeHeader(...args)),
+    write: telling((...args: Parameters<RingStorage['write']>) => storage.write(...args)),
+    writeParts: telling((...args: Parameters<RingStorage['writeParts']>) => storage.writeParts(...args)),
+    close: () => storage.close(),
+  };
 }
 
 /** Bytes that differ from frame to frame and from place to place. */

@@ -54,11 +54,13 @@ export const bench = defineCommand({
       max: MAX_BUSY_POLL_US,
     }),
     lend: flag('take messages lent, not copied'),
+    mapped: flag('map the rings into memory; needs the package koffi'),
     timeout: seconds('give up after this time'),
   },
   examples: [
     { command: 'cpg bench', meaning: 'What does this daemon do?' },
     { command: 'cpg bench --workload latency --busy-poll 200', meaning: 'What does busy polling bring?' },
+    { command: 'cpg bench --mapped', meaning: 'What do mapped rings bring?' },
     { command: 'cpg bench --size 64,1600 --json', meaning: 'Two sizes, for a script.' },
   ],
   run: async (context, { json, workload, size: sizes, timeout, ...values }) => {
@@ -68,6 +70,7 @@ export const bench = defineCommand({
         ...(values.address === undefined ? {} : { address: values.address }),
         busyPollUs: values['busy-poll'] ?? 0,
         lend: values.lend,
+        mapped: values.mapped,
       },
       group: values.group ?? `cpg-bench-${process.pid}`,
       signal: limit.signal,
