@@ -25,10 +25,19 @@ const STILL_FLOOD = { rounds: 1 / 170, frames: 22 };
 const WINDOW_MS = 80;
 /** This long no window was fast enough. */
 const OVER_MS = 500;
-/** A suspect is none as soon as it was slow on average for so long, */
+/**
+ * A suspect is none as soon as it was slow on average for so long, the first time longer: a flood begins slowly, the
+ * more so when somebody begins to look,
+ */
 const SLOW_MS = 40;
-/** and a flood when it was fast for so long: who makes up for a pause is not. */
+const SLOW_AT_FIRST_MS = 150;
+/**
+ * and a flood when it wrote as much in this time, some of it before it was suspected, as a flood does: who makes up
+ * for a pause does not.
+ */
 const FAST_MS = 400;
+/** So far back, and up to twice as far, is known what had been written. */
+const BEFORE_MS = 100;
 /** Of a ring; when more waits in it, it is read all the same. */
 const PRESSING_PART = 0.5;
 /** A window that did not show anything, because we did not get the processor, is given up after this. */
@@ -60,7 +69,10 @@ export class FloodWatch {
   readonly #rings: readonly WatchedRing[];
   #state: FloodState = 'none';
   #window: Window;
+  /** The one before, which tells what a suspect had written before it was one. */
+  #earlier: Window;
   #suspectedMs = -Infinity;
+  #slowMs = SLOW_AT_FIRST_MS;
   /** When a window was last fast. */
   #fastMs = 0;
 
@@ -72,6 +84,7 @@ export class FloodWatch {
   ) {
     this.#rings = RING_NAMES.map((ring) => followers[ring]);
     this.#window = this.#windowFrom(nowMs);
+    this.#earlier = this.#window;
     if (isFast(this.#rates, FLOOD)) this.#suspect(nowMs);
   }
 
@@ -91,9 +104,17 @@ export class FloodWatch {
 
   /** To be called after the rings were sampled; `lagging` when what was read before still waits. */
   judge(nowMs: number, lagging: boolean): FloodState {
-    if (this.#state === 'none' && this.#isSuspicious(nowMs, lagging)) this.#suspect(nowMs);
-    else if (this.#state === 'suspected') this.#judgeSuspect(nowMs);
-    else if (this.#state === 'flooded') this.#judgeFlood(nowMs);
+    switch (this.#state) {
+      case 'none':
+        this.#judgeInnocent(nowMs, lagging);
+        break;
+      case 'suspected':
+        this.#judgeSuspect(nowMs);
+        break;
+      case 'flooded':
+        this.#judgeFlood(nowMs);
+        break;
+    }
     return this.#state;
   }
 
@@ -110,6 +131,15 @@ export class FloodWatch {
 
   get #rates(): readonly Progress[] {
     return this.#rings.map(({ rate }) => rate);
+  }
+
+  #judgeInnocent(nowMs: number, lagging: boolean): void {
+    if (this.#isSuspicious(nowMs, lagging)) {
+      this.#suspect(nowMs);
+    } else if (nowMs - this.#window.sinceMs >= BEFORE_MS) {
+      this.#earlier = this.#window;
+      this.#window = this.#windowFrom(nowMs);
+    }
   }
 
   #isSuspicious(nowMs: number, lagging: boolean): boolean {
@@ -136,13 +166,15 @@ export class FloodWatch {
     const known = seen.length === rates.length;
     const late = windowMs >= FAST_MS;
     // Who did not get the processor in time has to take what he knows of late for true.
-    if (isFast(late && !known ? this.#rates : seen, late ? FLOOD : CLEARLY_FLOOD)) {
+    const fast = late ? isFast(known ? seen : this.#rates, FLOOD) : isFast(this.#ratesIn(FAST_MS), FLOOD);
+    if (fast || isFast(seen, CLEARLY_FLOOD)) {
       this.#become('flooded', rates);
       this.#fastMs = nowMs;
       this.#window = this.#windowFrom(nowMs);
-    } else if (late || (known && !isFast(seen, FLOOD))) {
+    } else if (late || (known && windowMs >= this.#slowMs && !isFast(seen, FLOOD))) {
       this.#become('none', rates);
       this.#suspectedMs = nowMs;
+      this.#slowMs = SLOW_MS;
     }
   }
 
@@ -167,6 +199,11 @@ export class FloodWatch {
 
   #windowFrom(sinceMs: number): Window {
     return { sinceMs, written: this.#rings.map(({ written }) => written) };
+  }
+
+  /** All that was written of late, as if it were in no less than `ms`. */
+  #ratesIn(ms: number): Progress[] {
+    return this.#ratesOf(this.#earlier).map((rate) => ({ ...rate, ms: Math.max(rate.ms, ms) }));
   }
 
   #ratesOf({ written }: Window): Progress[] {

@@ -67,6 +67,8 @@ export interface TapOptions {
   /** Whether to follow a connection; all when undefined. */
   accept?: (connection: TapConnection) => boolean;
   signal?: AbortSignal;
+  /** Told when a connection begins to look like a flood, or to be one, and when none does any more. */
+  onFlood?: (flooding: boolean) => void;
 }
 
 export interface TapBatch {
@@ -95,6 +97,7 @@ export class Tap {
   readonly #root: string;
   readonly #accept: (connection: TapConnection) => boolean;
   readonly #signal: AbortSignal | undefined;
+  readonly #onFlood: (flooding: boolean) => void;
   readonly #followed = new Map<string, Followed>();
   /** Directories that are not followed: for ever, or until a time because they are not complete yet. */
   readonly #ignored = new Map<string, { untilMs: number; reason: string }>();
@@ -109,14 +112,21 @@ export class Tap {
   #watched = false;
   #nextId = 1;
   #firstRound = true;
+  #flooding = false;
   /** The last pause was the one between two series of samples. */
   #rested = true;
   #wake: (() => void) | undefined;
 
-  constructor({ directory = SHM_DIRECTORY, accept = () => true, signal }: TapOptions = {}) {
+  constructor({
+    directory = SHM_DIRECTORY,
+    accept = () => true,
+    signal,
+    onFlood = () => undefined,
+  }: TapOptions = {}) {
     this.#root = directory;
     this.#accept = accept;
     this.#signal = signal;
+    this.#onFlood = onFlood;
   }
 
   /** Connections that are followed now. */
@@ -139,6 +149,7 @@ export class Tap {
         const startedMs = cpuMs();
         const resting = this.#restsFromFloods();
         const { fill, busy } = this.#round(last);
+        this.#tellOfFloods();
         const untilMs = performance.now() + HANDING_OUT_MS;
         while (last ? !this.#backlog.empty : this.#mayHandOut()) {
           if (!last && !this.#backlog.full && performance.now() >= untilMs) break;
@@ -165,6 +176,13 @@ export class Tap {
   #isAny(state: FloodState): boolean {
     for (const { flood } of this.#followed.values()) if (flood.state === state) return true;
     return false;
+  }
+
+  #tellOfFloods(): void {
+    const flooding = this.#isAny('suspected') || this.#isAny('flooded');
+    if (flooding === this.#flooding) return;
+    this.#flooding = flooding;
+    this.#onFlood(flooding);
   }
 
   /** Whether anything is to be handed out: whoever is suspected of a flood is not to be slowed down by that. */

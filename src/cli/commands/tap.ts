@@ -1,5 +1,4 @@
-import { createWriteStream, readdirSync } from 'node:fs';
-import { setPriority } from 'node:os';
+import { createWriteStream } from 'node:fs';
 import { once } from 'node:events';
 import { CpgError } from '../../errors';
 import { CaptureWriter } from '../../tap/capture/writer';
@@ -14,10 +13,10 @@ import { defineCommand, type Context } from '../command';
 import { TimeLimit } from '../limit';
 import { filterOf, filterOptions, hexOption, messageText, missedLine } from '../messages';
 import { flag, integer, text } from '../options';
+import { MAX_NICE, mayRaisePriority, setNice } from '../priority';
 import { visible } from '../text';
 import { streamCount, streamTimeout, unusedAddress } from './shared';
 
-const MAX_NICE = 19;
 /** What may wait for a slow disk, while the rings go on being read. */
 const WRITE_AHEAD_BYTES = 64 * 1024 * 1024;
 
@@ -37,10 +36,14 @@ export const tap = defineCommand({
     write: text('FILE', "write a pcapng capture; '-' is standard output", 'file'),
     count: streamCount('messages'),
     timeout: streamTimeout,
-    nice: integer('N', `priority it gives up, 0 to ${MAX_NICE}; default 0`, {
-      min: 0,
-      max: MAX_NICE,
-    }),
+    nice: integer(
+      'N',
+      `priority it gives up, 0 to ${MAX_NICE}; default: all of it during a flood, otherwise 0`,
+      {
+        min: 0,
+        max: MAX_NICE,
+      },
+    ),
   },
   examples: [
     { command: 'sudo cpg tap', meaning: 'Everything, as it happens.' },
@@ -53,13 +56,13 @@ export const tap = defineCommand({
     { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
   ],
   run: async (context, { json, hex, write, count, timeout, nice, history, ...values }) => {
-    // Not by default: who waits for the processor in the middle of a look disturbs for longer than he saves.
-    lowerPriority(nice ?? 0);
+    if (nice !== undefined) setNice(nice);
+    const givesWay = nice === undefined && mayRaisePriority();
     const filter = filterOf(values);
     const limit = new TimeLimit(context.signal, timeout);
     const sink = await openSink(context, write, { json, hex, filter });
     try {
-      const watching = new Watching(context, sink, filter, history, count);
+      const watching = new Watching(context, sink, filter, { history, count, givesWay });
       await watching.run(limit.signal);
       if (limit.passed && count !== undefined) {
         throw new CpgError('CS_ERR_TIMEOUT', `tap: ${watching.seen} of ${count} messages`, {
@@ -86,21 +89,35 @@ class Watching {
   readonly #filter: Filter;
   readonly #history: boolean;
   readonly #count: number;
+  readonly #givesWay: boolean;
   readonly #conversations = new Conversations();
   #missed = 0;
   #connections = 0;
   seen = 0;
 
-  constructor(context: Context, sink: Sink, filter: Filter, history: boolean, count: number | undefined) {
+  constructor(
+    context: Context,
+    sink: Sink,
+    filter: Filter,
+    { history, count, givesWay }: { history: boolean; count: number | undefined; givesWay: boolean },
+  ) {
     this.#context = context;
     this.#sink = sink;
     this.#filter = filter;
     this.#history = history;
     this.#count = count ?? Infinity;
+    this.#givesWay = givesWay;
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const tap = new Tap({ signal, accept: (connection) => acceptsConnection(this.#filter, connection) });
+    const tap = new Tap({
+      signal,
+      accept: (connection) => acceptsConnection(this.#filter, connection),
+      // A flood wants all the processors there are. At other times, who gets one late misses something.
+      onFlood: (flooding) => {
+        if (this.#givesWay) setNice(flooding ? MAX_NICE : 0);
+      },
+    });
     try {
       let ready = false;
       for await (const batch of tap.batches()) {
@@ -269,14 +286,4 @@ function split<T>(list: readonly T[], test: (item: T) => boolean): [yes: T[], no
   const no: T[] = [];
   for (const item of list) (test(item) ? yes : no).push(item);
   return [yes, no];
-}
-
-/** Of every thread: on Linux a priority is a thread's own, and the garbage collector has several. */
-function lowerPriority(nice: number): void {
-  if (nice === 0) return;
-  try {
-    for (const thread of readdirSync('/proc/self/task')) setPriority(Number(thread), nice);
-  } catch {
-    // Not allowed, or no /proc: it runs as it is.
-  }
 }
