@@ -125,7 +125,12 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
     signal: options.signal,
     pid,
     // Who dispatches himself rests as he likes, and gets all there is when he asks.
-    transport: { mapped: options.mapped ?? false, lend, busyPollUs, restMs: dispatch === 'manual' ? 0 : restMs },
+    transport: {
+      mapped: options.mapped ?? false,
+      lend,
+      busyPollUs,
+      restMs: dispatch === 'manual' ? 0 : restMs,
+    },
   });
   return new CpgClient(session, dispatch, lend);
 }

@@ -140,7 +140,10 @@ export class Session {
     }
   }
 
-  static async #connectTransport({ address, transport }: SessionOptions, limit: Deadline): Promise<Transport> {
+  static async #connectTransport(
+    { address, transport }: SessionOptions,
+    limit: Deadline,
+  ): Promise<Transport> {
     const backoff = new Backoff();
     for (;;) {
       try {

@@ -170,7 +170,7 @@ describeWithPeer('the tap on corosync', () => {
     const tap = new CliProcess(spawn(process.execPath, [builtCli(), 'tap', '--pid', String(node.pid)]));
     taps.push(tap);
     await tap.until(/^cpg: tap: following/m, 'stderr');
-    const niceOf = (): number => getPriority(tap.child.pid!);
+    const niceOf = (): number => getPriority(tap.child.pid);
     expect(niceOf()).toBe(0);
     const total = 200_000;
     const peer = await startPeer(node, 'way', { send: total, expect: total, flood: true, stay: true });
