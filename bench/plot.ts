@@ -7,7 +7,8 @@ const LEFT = 80;
 const TOP = 40;
 const PLOT_WIDTH = 520;
 const PLOT_HEIGHT = 320;
-const COLOURS = ['#8a8a8a', '#0b6bcb'];
+const CONTESTANTS = ['libcpg', 'corosync-cpg', 'mapped'];
+const COLOURS = ['#8a8a8a', '#0b6bcb', '#c2541b'];
 const DASHES = ['', '6 4'];
 
 interface Line {
@@ -19,7 +20,7 @@ interface Line {
 
 export function plotOf({ clusters, machine }: Results): string {
   const lines: Line[] = clusters.flatMap(({ nodes, disciplines }, cluster) =>
-    ['libcpg', 'corosync-cpg'].map((contestant, index) => ({
+    CONTESTANTS.map((contestant, index) => ({
       label: `${contestant}, ${nodes === 1 ? '1 node' : `${nodes} nodes`}`,
       colour: COLOURS[index]!,
       dash: DASHES[cluster] ?? '2 3',

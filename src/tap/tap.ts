@@ -146,7 +146,7 @@ export class Tap {
       for (;;) {
         // The last look comes after the end was asked for: what was written before it is not lost.
         const last = this.#signal?.aborted === true;
-        const startedMs = cpuMs();
+        const startedMs = this.#flooding ? cpuMs() : undefined;
         const resting = this.#restsFromFloods();
         const { fill, busy } = this.#round(last);
         this.#tellOfFloods();
@@ -157,7 +157,7 @@ export class Tap {
           if (batch !== undefined) yield batch;
         }
         if (last) return;
-        if (!resting) this.#restFromFloods(cpuMs() - startedMs);
+        if (!resting && startedMs !== undefined) this.#restFromFloods(cpuMs() - startedMs);
         if (this.#mayHandOut()) {
           await this.#pause(0);
           continue;
@@ -182,7 +182,11 @@ export class Tap {
     const flooding = this.#isAny('suspected') || this.#isAny('flooded');
     if (flooding === this.#flooding) return;
     this.#flooding = flooding;
-    this.#onFlood(flooding);
+    try {
+      this.#onFlood(flooding);
+    } catch (error) {
+      debug('onFlood: %s', String(error));
+    }
   }
 
   /** Whether anything is to be handed out: whoever is suspected of a flood is not to be slowed down by that. */

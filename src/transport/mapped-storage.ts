@@ -6,19 +6,24 @@
  * The rules of the rings are the same as through files: an atomic change of the semaphore would be possible here,
  * but brought nothing that could be measured.
  *
- * A mapping is only as good as its file: should somebody shorten one, the process ends with SIGBUS, as with libqb.
+ * A mapping is only as good as its file: should somebody shorten one, the process ends with SIGBUS, as with libqb. The
+ * same would happen if a page that is not there yet found no room in /dev/shm, so files with holes are not mapped:
+ * the daemon makes whole ones, an embedded server does not.
  */
-import { closeSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { RING_HEADER_BYTES, WORD_BYTES } from '../codec/ring-layout';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
-import type { OpenStorage, RingFiles, RingStorage } from './ring-storage';
+import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from './ring-storage';
 
 // sys/mman.h of Linux, the same on every processor that Node runs on.
 const PROT_READ_WRITE = 0x1 | 0x2;
 const MAP_SHARED = 0x1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/** The unit of st_blocks, whatever the file system. */
+const BLOCK_BYTES = 512;
 
 /** What is used of koffi. */
 interface Koffi {
@@ -36,12 +41,20 @@ interface Mapper {
 let mapper: Mapper | undefined;
 
 /**
- * Storage that maps the files. Throws CS_ERR_NOT_SUPPORTED when koffi is not there or cannot be used.
+ * Storage that maps the files, if they are whole. Throws CS_ERR_NOT_SUPPORTED when koffi is not there or cannot be
+ * used.
  */
 export function mappedStorage(): OpenStorage {
   mapper ??= loadMapper();
   const loaded = mapper;
-  return (files) => new MappedStorage(files, loaded);
+  return (files) =>
+    isWhole(files.headerFd) && isWhole(files.dataFd) ? new MappedStorage(files, loaded) : storeInFiles(files);
+}
+
+/** No page of it is still to be made. */
+function isWhole(fd: number): boolean {
+  const { size, blocks } = fstatSync(fd);
+  return blocks * BLOCK_BYTES >= size;
 }
 
 function loadMapper(): Mapper {

@@ -1,6 +1,9 @@
 /** Causes that need another machine around the error. */
+import fs from 'node:fs';
 import { diagnose, type Diagnosis, type Surroundings } from '../../src/cli/doctor';
 import { CpgError } from '../../src/errors';
+import { startServer } from '../../src/server';
+import { cli } from './harness';
 
 const empty: Surroundings = { daemons: [], abstractNames: [], ringsInShm: false, socketExists: () => false };
 const failed = (syscall: string, code = 'ECONNREFUSED'): CpgError =>
@@ -86,4 +89,18 @@ describe('a path has nothing to do with network namespaces', () => {
     expect(cause).toBe('permission');
     expect(remedy).toContain('/run/x/cpg');
   });
+});
+
+test('a daemon that is reached may all the same have no room for another connection', async () => {
+  const server = await startServer();
+  const space = Object.assign(fs.statfsSync('/dev/shm'), { bsize: 4096, bavail: 100, blocks: 16_384 });
+  const statfs = jest.spyOn(fs, 'statfsSync').mockReturnValue(space);
+  try {
+    const { code, stdout } = await cli(['info', '--address', server.address]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^\/dev\/shm +0 MB free of 67, too little: .*--shm-size/m);
+  } finally {
+    statfs.mockRestore();
+    await server.close();
+  }
 });

@@ -1,5 +1,14 @@
 /** Rings in mapped memory: what a mapping takes is given back, and what comes afterwards finds nothing. */
-import { closeSync, fstatSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RING_HEADER_BYTES } from '../../src/codec/ring-layout';
@@ -20,7 +29,7 @@ afterAll(() => rmSync(directory, { recursive: true }));
 function files(dataBytes = DATA_BYTES): RingFiles {
   const make = (name: string, bytes: number): number => {
     const fd = openSync(join(directory, name), 'w+');
-    ftruncateSync(fd, bytes);
+    writeSync(fd, Buffer.alloc(bytes));
     return fd;
   };
   return {
@@ -64,6 +73,17 @@ test("a file that cannot be mapped is CS_ERR_NO_MEMORY, and still the caller's",
   expect(thrownBy(() => mappedStorage()(given)).code).toBe('CS_ERR_NO_MEMORY');
   expect(mappings()).toEqual([]);
   for (const fd of [given.headerFd, given.dataFd]) closeSync(fd);
+});
+
+test('files with holes are read and written as files: a page that finds no room would end the process', () => {
+  const given = files();
+  ftruncateSync(given.dataFd, 0);
+  ftruncateSync(given.dataFd, DATA_BYTES);
+  const storage = mappedStorage()(given);
+  expect(mappings()).toEqual([]);
+  storage.write(Buffer.from('bytes'), 0, 5, 100);
+  expect(readFileSync(join(directory, 'data')).toString('latin1', 100, 105)).toBe('bytes');
+  storage.close();
 });
 
 test('without koffi it is CS_ERR_NOT_SUPPORTED, with the way to get it', () => {

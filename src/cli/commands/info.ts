@@ -3,6 +3,7 @@ import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError, isCpgError } from '../../errors';
 import { Session } from '../../session/session';
 import { DEFAULT_ADDRESS } from '../../transport/address';
+import { SHM_REMEDY } from '../../transport/service-socket';
 import { defineCommand, type Context } from '../command';
 import { diagnose, type Diagnosis } from '../doctor';
 import { jsonLine } from '../json';
@@ -98,14 +99,15 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
     ['our pid', `${facts.pid}`],
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
     ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
-    [
-      '/dev/shm',
-      shm === null
-        ? 'cannot be looked at'
-        : `${megabytes(shm.freeBytes)} MB free of ${megabytes(shm.totalBytes)} (a connection takes ${CONNECTION_MB})`,
-    ],
+    ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],
   ] as const;
   for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
+}
+
+function spaceText({ freeBytes, totalBytes }: NonNullable<Facts['shm']>): string {
+  const free = `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
+  if (freeBytes < CONNECTION_MB * 1e6) return `${free}, too little: ${SHM_REMEDY}`;
+  return `${free} (a connection takes ${CONNECTION_MB})`;
 }
 
 function megabytes(bytes: number): number {

@@ -1,5 +1,6 @@
 import { createWriteStream } from 'node:fs';
 import { once } from 'node:events';
+import { getPriority } from 'node:os';
 import { CpgError } from '../../errors';
 import { CaptureWriter } from '../../tap/capture/writer';
 import { connectionLabel } from '../../tap/describe';
@@ -38,7 +39,7 @@ export const tap = defineCommand({
     timeout: streamTimeout,
     nice: integer(
       'N',
-      `priority it gives up, 0 to ${MAX_NICE}; default: all of it during a flood, otherwise 0`,
+      `priority it gives up, 0 to ${MAX_NICE}; default: all of it, but only during a flood`,
       {
         min: 0,
         max: MAX_NICE,
@@ -110,12 +111,13 @@ class Watching {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    const ownNice = getPriority();
     const tap = new Tap({
       signal,
       accept: (connection) => acceptsConnection(this.#filter, connection),
       // A flood wants all the processors there are. At other times, who gets one late misses something.
       onFlood: (flooding) => {
-        if (this.#givesWay) setNice(flooding ? MAX_NICE : 0);
+        if (this.#givesWay) setNice(flooding ? MAX_NICE : ownNice);
       },
     });
     try {
