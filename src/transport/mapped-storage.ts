@@ -25,8 +25,10 @@ const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** The unit of st_blocks, whatever the file system. */
 const BLOCK_BYTES = 512;
 
-/** What is used of koffi. */
+/** What is used of koffi. Before this version an address was no bigint. */
+const KOFFI_MAJOR = 3;
 interface Koffi {
+  readonly version: string;
   load(path: null): { func(declaration: string): (...args: unknown[]) => unknown };
   view(address: bigint, length: number): ArrayBuffer;
 }
@@ -60,6 +62,9 @@ function isWhole(fd: number): boolean {
 function loadMapper(): Mapper {
   try {
     const koffi = createRequire(__filename)('koffi') as Koffi;
+    if (!(Number.parseInt(koffi.version, 10) >= KOFFI_MAJOR)) {
+      throw new Error(`this is koffi ${koffi.version}`);
+    }
     const libc = koffi.load(null);
     const mmap = libc.func('void *mmap(void *, size_t, int, int, int, int64_t)');
     const munmap = libc.func('int munmap(void *, size_t)');
@@ -79,7 +84,7 @@ function loadMapper(): Mapper {
   } catch (error) {
     throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
       cause: error,
-      remedy: 'npm install koffi (version 3), or connect without mapped',
+      remedy: `npm install koffi (version ${KOFFI_MAJOR} or later), or connect without mapped`,
     });
   }
 }

@@ -86,11 +86,17 @@ test('files with holes are read and written as files: a page that finds no room 
   storage.close();
 });
 
-test('without koffi it is CS_ERR_NOT_SUPPORTED, with the way to get it', () => {
-  jest.isolateModules(() => {
-    jest.doMock('koffi', () => {
+test.each([
+  [
+    'without koffi',
+    () => {
       throw new Error("Cannot find module 'koffi'");
-    });
+    },
+  ],
+  ['with a koffi of old', () => ({ version: '2.16.1' })],
+])('%s it is CS_ERR_NOT_SUPPORTED, with the way to get it', (_, koffi) => {
+  jest.isolateModules(() => {
+    jest.doMock('koffi', koffi);
     const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/transport/mapped-storage');
     const error = thrownBy(() => fresh.mappedStorage());
     expect(error.code).toBe('CS_ERR_NOT_SUPPORTED');
