@@ -50,7 +50,8 @@ export interface ConnectOptions {
   /**
    * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
    * latency, and more of large messages. Needs the package koffi (which comes compiled) beside this one; without
-   * it connect() rejects with CS_ERR_NOT_SUPPORTED. Default false.
+   * it connect() rejects with CS_ERR_NOT_SUPPORTED. Files with holes, which an embedded server makes, are read and
+   * written all the same. Default false.
    */
   mapped?: boolean;
 }

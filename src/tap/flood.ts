@@ -172,7 +172,7 @@ export class FloodWatch {
       this.#fastMs = nowMs;
       this.#window = this.#windowFrom(nowMs);
     } else if (late || (known && windowMs >= this.#slowMs && !isFast(seen, FLOOD))) {
-      this.#become('none', rates);
+      this.#acquit(nowMs, rates);
       this.#suspectedMs = nowMs;
       this.#slowMs = SLOW_MS;
     }
@@ -188,7 +188,14 @@ export class FloodWatch {
     if (!known && windowMs <= MAX_WINDOW_MS) return;
     this.#window = this.#windowFrom(nowMs);
     if (isFast(known ? seen : this.#rates, STILL_FLOOD)) this.#fastMs = nowMs;
-    else if (nowMs - this.#fastMs > OVER_MS) this.#become('none', rates);
+    else if (nowMs - this.#fastMs > OVER_MS) this.#acquit(nowMs, rates);
+  }
+
+  /** What it wrote before is not held against it. */
+  #acquit(nowMs: number, rates: readonly Progress[]): void {
+    this.#become('none', rates);
+    this.#window = this.#windowFrom(nowMs);
+    this.#earlier = this.#window;
   }
 
   #become(state: FloodState, rates: readonly Progress[]): void {
@@ -210,7 +217,10 @@ export class FloodWatch {
     return this.#rings.map((ring, index) => {
       const from = written[index]!;
       const to = ring.written;
-      return { rounds: to.rounds - from.rounds, frames: to.frames - from.frames, ms: to.ms - from.ms };
+      const rounds = to.rounds - from.rounds;
+      // By the size that frames have now: what it was before changes with every look.
+      const frames = to.rounds === 0 ? 0 : (rounds * to.frames) / to.rounds;
+      return { rounds, frames, ms: to.ms - from.ms };
     });
   }
 }

@@ -168,6 +168,7 @@ export class Tap {
       }
     } finally {
       watcher?.close();
+      this.#tellOfFloods(false);
       for (const { followers } of this.#followed.values()) closeAll(followers);
       this.#followed.clear();
     }
@@ -178,8 +179,7 @@ export class Tap {
     return false;
   }
 
-  #tellOfFloods(): void {
-    const flooding = this.#isAny('suspected') || this.#isAny('flooded');
+  #tellOfFloods(flooding = this.#isAny('suspected') || this.#isAny('flooded')): void {
     if (flooding === this.#flooding) return;
     this.#flooding = flooding;
     try {
@@ -495,8 +495,10 @@ function readRings(
   for (const ring of LOOKING_ORDER) {
     const follower = followers[ring];
     if (keep) follower.keepLook();
+    // Some may be missed from before and not told of yet.
+    const owed = follower.untold;
     const look = follower.read(flood.newest);
-    if (look.missed > 0 || follower.untold > 0) lapped = true;
+    if (look.missed + follower.untold > owed) lapped = true;
     else fill = Math.max(fill, look.fill);
     if (look.chunks.length === 0) continue;
     seen.push({ ring, look, old: false });

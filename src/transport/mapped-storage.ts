@@ -17,7 +17,7 @@ import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
 import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from './ring-storage';
 
-// sys/mman.h of Linux, the same on every processor that Node runs on.
+// sys/mman.h of Linux on 64 bits, the same on every processor that Node runs on.
 const PROT_READ_WRITE = 0x1 | 0x2;
 const MAP_SHARED = 0x1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
@@ -25,8 +25,10 @@ const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** The unit of st_blocks, whatever the file system. */
 const BLOCK_BYTES = 512;
 
-/** What is used of koffi. Before this version an address was no bigint. */
+/** Before this version of koffi an address was no bigint. */
 const KOFFI_MAJOR = 3;
+
+/** What is used of koffi. */
 interface Koffi {
   readonly version: string;
   load(path: null): { func(declaration: string): (...args: unknown[]) => unknown };
@@ -49,8 +51,11 @@ let mapper: Mapper | undefined;
 export function mappedStorage(): OpenStorage {
   mapper ??= loadMapper();
   const loaded = mapper;
-  return (files) =>
-    isWhole(files.headerFd) && isWhole(files.dataFd) ? new MappedStorage(files, loaded) : storeInFiles(files);
+  return (files) => {
+    if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, loaded);
+    debug('%s has holes: not mapped', files.name);
+    return storeInFiles(files);
+  };
 }
 
 /** No page of it is still to be made. */
@@ -62,6 +67,7 @@ function isWhole(fd: number): boolean {
 function loadMapper(): Mapper {
   try {
     const koffi = createRequire(__filename)('koffi') as Koffi;
+    if (['arm', 'ia32'].includes(process.arch)) throw new Error(`this is a 32-bit Node (${process.arch})`);
     if (!(Number.parseInt(koffi.version, 10) >= KOFFI_MAJOR)) {
       throw new Error(`this is koffi ${koffi.version}`);
     }

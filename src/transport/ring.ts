@@ -200,13 +200,13 @@ export class Ring {
     return scratch[0]!;
   }
 
-  /** The semaphore and the user data (flow control) in one read. */
+  /** The semaphore and the user data (flow control), through files in one read. */
   state(): { semaphore: number; userData: number } {
     this.#storage.readHeader(Header.semaphore, scratch, STATE_WORDS);
     return { semaphore: scratch[0]!, userData: scratch[USER_DATA_WORD]! | 0 };
   }
 
-  /** Sets value and waiters in one 8-byte write; nobody ever waits on these semaphores. */
+  /** Sets value and waiters (through files in one write); nobody ever waits on these semaphores. */
   setSemaphore(value: number): void {
     scratch[0] = value;
     scratch[1] = 0;

@@ -98,7 +98,7 @@ test('a daemon that is reached may all the same have no room for another connect
   try {
     const { code, stdout } = await cli(['info', '--address', server.address]);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^\/dev\/shm +0 MB free of 67, too little: .*--shm-size/m);
+    expect(stdout).toMatch(/^\/dev\/shm +0 MB free of 67, too little for another connection: .*--shm-size/m);
   } finally {
     statfs.mockRestore();
     await server.close();

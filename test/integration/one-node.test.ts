@@ -2,7 +2,7 @@
 import { spawn, type SpawnOptions } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { connect, CpgError, type ConnectOptions, type CpgClient, type CpgEvent } from '../../src';
 import { Collector } from '../support/collector';
@@ -43,6 +43,13 @@ for (const mapped of [false, true])
       return { client, seen };
     };
     const failure = (work: Promise<unknown>): Promise<string> => work.then(() => 'no error', code);
+
+    test(mapped ? 'its rings are mapped' : 'nothing is mapped', async () => {
+      await open();
+      const maps = readFileSync('/proc/self/maps', 'utf8').split('\n');
+      // Three rings of two files each.
+      expect(maps.filter((line) => line.includes('/dev/shm/qb-'))).toHaveLength(mapped ? 6 : 0);
+    });
 
     test('the daemon sees our pid, and announces us by it', async () => {
       const client = await open({ pid: process.pid });

@@ -10,23 +10,30 @@ const SAMPLE_MS = 8;
 class Writer {
   nowMs = 1000;
   ratePerMs = 0;
+  /** Of the usual one. */
+  frameSize = 1;
   readonly rings: Record<RingName, WatchedRing>;
   readonly flood: FloodWatch;
-  #frames = 0;
-  #read = 0;
+  #rounds = 0;
+  #readRounds = 0;
   #sureMs = 0;
 
   constructor(ratePerMs = 0) {
     this.ratePerMs = ratePerMs;
-    const progress = (frames: number, ms: number) => ({ frames, rounds: frames / RING_FRAMES, ms });
+    // As a follower does, which knows how large frames are now, not how many there were.
+    const progress = (rounds: number, ms: number) => ({ rounds, frames: rounds / this.#frameRounds, ms });
     // A getter each, as a follower has.
     const ring = Object.defineProperties({} as WatchedRing, {
-      written: { get: () => progress(this.#frames, this.#sureMs) },
-      unread: { get: () => progress(this.#frames - this.#read, 0) },
-      rate: { get: () => progress(this.ratePerMs, 1) },
+      written: { get: () => progress(this.#rounds, this.#sureMs) },
+      unread: { get: () => progress(this.#rounds - this.#readRounds, 0) },
+      rate: { get: () => progress(this.ratePerMs * this.#frameRounds, 1) },
     });
     this.rings = Object.fromEntries(RING_NAMES.map((name) => [name, ring])) as Record<RingName, WatchedRing>;
     this.flood = new FloodWatch(CONNECTION, this.rings, this.nowMs);
+  }
+
+  get #frameRounds(): number {
+    return this.frameSize / RING_FRAMES;
   }
 
   /** Goes on for so long; `sure` when every sample of it was in time. Reads whenever a tap would. */
@@ -36,10 +43,10 @@ class Writer {
     while (this.nowMs < endMs) {
       const stepMs = Math.min(SAMPLE_MS, endMs - this.nowMs);
       this.nowMs += stepMs;
-      this.#frames += this.ratePerMs * stepMs;
+      this.#rounds += this.ratePerMs * stepMs * this.#frameRounds;
       if (sure) this.#sureMs += stepMs;
       state = this.flood.judge(this.nowMs, lagging);
-      if (state === 'none' || this.flood.pressing) this.#read = this.#frames;
+      if (state === 'none' || this.flood.pressing) this.#readRounds = this.#rounds;
     }
     return state;
   }
@@ -150,6 +157,29 @@ test('a flood is over when it was slow for a good while, not for a moment', () =
   writer.ratePerMs = 10;
   expect(writer.run(450)).toBe('flooded');
   expect(writer.run(250)).toBe('none');
+});
+
+test('after a flood, what came with it is not held against anybody', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 100;
+  expect(writer.run(1000)).toBe('flooded');
+  writer.ratePerMs = 20;
+  while (writer.run(SAMPLE_MS) === 'flooded');
+  const states = Array.from({ length: 400 }, () => writer.run(SAMPLE_MS));
+  expect(states).not.toContain('flooded');
+  expect(states).toContain('none');
+});
+
+test('messages that become shorter are no flood', () => {
+  const writer = new Writer();
+  writer.ratePerMs = 1;
+  writer.run(10_000);
+  // Less than the limit, but many times more than before for what was written so far.
+  writer.frameSize = 1 / 8;
+  writer.ratePerMs = 15;
+  const states = Array.from({ length: 100 }, () => writer.run(SAMPLE_MS));
+  expect(states).toContain('suspected');
+  expect(states).not.toContain('flooded');
 });
 
 test('who hardly got a processor decides by what is known of late', () => {

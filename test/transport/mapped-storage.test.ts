@@ -29,7 +29,7 @@ afterAll(() => rmSync(directory, { recursive: true }));
 function files(dataBytes = DATA_BYTES): RingFiles {
   const make = (name: string, bytes: number): number => {
     const fd = openSync(join(directory, name), 'w+');
-    writeSync(fd, Buffer.alloc(bytes));
+    writeSync(fd, Buffer.alloc(bytes, 1));
     return fd;
   };
   return {

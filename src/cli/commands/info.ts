@@ -105,8 +105,10 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
 }
 
 function spaceText({ freeBytes, totalBytes }: NonNullable<Facts['shm']>): string {
+  // A tmpfs without a limit says 0 of 0.
+  if (totalBytes === 0) return 'without a limit';
   const free = `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
-  if (freeBytes < CONNECTION_MB * 1e6) return `${free}, too little: ${SHM_REMEDY}`;
+  if (freeBytes < CONNECTION_MB * 1e6) return `${free}, too little for another connection: ${SHM_REMEDY}`;
   return `${free} (a connection takes ${CONNECTION_MB})`;
 }
 

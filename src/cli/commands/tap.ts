@@ -57,7 +57,7 @@ export const tap = defineCommand({
     { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
   ],
   run: async (context, { json, hex, write, count, timeout, nice, history, ...values }) => {
-    if (nice !== undefined) setNice(nice);
+    if (nice !== undefined) setNice(Math.max(nice, getPriority()));
     const givesWay = nice === undefined && mayRaisePriority();
     const filter = filterOf(values);
     const limit = new TimeLimit(context.signal, timeout);
