@@ -92,6 +92,14 @@ export class FloodWatch {
     return this.#state;
   }
 
+  /**
+   * Whether it should have the processors: a flood, or a suspect for the first time. Who is asked about again and
+   * again is none, most of the time, and nothing of it is to be missed.
+   */
+  get goesFirst(): boolean {
+    return this.#state === 'flooded' || (this.#state === 'suspected' && this.#slowMs === SLOW_AT_FIRST_MS);
+  }
+
   /** Which part of the rings is worth reading. */
   get newest(): number {
     return this.#state === 'flooded' ? NEWEST : 1;

@@ -67,7 +67,7 @@ export interface TapOptions {
   /** Whether to follow a connection; all when undefined. */
   accept?: (connection: TapConnection) => boolean;
   signal?: AbortSignal;
-  /** Told when a connection begins to look like a flood, or to be one, and when none does any more. */
+  /** Told when a connection begins to look like a flood for the first time, or to be one, and when that is over. */
   onFlood?: (flooding: boolean) => void;
 }
 
@@ -179,7 +179,7 @@ export class Tap {
     return false;
   }
 
-  #tellOfFloods(flooding = this.#isAny('suspected') || this.#isAny('flooded')): void {
+  #tellOfFloods(flooding = [...this.#followed.values()].some(({ flood }) => flood.goesFirst)): void {
     if (flooding === this.#flooding) return;
     this.#flooding = flooding;
     try {

@@ -104,9 +104,11 @@ test('20,000 messages a second are none, and asked about again only after a whil
   writer.ratePerMs = 20;
   expect(writer.run(SAMPLE_MS)).toBe('suspected');
   expect(writer.run(144)).toBe('suspected');
+  expect(writer.flood.goesFirst).toBe(true);
   expect(writer.run(SAMPLE_MS)).toBe('none');
   expect(writer.run(990)).toBe('none');
   expect(writer.run(24)).toBe('suspected');
+  expect(writer.flood.goesFirst).toBe(false);
   expect(writer.run(48)).toBe('none');
 });
 
