@@ -72,7 +72,8 @@ export class FloodWatch {
   /** The one before, which tells what a suspect had written before it was one. */
   #earlier: Window;
   #suspectedMs = -Infinity;
-  #slowMs = SLOW_AT_FIRST_MS;
+  /** It was suspected before, and was none. */
+  #acquitted = false;
   /** When a window was last fast. */
   #fastMs = 0;
 
@@ -97,7 +98,7 @@ export class FloodWatch {
    * again is none, most of the time, and nothing of it is to be missed.
    */
   get goesFirst(): boolean {
-    return this.#state === 'flooded' || (this.#state === 'suspected' && this.#slowMs === SLOW_AT_FIRST_MS);
+    return this.#state === 'flooded' || (this.#state === 'suspected' && !this.#acquitted);
   }
 
   /** Which part of the rings is worth reading. */
@@ -173,16 +174,17 @@ export class FloodWatch {
     const seen = rates.filter(({ ms }) => ms >= windowMs / 2);
     const known = seen.length === rates.length;
     const late = windowMs >= FAST_MS;
+    const slowMs = this.#acquitted ? SLOW_MS : SLOW_AT_FIRST_MS;
     // Who did not get the processor in time has to take what he knows of late for true.
     const fast = late ? isFast(known ? seen : this.#rates, FLOOD) : isFast(this.#ratesIn(FAST_MS), FLOOD);
     if (fast || isFast(seen, CLEARLY_FLOOD)) {
       this.#become('flooded', rates);
       this.#fastMs = nowMs;
       this.#window = this.#windowFrom(nowMs);
-    } else if (late || (known && windowMs >= this.#slowMs && !isFast(seen, FLOOD))) {
+    } else if (late || (known && windowMs >= slowMs && !isFast(seen, FLOOD))) {
       this.#acquit(nowMs, rates);
       this.#suspectedMs = nowMs;
-      this.#slowMs = SLOW_MS;
+      this.#acquitted = true;
     }
   }
 

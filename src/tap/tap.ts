@@ -175,11 +175,16 @@ export class Tap {
   }
 
   #isAny(state: FloodState): boolean {
-    for (const { flood } of this.#followed.values()) if (flood.state === state) return true;
+    return this.#someFlood((flood) => flood.state === state);
+  }
+
+  /** Without a list of all, because it is asked in every round. */
+  #someFlood(is: (flood: FloodWatch) => boolean): boolean {
+    for (const { flood } of this.#followed.values()) if (is(flood)) return true;
     return false;
   }
 
-  #tellOfFloods(flooding = [...this.#followed.values()].some(({ flood }) => flood.goesFirst)): void {
+  #tellOfFloods(flooding = this.#someFlood(({ goesFirst }) => goesFirst)): void {
     if (flooding === this.#flooding) return;
     this.#flooding = flooding;
     try {
