@@ -10,7 +10,8 @@ const BUILD = join(ROOT, 'build');
 const RUN_TIMEOUT_MS = 180_000;
 
 export interface Job {
-  readonly workload: 'flood' | 'latency' | 'receive' | 'idle';
+  /** margin: a flood of libcpg alone, with a receiver that has more and more to do. */
+  readonly workload: 'flood' | 'latency' | 'receive' | 'idle' | 'margin';
   readonly size: number;
   readonly count: number;
   readonly warmup: number;
@@ -38,10 +39,18 @@ export function buildLibcpg(): Contestant {
     name: 'libcpg',
     command: ({ workload, size, count, warmup }, group) => [
       binary,
-      workload,
+      workload === 'margin' ? 'flood' : workload,
       group,
       ...[size, count, warmup].map(String),
     ],
+  };
+}
+
+/** The same, spending some microseconds on each message that comes back. */
+export function withWork(libcpg: Contestant, micros: number): Contestant {
+  return {
+    name: `${micros} µs`,
+    command: (job, group) => [...libcpg.command(job, group), String(micros)],
   };
 }
 

@@ -3,7 +3,8 @@
  *
  * Build: gcc -std=gnu11 -O2 -Wall -Wextra -o libcpg libcpg.c -lcpg
  *
- *     libcpg flood GROUP SIZE COUNT WARMUP      send COUNT messages as fast as possible and take them back
+ *     libcpg flood GROUP SIZE COUNT WARMUP [WORK]   send COUNT messages as fast as possible and take them back;
+ *                                               WORK microseconds are spent on each that comes back
  *     libcpg latency GROUP SIZE COUNT WARMUP    one message at a time, from the call to its delivery
  *     libcpg receive GROUP 0 COUNT WARMUP       only receive; processor time for COUNT messages
  *     libcpg idle GROUP 0 CONNECTIONS 0         join with CONNECTIONS handles and wait for the end of standard input
@@ -26,6 +27,7 @@ static uint32_t received;
 static uint32_t wrong;
 static uint32_t checksum;
 static unsigned members;
+static double work;
 
 static double now(void)
 {
@@ -41,21 +43,29 @@ static double cpu(void)
 	return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-static long resident_bytes(void)
+/* What is in memory and shared with nobody: neither code nor the rings. */
+static long own_bytes(void)
 {
-	long total, resident = 0;
+	long total, resident = 0, shared = 0;
 	FILE *statm = fopen("/proc/self/statm", "r");
-	if (statm && fscanf(statm, "%ld %ld", &total, &resident) != 2)
-		resident = 0;
+	if (statm && fscanf(statm, "%ld %ld %ld", &total, &resident, &shared) != 3)
+		resident = shared = 0;
 	if (statm)
 		fclose(statm);
-	return resident * sysconf(_SC_PAGESIZE);
+	return (resident - shared) * sysconf(_SC_PAGESIZE);
 }
 
 static void fail(const char *what, int error)
 {
 	fprintf(stderr, "%s: %d\n", what, error);
 	exit(1);
+}
+
+static void work_on_it(void)
+{
+	double end = now() + work;
+	while (now() < end)
+		;
 }
 
 static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32_t nodeid, uint32_t pid, void *message,
@@ -72,6 +82,8 @@ static void on_deliver(cpg_handle_t handle, const struct cpg_name *group, uint32
 		wrong++;
 	checksum = checksum * 31 + number;
 	received++;
+	if (work > 0)
+		work_on_it();
 }
 
 static void on_confchg(cpg_handle_t handle, const struct cpg_name *group, const struct cpg_address *list, size_t count,
@@ -180,22 +192,23 @@ static void print_delivered(void)
 
 int main(int argc, char **argv)
 {
-	if (argc != 6)
-		fail("usage: libcpg flood|latency|receive|idle GROUP SIZE COUNT WARMUP", argc);
+	if (argc != 6 && argc != 7)
+		fail("usage: libcpg flood|latency|receive|idle GROUP SIZE COUNT WARMUP [WORK]", argc);
 	const char *mode = argv[1];
 	size_t size = strtoul(argv[3], NULL, 10);
 	uint32_t count = strtoul(argv[4], NULL, 10);
 	uint32_t warmup = strtoul(argv[5], NULL, 10);
+	work = argc == 7 ? strtod(argv[6], NULL) / 1e6 : 0;
 
 	if (!strcmp(mode, "idle")) {
 		char end;
-		long before = resident_bytes();
+		long before = own_bytes();
 		for (uint32_t i = 0; i < count; i++) {
 			char name[64];
 			snprintf(name, sizeof name, "%s-%u", argv[2], i);
 			join(open_handle(), name);
 		}
-		printf("{\"connections\":%u,\"bytesPerConnection\":%ld}\n", count, (resident_bytes() - before) / (long)count);
+		printf("{\"connections\":%u,\"bytesPerConnection\":%ld}\n", count, (own_bytes() - before) / (long)count);
 		fflush(stdout);
 		return read(0, &end, 1) < 0;
 	}

@@ -8,6 +8,7 @@ import { Run, type Contestant, type Job, type Numbers } from './contestants';
 /** One node moves a gigabyte in a second, and the network of several much less. */
 const FLOOD_BYTES = 1_000_000_000;
 const FLOOD_BYTES_OVER_NETWORK = 200_000_000;
+const SIZES = { flood: FLOOD_SIZES, margin: [8000, 40_000, 1_000_000] };
 const LATENCY = { workload: 'latency', size: 64, count: 20_000, warmup: 40_000 } as const;
 const RECEIVE = { workload: 'receive', size: 0, count: 200_000, warmup: 40_000 } as const;
 const IDLE_CONNECTIONS = [1, 50];
@@ -30,9 +31,8 @@ export interface Plan {
   readonly rounds: number;
   readonly workloads: readonly string[];
   readonly libcpg: Contestant;
-  readonly ours: Contestant;
-  /** Variants of ours, each for one workload. */
-  readonly variants: readonly { workload: Job['workload']; contestant: Contestant }[];
+  /** Who is compared with it, and in what. */
+  readonly others: readonly { workloads: readonly Job['workload'][]; contestant: Contestant }[];
   readonly progress: (line: string) => void;
 }
 
@@ -40,11 +40,11 @@ export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Dis
   const node = cluster.node(1);
   const disciplines: Discipline[] = [];
   const wanted = (workload: string): boolean => plan.workloads.includes(workload);
-  if (wanted('flood')) {
-    for (const size of FLOOD_SIZES) {
-      const count = floodCount(size, cluster.nodes.length === 1 ? FLOOD_BYTES : FLOOD_BYTES_OVER_NETWORK);
-      const warmup = warmupCount(count);
-      disciplines.push(await inTurn(node, plan, { workload: 'flood', size, count, warmup }));
+  const bytes = cluster.nodes.length === 1 ? FLOOD_BYTES : FLOOD_BYTES_OVER_NETWORK;
+  for (const workload of ['flood', 'margin'] as const) {
+    for (const size of wanted(workload) ? SIZES[workload] : []) {
+      const count = floodCount(size, bytes);
+      disciplines.push(await inTurn(node, plan, { workload, size, count, warmup: warmupCount(count) }));
     }
   }
   if (wanted('latency')) disciplines.push(await inTurn(node, plan, LATENCY));
@@ -62,8 +62,8 @@ export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Dis
 let groups = 0;
 
 async function inTurn(node: CorosyncNode, plan: Plan, job: Job): Promise<Discipline> {
-  const variants = plan.variants.filter(({ workload }) => workload === job.workload);
-  const contestants = [plan.libcpg, plan.ours, ...variants.map(({ contestant }) => contestant)];
+  const others = plan.others.filter(({ workloads }) => workloads.includes(job.workload));
+  const contestants = [plan.libcpg, ...others.map(({ contestant }) => contestant)];
   const all = new Map<string, Numbers[]>(contestants.map(({ name }) => [name, []]));
   for (let round = 0; round < plan.rounds; round++) {
     for (const contestant of contestants) {

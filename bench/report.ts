@@ -32,12 +32,36 @@ export function reportOf({ date, rounds, machine, clusters }: Results): string {
   for (const { nodes, disciplines } of clusters) {
     lines.push('', `### ${nodes === 1 ? 'One node' : `${nodes} nodes`}`, '');
     lines.push('| | bytes | libcpg | corosync-cpg | ratio | better is |', '|---|--:|--:|--:|--:|---|');
-    for (const discipline of disciplines) lines.push(...rowsOf(discipline));
+    for (const discipline of disciplines) {
+      if (discipline.workload !== 'margin') lines.push(...rowsOf(discipline, discipline.workload));
+    }
+    lines.push(...marginOf(disciplines.filter(({ workload }) => workload === 'margin')));
   }
   return `${lines.join('\n')}\n`;
 }
 
-function rowsOf({ workload, size, count, entries }: Discipline): string[] {
+/** What libcpg's flood comes down to when the receiver has some more to do. */
+function marginOf(disciplines: readonly Discipline[]): string[] {
+  const [first] = disciplines;
+  if (first === undefined) return [];
+  const rates = (entries: readonly Entry[]) => entries.map((entry) => valueOf(entry, 'messagesPerSecond'));
+  return [
+    '',
+    'A flood by libcpg whose receiver spends so much time on each message, as a ratio to the one that spends none:',
+    '',
+    `| bytes | ${first.entries
+      .slice(1)
+      .map(({ contestant }) => contestant)
+      .join(' | ')} |`,
+    `|--:|${'--:|'.repeat(first.entries.length - 1)}`,
+    ...disciplines.map(({ size, entries }) => {
+      const [alone = NaN, ...others] = rates(entries);
+      return `| ${shown(size)} | ${others.map((rate) => (rate / alone).toFixed(2)).join(' | ')} |`;
+    }),
+  ];
+}
+
+function rowsOf({ size, count, entries }: Discipline, workload: keyof typeof COMPARED): string[] {
   const [libcpg, ...others] = entries;
   return others.flatMap((entry) =>
     COMPARED[workload].map(([field, unit, better]) => {

@@ -11,42 +11,48 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { corosyncUnavailable, startCorosync } from '../test/support/corosync';
-import { buildLibcpg, ours } from './contestants';
+import { buildLibcpg, ours, withWork } from './contestants';
 import { describeMachine } from './machine';
 import { measure, type Plan } from './measure';
 import { plotOf } from './plot';
 import { reportOf, type Results } from './report';
 
-const BUSY_POLL_US = '200';
+/** What Node alone can do, and what it can do with koffi. */
+const FILES = ['--rings', 'files'];
+const MAPPED = ['--rings', 'mapped'];
+const BUSY_POLLING = ['--busy-poll', '200'];
+/** For libcpg: what a receiver may do with a message. */
+const WORK_US = [1, 2, 5, 10, 20, 50, 100, 200];
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       nodes: { type: 'string', default: '1,3' },
       rounds: { type: 'string', default: '5' },
-      workload: { type: 'string', default: 'flood,latency,receive,idle' },
+      workload: { type: 'string', default: 'flood,margin,latency,receive,idle' },
       write: { type: 'string' },
       quiet: { type: 'boolean', default: false },
     },
   });
   const obstacle = corosyncUnavailable();
   if (obstacle !== undefined) throw new Error(`cannot run a private corosync: ${obstacle}`);
+  const libcpg = buildLibcpg();
   const plan: Plan = {
     rounds: Number(values.rounds),
     workloads: values.workload.split(','),
-    libcpg: buildLibcpg(),
-    ours: ours('corosync-cpg'),
-    variants: [
-      { workload: 'flood', contestant: ours('mcast awaited', '--sending', 'mcast') },
-      { workload: 'flood', contestant: ours('lent', '--lend') },
-      { workload: 'flood', contestant: ours('mapped', '--mapped') },
-      { workload: 'latency', contestant: ours('busy polling', '--busy-poll', BUSY_POLL_US) },
-      { workload: 'latency', contestant: ours('mapped', '--mapped') },
-      {
-        workload: 'latency',
-        contestant: ours('mapped and busy polling', '--mapped', '--busy-poll', BUSY_POLL_US),
-      },
-      { workload: 'receive', contestant: ours('lent', '--lend') },
+    libcpg,
+    others: [
+      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('corosync-cpg', ...FILES) },
+      { workloads: ['flood'], contestant: ours('mcast awaited', ...FILES, '--sending', 'mcast') },
+      { workloads: ['flood', 'receive'], contestant: ours('lent', ...FILES, '--lend') },
+      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('mapped', ...MAPPED) },
+      { workloads: ['flood'], contestant: ours('mapped, lent', ...MAPPED, '--lend') },
+      { workloads: ['latency'], contestant: ours('busy polling', ...FILES, ...BUSY_POLLING) },
+      { workloads: ['latency'], contestant: ours('mapped, busy polling', ...MAPPED, ...BUSY_POLLING) },
+      ...WORK_US.map((micros) => ({
+        workloads: ['margin'] as const,
+        contestant: withWork(libcpg, micros),
+      })),
     ],
     progress: (line) => {
       if (!values.quiet) process.stderr.write(`${line}\n`);

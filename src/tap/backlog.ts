@@ -12,7 +12,7 @@ import type { TapBatch } from './tap';
 /** Frames that are handed out at a time, so that the rings need not wait long for the next look. */
 const PIECE_FRAMES = 64;
 /** Frames of a connection that are kept when what waits of it is dropped. */
-const KEPT_FRAMES = 500;
+const KEPT_FRAMES = 100;
 /** Bytes that may wait; some seconds of what can be followed. */
 const MAX_BYTES = 64 * 1024 * 1024;
 

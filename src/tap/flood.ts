@@ -36,6 +36,14 @@ const SLOW_AT_FIRST_MS = 150;
  * for a pause does not.
  */
 const FAST_MS = 400;
+/**
+ * Who was quiet for a while has no pause to make up for, so less will do: so fast on average since it is suspected,
+ * which is at least so long, and at least half of that was seen.
+ */
+const SUDDEN_FLOOD = { rounds: 1 / 100, frames: 40 };
+const SUDDEN_MS = 100;
+const QUIET_MS = 1000;
+const QUIET = { rounds: 1 / 10_000, frames: 1 };
 /** So far back, and up to twice as far, is known what had been written. */
 const BEFORE_MS = 100;
 /** Of a ring; when more waits in it, it is read all the same. */
@@ -72,17 +80,23 @@ export class FloodWatch {
   /** The one before, which tells what a suspect had written before it was one. */
   #earlier: Window;
   #suspectedMs = -Infinity;
+  /** When it was last not quiet, as far as we know. */
+  #busyMs: number;
+  /** It was quiet before it was suspected. */
+  #sudden = false;
   /** It was suspected before, and was none. */
   #acquitted = false;
   /** When a window was last fast. */
   #fastMs = 0;
 
-  /** Of a connection whose rings were just opened. */
+  /** Of a connection whose rings were just opened; `fresh` when the connection is new as well. */
   constructor(
     readonly connection: TapConnection,
     followers: Record<RingName, WatchedRing>,
     nowMs: number,
+    fresh: boolean,
   ) {
+    this.#busyMs = fresh ? -Infinity : nowMs;
     this.#rings = RING_NAMES.map((ring) => followers[ring]);
     this.#window = this.#windowFrom(nowMs);
     this.#earlier = this.#window;
@@ -146,6 +160,7 @@ export class FloodWatch {
     if (this.#isSuspicious(nowMs, lagging)) {
       this.#suspect(nowMs);
     } else if (nowMs - this.#window.sinceMs >= BEFORE_MS) {
+      if (isFast(this.#ratesOf(this.#window), QUIET)) this.#busyMs = nowMs;
       this.#earlier = this.#window;
       this.#window = this.#windowFrom(nowMs);
     }
@@ -163,6 +178,7 @@ export class FloodWatch {
 
   #suspect(nowMs: number): void {
     this.#suspectedMs = nowMs;
+    this.#sudden = nowMs - this.#busyMs >= QUIET_MS;
     this.#become('suspected', this.#rates);
     this.#window = this.#windowFrom(nowMs);
   }
@@ -176,8 +192,12 @@ export class FloodWatch {
     const late = windowMs >= FAST_MS;
     const slowMs = this.#acquitted ? SLOW_MS : SLOW_AT_FIRST_MS;
     // Who did not get the processor in time has to take what he knows of late for true.
-    const fast = late ? isFast(known ? seen : this.#rates, FLOOD) : isFast(this.#ratesIn(FAST_MS), FLOOD);
-    if (fast || isFast(seen, CLEARLY_FLOOD)) {
+    const fast = late
+      ? isFast(known ? seen : this.#rates, FLOOD)
+      : isFast(inNoLess(FAST_MS, this.#ratesOf(this.#earlier)), FLOOD);
+    const sudden =
+      this.#sudden && windowMs >= SUDDEN_MS && isFast(inNoLess(SUDDEN_MS / 2, rates), SUDDEN_FLOOD);
+    if (fast || sudden || isFast(seen, CLEARLY_FLOOD)) {
       this.#become('flooded', rates);
       this.#fastMs = nowMs;
       this.#window = this.#windowFrom(nowMs);
@@ -204,6 +224,7 @@ export class FloodWatch {
   /** What it wrote before is not held against it. */
   #acquit(nowMs: number, rates: readonly Progress[]): void {
     this.#become('none', rates);
+    this.#busyMs = nowMs;
     this.#window = this.#windowFrom(nowMs);
     this.#earlier = this.#window;
   }
@@ -218,11 +239,6 @@ export class FloodWatch {
     return { sinceMs, written: this.#rings.map(({ written }) => written) };
   }
 
-  /** All that was written of late, as if it were in no less than `ms`. */
-  #ratesIn(ms: number): Progress[] {
-    return this.#ratesOf(this.#earlier).map((rate) => ({ ...rate, ms: Math.max(rate.ms, ms) }));
-  }
-
   #ratesOf({ written }: Window): Progress[] {
     return this.#rings.map((ring, index) => {
       const from = written[index]!;
@@ -233,6 +249,11 @@ export class FloodWatch {
       return { rounds, frames, ms: to.ms - from.ms };
     });
   }
+}
+
+/** As if it had taken `ms` at least. */
+function inNoLess(ms: number, rates: readonly Progress[]): Progress[] {
+  return rates.map((rate) => ({ ...rate, ms: Math.max(rate.ms, ms) }));
 }
 
 /** Of one ring at least. */

@@ -364,15 +364,11 @@ export class Tap {
         response: followers.response.begin(now),
         request: followers.request.begin(now),
       };
+      const fresh = !this.#firstRound;
+      const flood = new FloodWatch(connection, followers, now, fresh);
       this.#nextId++;
       this.#ignored.delete(directory);
-      this.#followed.set(directory, {
-        connection,
-        followers,
-        first,
-        fresh: !this.#firstRound,
-        flood: new FloodWatch(connection, followers, now),
-      });
+      this.#followed.set(directory, { connection, followers, first, fresh, flood });
       return [connection];
     } catch (error) {
       if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM') return refuse('permission denied');

@@ -12,6 +12,7 @@
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { isMainThread } from 'node:worker_threads';
 import { RING_HEADER_BYTES, WORD_BYTES } from '../codec/ring-layout';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
@@ -42,7 +43,25 @@ interface Mapper {
   view(address: bigint, bytes: number): ArrayBuffer;
 }
 
-let mapper: Mapper | undefined;
+/** Once somebody asked; an error when there is none. */
+let mapper: Mapper | CpgError | undefined;
+
+/** Storage that maps the files where that is possible, and reads and writes them where it is not. */
+export function bestStorage(): OpenStorage {
+  // The files of a worker that is terminated are closed; its mappings would stay until the process ends.
+  if (!isMainThread) return storeInFiles;
+  mapper ??= loadMapper();
+  if (mapper instanceof CpgError) return storeInFiles;
+  const mapped = mappedStorage();
+  return (files) => {
+    try {
+      return mapped(files);
+    } catch (error) {
+      debug('%s is not mapped: %s', files.name, String(error));
+      return storeInFiles(files);
+    }
+  };
+}
 
 /**
  * Storage that maps the files, if they are whole. Throws CS_ERR_NOT_SUPPORTED when koffi is not there or cannot be
@@ -50,6 +69,7 @@ let mapper: Mapper | undefined;
  */
 export function mappedStorage(): OpenStorage {
   mapper ??= loadMapper();
+  if (mapper instanceof CpgError) throw mapper;
   const loaded = mapper;
   return (files) => {
     if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, loaded);
@@ -64,7 +84,7 @@ function isWhole(fd: number): boolean {
   return blocks * BLOCK_BYTES >= size;
 }
 
-function loadMapper(): Mapper {
+function loadMapper(): Mapper | CpgError {
   try {
     const koffi = createRequire(__filename)('koffi') as Koffi;
     if (['arm', 'ia32'].includes(process.arch)) throw new Error(`this is a 32-bit Node (${process.arch})`);
@@ -88,7 +108,8 @@ function loadMapper(): Mapper {
       view: (address, bytes) => koffi.view(address, bytes),
     };
   } catch (error) {
-    throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
+    debug('rings cannot be mapped: %s', String(error));
+    return new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
       cause: error,
       remedy: `npm install koffi (version ${KOFFI_MAJOR} or later), or connect without mapped`,
     });

@@ -17,19 +17,20 @@ class Writer {
   #rounds = 0;
   #readRounds = 0;
   #sureMs = 0;
+  #sureRounds = 0;
 
-  constructor(ratePerMs = 0) {
+  constructor(ratePerMs = 0, fresh = false) {
     this.ratePerMs = ratePerMs;
     // As a follower does, which knows how large frames are now, not how many there were.
     const progress = (rounds: number, ms: number) => ({ rounds, frames: rounds / this.#frameRounds, ms });
     // A getter each, as a follower has.
     const ring = Object.defineProperties({} as WatchedRing, {
-      written: { get: () => progress(this.#rounds, this.#sureMs) },
+      written: { get: () => progress(this.#sureRounds, this.#sureMs) },
       unread: { get: () => progress(this.#rounds - this.#readRounds, 0) },
       rate: { get: () => progress(this.ratePerMs * this.#frameRounds, 1) },
     });
     this.rings = Object.fromEntries(RING_NAMES.map((name) => [name, ring])) as Record<RingName, WatchedRing>;
-    this.flood = new FloodWatch(CONNECTION, this.rings, this.nowMs);
+    this.flood = new FloodWatch(CONNECTION, this.rings, this.nowMs, fresh);
   }
 
   get #frameRounds(): number {
@@ -43,8 +44,12 @@ class Writer {
     while (this.nowMs < endMs) {
       const stepMs = Math.min(SAMPLE_MS, endMs - this.nowMs);
       this.nowMs += stepMs;
-      this.#rounds += this.ratePerMs * stepMs * this.#frameRounds;
-      if (sure) this.#sureMs += stepMs;
+      const rounds = this.ratePerMs * stepMs * this.#frameRounds;
+      this.#rounds += rounds;
+      if (sure) {
+        this.#sureMs += stepMs;
+        this.#sureRounds += rounds;
+      }
       state = this.flood.judge(this.nowMs, lagging);
       if (state === 'none' || this.flood.pressing) this.#readRounds = this.#rounds;
     }
@@ -61,6 +66,7 @@ test('a quiet connection is none, whatever its messages', () => {
 
 test('a flood is suspected at first sight, and one when it wrote enough', () => {
   const writer = new Writer();
+  writer.ratePerMs = 2;
   writer.run(1000);
   writer.ratePerMs = 60;
   expect(writer.run(SAMPLE_MS)).toBe('suspected');
@@ -86,6 +92,32 @@ test('a flood that begins slowly is not taken for none', () => {
   writer.ratePerMs = 80;
   const states = Array.from({ length: 20 }, () => writer.run(SAMPLE_MS));
   expect(new Set(states)).toEqual(new Set(['suspected', 'flooded']));
+});
+
+test.each(['after a quiet time', 'of a new connection'])('a sudden flood %s is known sooner', (when) => {
+  const fresh = when === 'of a new connection';
+  const writer = new Writer(0, fresh);
+  if (!fresh) writer.run(1200);
+  writer.ratePerMs = 45;
+  expect(writer.run(SAMPLE_MS)).toBe('suspected');
+  expect(writer.run(88)).toBe('suspected');
+  expect(writer.run(16)).toBe('flooded');
+});
+
+test('who begins and makes up for a delay is no sudden flood', () => {
+  const writer = new Writer(0, true);
+  writer.ratePerMs = 80;
+  writer.run(24);
+  writer.ratePerMs = 20;
+  expect(writer.run(400)).toBe('none');
+});
+
+test('a sudden flood that was hardly seen is not known yet', () => {
+  const writer = new Writer(0, true);
+  writer.ratePerMs = 45;
+  writer.run(40);
+  expect(writer.run(80, { sure: false })).toBe('suspected');
+  expect(writer.run(24)).toBe('flooded');
 });
 
 test('what is clearly a flood needs less time', () => {
