@@ -49,7 +49,7 @@ export function buildLibcpg(): Contestant {
 /** The same, spending some microseconds on each message that comes back. */
 export function withWork(libcpg: Contestant, micros: number): Contestant {
   return {
-    name: `${micros} µs`,
+    name: `libcpg + ${micros} µs`,
     command: (job, group) => [...libcpg.command(job, group), String(micros)],
   };
 }

@@ -17,12 +17,14 @@ import { measure, type Plan } from './measure';
 import { plotOf } from './plot';
 import { reportOf, type Results } from './report';
 
+const EXIT_INTERRUPTED = 130;
 /** What Node alone can do, and what it can do with koffi. */
 const FILES = ['--rings', 'files'];
 const MAPPED = ['--rings', 'mapped'];
 const BUSY_POLLING = ['--busy-poll', '200'];
 /** For libcpg: what a receiver may do with a message. */
 const WORK_US = [1, 2, 5, 10, 20, 50, 100, 200];
+const MAX_LATENCY_WORK_US = 10;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -50,7 +52,7 @@ async function main(): Promise<void> {
       { workloads: ['latency'], contestant: ours('busy polling', ...FILES, ...BUSY_POLLING) },
       { workloads: ['latency'], contestant: ours('mapped, busy polling', ...MAPPED, ...BUSY_POLLING) },
       ...WORK_US.map((micros) => ({
-        workloads: ['margin'] as const,
+        workloads: micros <= MAX_LATENCY_WORK_US ? (['margin', 'latency'] as const) : (['margin'] as const),
         contestant: withWork(libcpg, micros),
       })),
     ],
@@ -61,9 +63,13 @@ async function main(): Promise<void> {
   const clusters = [];
   for (const nodes of values.nodes.split(',').map(Number)) {
     const cluster = await startCorosync({ nodes, sockets: 'abstract' });
+    // A daemon that is killed with us would leave its rings in /dev/shm.
+    const onInterrupt = (): void => void cluster.stop().finally(() => process.exit(EXIT_INTERRUPTED));
+    process.once('SIGINT', onInterrupt);
     try {
       clusters.push({ nodes, disciplines: await measure(cluster, plan) });
     } finally {
+      process.off('SIGINT', onInterrupt);
       await cluster.stop();
     }
   }
