@@ -66,7 +66,8 @@ async function inTurn(node: CorosyncNode, plan: Plan, job: Job): Promise<Discipl
   const contestants = [plan.libcpg, ...others.map(({ contestant }) => contestant)];
   const all = new Map<string, Numbers[]>(contestants.map(({ name }) => [name, []]));
   for (let round = 0; round < plan.rounds; round++) {
-    for (const contestant of contestants) {
+    // There and back, so that nobody always comes after the same one.
+    for (const contestant of round % 2 === 0 ? contestants : [...contestants].reverse()) {
       const numbers = await runOnce(node, plan, contestant, job, `bench-${groups++}`);
       all.get(contestant.name)!.push(numbers);
       plan.progress(`${job.workload} ${job.size} ${contestant.name} ${JSON.stringify(numbers)}`);
