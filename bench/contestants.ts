@@ -10,7 +10,7 @@ const BUILD = join(ROOT, 'build');
 const RUN_TIMEOUT_MS = 180_000;
 
 export interface Job {
-  /** margin: a flood of libcpg alone, with a receiver that has more and more to do. */
+  /** margin: what a flood comes to when the receiver of libcpg has more to do, and in a loop that does nothing else. */
   readonly workload: 'flood' | 'latency' | 'receive' | 'idle' | 'margin';
   readonly size: number;
   readonly count: number;
@@ -51,6 +51,18 @@ export function withWork(libcpg: Contestant, micros: number): Contestant {
   return {
     name: `libcpg + ${micros} µs`,
     command: (job, group) => [...libcpg.command(job, group), String(micros)],
+  };
+}
+
+/** See bare-loop.ts. */
+export function bareLoop(memory: 'own' | 'reused'): Contestant {
+  return {
+    name: `bare loop, memory ${memory}`,
+    command: ({ size, count, warmup }, group) => [
+      ...[process.execPath, join(BUILD, 'bench', 'bare-loop.js'), group],
+      ...[size, count, warmup].map(String),
+      memory,
+    ],
   };
 }
 

@@ -40,14 +40,14 @@ export function reportOf({ date, rounds, machine, clusters }: Results): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** What libcpg's flood comes down to when the receiver has some more to do. */
+/** What a flood comes to in a bare loop, and in libcpg when the receiver has some more to do. */
 function marginOf(disciplines: readonly Discipline[]): string[] {
   const [first] = disciplines;
   if (first === undefined) return [];
   const rates = (entries: readonly Entry[]) => entries.map((entry) => valueOf(entry, 'messagesPerSecond'));
   return [
     '',
-    'A flood by libcpg whose receiver spends so much time on each message, as a ratio to the one that spends none:',
+    'A flood by a bare loop in Node, and by libcpg whose receiver spends so much time on each message; ratios to libcpg whose receiver spends none:',
     '',
     `| bytes | ${first.entries
       .slice(1)

@@ -11,16 +11,14 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { corosyncUnavailable, startCorosync } from '../test/support/corosync';
-import { buildLibcpg, ours, withWork } from './contestants';
+import { bareLoop, buildLibcpg, ours, withWork } from './contestants';
 import { describeMachine } from './machine';
 import { measure, type Plan } from './measure';
 import { plotOf } from './plot';
 import { reportOf, type Results } from './report';
 
 const EXIT_INTERRUPTED = 130;
-/** What Node alone can do, and what it can do with koffi. */
-const FILES = ['--rings', 'files'];
-const MAPPED = ['--rings', 'mapped'];
+const MAPPED = '--mapped';
 const BUSY_POLLING = ['--busy-poll', '200'];
 /** For libcpg: what a receiver may do with a message. */
 const WORK_US = [1, 2, 5, 10, 20, 50, 100, 200];
@@ -44,13 +42,15 @@ async function main(): Promise<void> {
     workloads: values.workload.split(','),
     libcpg,
     others: [
-      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('corosync-cpg', ...FILES) },
-      { workloads: ['flood'], contestant: ours('mcast awaited', ...FILES, '--sending', 'mcast') },
-      { workloads: ['flood', 'receive'], contestant: ours('lent', ...FILES, '--lend') },
-      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('mapped', ...MAPPED) },
-      { workloads: ['flood'], contestant: ours('mapped, lent', ...MAPPED, '--lend') },
-      { workloads: ['latency'], contestant: ours('busy polling', ...FILES, ...BUSY_POLLING) },
-      { workloads: ['latency'], contestant: ours('mapped, busy polling', ...MAPPED, ...BUSY_POLLING) },
+      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('corosync-cpg') },
+      { workloads: ['flood'], contestant: ours('mcast awaited', '--sending', 'mcast') },
+      { workloads: ['flood', 'receive'], contestant: ours('lent', '--lend') },
+      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('mapped', MAPPED) },
+      { workloads: ['flood'], contestant: ours('mapped, lent', MAPPED, '--lend') },
+      { workloads: ['latency'], contestant: ours('busy polling', ...BUSY_POLLING) },
+      { workloads: ['latency'], contestant: ours('mapped, busy polling', MAPPED, ...BUSY_POLLING) },
+      { workloads: ['margin'], contestant: bareLoop('own') },
+      { workloads: ['margin'], contestant: bareLoop('reused') },
       ...WORK_US.map((micros) => ({
         workloads: micros <= MAX_LATENCY_WORK_US ? (['margin', 'latency'] as const) : (['margin'] as const),
         contestant: withWork(libcpg, micros),

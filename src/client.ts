@@ -48,10 +48,10 @@ export interface ConnectOptions {
    */
   restMs?: number;
   /**
-   * Whether to map the rings into memory, as libqb does, instead of reading and writing their files: less latency, and
-   * more of large messages. It needs the package koffi (which comes compiled) beside this one. By default rings are
-   * mapped when it is there, except in worker threads. With true connect() rejects with CS_ERR_NOT_SUPPORTED without
-   * koffi. Files with holes, which an embedded server makes, are read and written in any case.
+   * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
+   * latency, and more of large messages. Needs the package koffi (which comes compiled) beside this one; without
+   * it connect() rejects with CS_ERR_NOT_SUPPORTED. Files with holes, which an embedded server makes, are read and
+   * written all the same. Default false.
    */
   mapped?: boolean;
 }
@@ -93,8 +93,8 @@ export interface CpgClientEvents {
  * Connects to a corosync daemon: cpg_initialize.
  *
  * Rejects with CpgError: CS_ERR_LIBRARY when nobody listens there, CS_ERR_ACCESS when the daemon does not
- * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for
- * `mapped: true` without koffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
+ * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped`
+ * without koffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
  */
 export async function connect(options: ConnectOptions = {}): Promise<CpgClient> {
   const { pid } = options;
@@ -127,7 +127,7 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
     pid,
     // Who dispatches himself rests as he likes, and gets all there is when he asks.
     transport: {
-      mapped: options.mapped,
+      mapped: options.mapped ?? false,
       lend,
       busyPollUs,
       restMs: dispatch === 'manual' ? 0 : restMs,

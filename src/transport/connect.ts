@@ -5,8 +5,8 @@ import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { CpgError } from '../errors';
 import { resolveAddress, type Address } from './address';
 import { openConnectionFiles } from './connection-files';
-import { bestStorage, mappedStorage } from './mapped-storage';
-import { storeInFiles, type OpenStorage } from './ring-storage';
+import { mappedStorage } from './mapped-storage';
+import { storeInFiles } from './ring-storage';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
 import type { Transport, TransportOptions } from './transport';
@@ -15,11 +15,11 @@ import type { Transport, TransportOptions } from './transport';
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
-  options: TransportOptions = { mapped: undefined, lend: false, busyPollUs: 0, restMs: 0 },
+  options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, restMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);
-  const store = storageFor(options.mapped);
+  const store = options.mapped ? mappedStorage() : storeInFiles;
   const { service, answer, announced } = await ServiceSocket.open(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
@@ -44,11 +44,6 @@ export async function connectTransport(
     service.socket.destroy();
     throw error;
   }
-}
-
-function storageFor(mapped: boolean | undefined): OpenStorage {
-  if (mapped === undefined) return bestStorage();
-  return mapped ? mappedStorage() : storeInFiles;
 }
 
 /** Before 20.8, Node cuts the name of a socket at the first NUL, with which every abstract name begins. */

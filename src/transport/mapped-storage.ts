@@ -12,7 +12,6 @@
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { isMainThread } from 'node:worker_threads';
 import { RING_HEADER_BYTES, WORD_BYTES } from '../codec/ring-layout';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
@@ -43,25 +42,7 @@ interface Mapper {
   view(address: bigint, bytes: number): ArrayBuffer;
 }
 
-/** Once somebody asked; an error when there is none. */
-let mapper: Mapper | CpgError | undefined;
-
-/** Storage that maps the files where that is possible, and reads and writes them where it is not. */
-export function bestStorage(): OpenStorage {
-  // The files of a worker that is terminated are closed; its mappings would stay until the process ends.
-  if (!isMainThread) return storeInFiles;
-  mapper ??= loadMapper();
-  if (mapper instanceof CpgError) return storeInFiles;
-  const mapped = mappedStorage();
-  return (files) => {
-    try {
-      return mapped(files);
-    } catch (error) {
-      debug('%s is not mapped: %s', files.name, String(error));
-      return storeInFiles(files);
-    }
-  };
-}
+let mapper: Mapper | undefined;
 
 /**
  * Storage that maps the files, if they are whole. Throws CS_ERR_NOT_SUPPORTED when koffi is not there or cannot be
@@ -69,7 +50,6 @@ export function bestStorage(): OpenStorage {
  */
 export function mappedStorage(): OpenStorage {
   mapper ??= loadMapper();
-  if (mapper instanceof CpgError) throw mapper;
   const loaded = mapper;
   return (files) => {
     if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, loaded);
@@ -84,7 +64,7 @@ function isWhole(fd: number): boolean {
   return blocks * BLOCK_BYTES >= size;
 }
 
-function loadMapper(): Mapper | CpgError {
+function loadMapper(): Mapper {
   try {
     const koffi = createRequire(__filename)('koffi') as Koffi;
     if (['arm', 'ia32'].includes(process.arch)) throw new Error(`this is a 32-bit Node (${process.arch})`);
@@ -108,8 +88,7 @@ function loadMapper(): Mapper | CpgError {
       view: (address, bytes) => koffi.view(address, bytes),
     };
   } catch (error) {
-    debug('rings cannot be mapped: %s', String(error));
-    return new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
+    throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
       cause: error,
       remedy: `npm install koffi (version ${KOFFI_MAJOR} or later), or connect without mapped`,
     });

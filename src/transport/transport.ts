@@ -21,8 +21,8 @@ export interface TransportListener {
 
 /** How frames are to be moved. */
 export interface TransportOptions {
-  /** Whether the rings are mapped into memory, for which koffi is needed; if undefined, where that is possible. */
-  readonly mapped: boolean | undefined;
+  /** The rings are mapped into memory; needs koffi. */
+  readonly mapped: boolean;
   /** Frames are lent for the duration of the call, never owned: see FrameHandler. */
   readonly lend: boolean;
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */

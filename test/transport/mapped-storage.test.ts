@@ -13,8 +13,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RING_HEADER_BYTES } from '../../src/codec/ring-layout';
 import type * as mappedStorageModule from '../../src/transport/mapped-storage';
-import { bestStorage, mappedStorage } from '../../src/transport/mapped-storage';
-import type { OpenStorage, RingFiles } from '../../src/transport/ring-storage';
+import { mappedStorage } from '../../src/transport/mapped-storage';
+import type { RingFiles } from '../../src/transport/ring-storage';
 import { thrownBy } from '../support/errors';
 
 const DATA_BYTES = 8192;
@@ -86,7 +86,7 @@ test('files with holes are read and written as files: a page that finds no room 
   storage.close();
 });
 
-const UNFIT_KOFFI: [string, () => object][] = [
+test.each([
   [
     'without koffi',
     () => {
@@ -94,52 +94,12 @@ const UNFIT_KOFFI: [string, () => object][] = [
     },
   ],
   ['with a koffi of old', () => ({ version: '2.16.1' })],
-];
-
-test.each(UNFIT_KOFFI)('%s to ask for it is CS_ERR_NOT_SUPPORTED, with the way to get it', (_, koffi) => {
+])('%s it is CS_ERR_NOT_SUPPORTED, with the way to get it', (_, koffi) => {
   jest.isolateModules(() => {
     jest.doMock('koffi', koffi);
     const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/transport/mapped-storage');
     const error = thrownBy(() => fresh.mappedStorage());
     expect(error.code).toBe('CS_ERR_NOT_SUPPORTED');
     expect(error.message).toMatch(/npm install koffi/);
-  });
-});
-
-describe('what is best', () => {
-  const isMapped = (store: OpenStorage, given = files()): boolean => {
-    const storage = store(given);
-    const mapped = mappings().length > 0;
-    storage.write(Buffer.from('bytes'), 0, 5, 100);
-    expect(readFileSync(join(directory, 'data')).toString('latin1', 100, 105)).toBe('bytes');
-    storage.close();
-    return mapped;
-  };
-
-  test('is a mapping', () => {
-    expect(isMapped(bestStorage())).toBe(true);
-  });
-
-  test('is no mapping of files that cannot be mapped', () => {
-    const given = files();
-    const readOnly = openSync(join(directory, 'header'), 'r');
-    closeSync(given.headerFd);
-    expect(isMapped(bestStorage(), { ...given, headerFd: readOnly })).toBe(false);
-  });
-
-  test.each(UNFIT_KOFFI)('%s is no mapping', (_, koffi) => {
-    jest.isolateModules(() => {
-      jest.doMock('koffi', koffi);
-      const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/transport/mapped-storage');
-      expect(isMapped(fresh.bestStorage())).toBe(false);
-    });
-  });
-
-  test('is no mapping in a worker', () => {
-    jest.isolateModules(() => {
-      jest.doMock('node:worker_threads', () => ({ isMainThread: false }));
-      const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/transport/mapped-storage');
-      expect(isMapped(fresh.bestStorage())).toBe(false);
-    });
   });
 });

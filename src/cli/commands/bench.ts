@@ -22,7 +22,6 @@ import { UsageError } from '../failure';
 
 const WORKLOADS = ['flood', 'latency', 'receive', 'idle'] as const;
 const SENDINGS: readonly Sending[] = ['tryMcast', 'mcast', 'alloc'];
-const RINGS = ['files', 'mapped'] as const;
 const LATENCY_SIZE = 64;
 const LATENCY_COUNT = 10_000;
 const MAX_CONNECTIONS = 10_000;
@@ -55,20 +54,13 @@ export const bench = defineCommand({
       max: MAX_BUSY_POLL_US,
     }),
     lend: flag('take messages lent, not copied'),
-    rings: oneOf(
-      'HOW',
-      RINGS,
-      'files, or mapped into memory with the package koffi; default mapped where that is possible',
-    ),
+    mapped: flag('map the rings into memory; needs the package koffi'),
     timeout: seconds('give up after this time'),
   },
   examples: [
     { command: 'cpg bench', meaning: 'What does this daemon do?' },
     { command: 'cpg bench --workload latency --busy-poll 200', meaning: 'What does busy polling bring?' },
-    {
-      command: 'cpg bench --rings files; cpg bench --rings mapped',
-      meaning: 'What do mapped rings bring?',
-    },
+    { command: 'cpg bench --mapped', meaning: 'What do mapped rings bring?' },
     { command: 'cpg bench --size 64,1600 --json', meaning: 'Two sizes, for a script.' },
   ],
   run: async (context, { json, workload, size: sizes, timeout, ...values }) => {
@@ -78,7 +70,7 @@ export const bench = defineCommand({
         ...(values.address === undefined ? {} : { address: values.address }),
         busyPollUs: values['busy-poll'] ?? 0,
         lend: values.lend,
-        ...(values.rings === undefined ? {} : { mapped: values.rings === 'mapped' }),
+        mapped: values.mapped,
       },
       group: values.group ?? `cpg-bench-${process.pid}`,
       signal: limit.signal,

@@ -1,0 +1,156 @@
+/**
+ * How near a Node program can come to libcpg: a flood on mapped rings in one loop, without an event loop and without
+ * anything else that a client does. It copies messages into the ring and out of it, and counts them.
+ *
+ *     bare-loop GROUP SIZE COUNT WARMUP own|reused     each message in memory of its own, or all in one buffer
+ *
+ * Prints one line of JSON, as libcpg.c does.
+ */
+import { readSync, writeSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { DELIVER } from '../src/codec/events';
+import { groupBytes } from '../src/codec/groups';
+import { encodeRequest, Guarantee, MCAST_HEADER_BYTES, renewMcastHeader } from '../src/codec/requests';
+import { resolveAddress } from '../src/transport/address';
+import { openConnectionFiles } from '../src/transport/connection-files';
+import { mappedStorage } from '../src/transport/mapped-storage';
+import { RequestRing } from '../src/transport/request-ring';
+import { ResponseRing } from '../src/transport/response-ring';
+import {
+  CHUNK_HEADER_BYTES,
+  CHUNK_HEADER_WORDS,
+  chunkWords,
+  WORD_BYTES,
+  type Ring,
+} from '../src/transport/ring';
+import { ServiceSocket } from '../src/transport/service-socket';
+
+const CONNECT_TIMEOUT_MS = 5000;
+/** For what comes by itself: the flow control of a new connection, the confchg of a join. */
+const SETTLE_MS = 100;
+/** Of the event ring; what is consumed is given back when it comes to so much. */
+const RECLAIM_FRACTION = 8;
+const LEAST_UNDER_WAY = 2;
+const POST_EVERY = 4;
+/** Bytes on the socket that may wait to be read. */
+const MAX_UNREAD_BYTES = 8;
+
+class BareLoop {
+  readonly #fd: number;
+  readonly #requests: RequestRing;
+  readonly #events: Ring;
+  readonly #size: number;
+  readonly #own: boolean;
+  readonly #message: Buffer;
+  readonly #head = Buffer.alloc(MCAST_HEADER_BYTES);
+  readonly #chunkHeader = Buffer.alloc(CHUNK_HEADER_BYTES);
+  readonly #buffer: Buffer;
+  readonly #bytes = Buffer.alloc(64 * 1024);
+  #pointer: number;
+  #unreclaimedWords = 0;
+  #unreadBytes = 0;
+  received = 0;
+  wrong = 0;
+
+  constructor(fd: number, requests: RequestRing, events: Ring, size: number, own: boolean) {
+    this.#fd = fd;
+    this.#requests = requests;
+    this.#events = events;
+    this.#size = size;
+    this.#own = own;
+    this.#message = Buffer.alloc(size);
+    this.#buffer = Buffer.allocUnsafeSlow(events.wordSize * WORD_BYTES);
+    this.#pointer = events.readPointer;
+  }
+
+  flood(count: number): void {
+    const ringBytes = this.#events.wordSize * WORD_BYTES;
+    const frameBytes = CHUNK_HEADER_BYTES + DELIVER.headerBytes + this.#size;
+    const most = Math.max(LEAST_UNDER_WAY, Math.floor(ringBytes / frameBytes));
+    this.received = 0;
+    this.wrong = 0;
+    for (let sent = 0; this.received < count;) {
+      while (sent < count && sent - this.received < most) {
+        this.#message.writeUInt32LE(sent, 0);
+        renewMcastHeader(this.#head, 0, Guarantee.AGREED, this.#size);
+        if (!this.#requests.stage(this.#head, [this.#message], MCAST_HEADER_BYTES + this.#size)) break;
+        if (++sent % POST_EVERY === 0) this.post();
+      }
+      this.post();
+      this.take();
+    }
+    while (this.#unreadBytes > 0) this.#readBytes();
+  }
+
+  post(): void {
+    if (this.#requests.stagedChunks === 0 || this.#requests.postable() !== 'now') return;
+    writeSync(this.#fd, this.#bytes, 0, this.#requests.post());
+  }
+
+  take(): void {
+    this.#events.readPointers();
+    while (this.#pointer !== this.#events.writePointer) {
+      this.#events.read(this.#pointer, this.#chunkHeader);
+      const length = this.#chunkHeader.readUInt32LE(0);
+      const frame = this.#own ? Buffer.allocUnsafeSlow(length) : this.#buffer;
+      this.#events.read(this.#events.advance(this.#pointer, CHUNK_HEADER_WORDS), frame, length);
+      if (length === DELIVER.headerBytes + this.#size) {
+        if (frame.readUInt32LE(DELIVER.headerBytes) !== this.received) this.wrong++;
+        this.received++;
+      }
+      this.#pointer = this.#events.advance(this.#pointer, chunkWords(length));
+      this.#unreadBytes++;
+      this.#unreclaimedWords += chunkWords(length);
+      if (this.#unreclaimedWords > this.#events.wordSize / RECLAIM_FRACTION) this.#reclaim();
+    }
+    if (this.#unreclaimedWords > 0) this.#reclaim();
+    if (this.#unreadBytes > MAX_UNREAD_BYTES) this.#readBytes();
+  }
+
+  #reclaim(): void {
+    this.#events.setSemaphore(0);
+    this.#events.publishReadPointer(this.#pointer);
+    this.#unreclaimedWords = 0;
+  }
+
+  #readBytes(): void {
+    try {
+      this.#unreadBytes -= readSync(this.#fd, this.#bytes, 0, this.#unreadBytes, null);
+    } catch (error) {
+      // The daemon writes the byte after the chunk.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+  }
+}
+
+async function main([group = '', size = '', count = '', warmup = '', memory = '']: string[]): Promise<void> {
+  const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS);
+  const { service, answer } = await ServiceSocket.open(resolveAddress(undefined), signal);
+  const { rings } = openConnectionFiles(answer, mappedStorage());
+  service.socket.pause();
+  await pause(SETTLE_MS);
+  const requests = new RequestRing(rings.request);
+  const responses = new ResponseRing(rings.response);
+  const loop = new BareLoop(service.fd, requests, rings.event, Number(size), memory === 'own');
+  const join = encodeRequest({ type: 'join', group: groupBytes(group), pid: process.pid, flags: 0 });
+  requests.stage(join, [], join.length);
+  loop.post();
+  while (responses.take() === undefined) await pause(1);
+  await pause(SETTLE_MS);
+  loop.take();
+
+  loop.flood(Number(warmup));
+  const begin = performance.now();
+  loop.flood(Number(count));
+  const messagesPerSecond = Number(count) / ((performance.now() - begin) / 1000);
+  process.stdout.write(
+    `${JSON.stringify({ received: loop.received, wrong: loop.wrong, messagesPerSecond })}\n`,
+  );
+  service.socket.destroy();
+  for (const ring of Object.values(rings)) ring.close();
+}
+
+main(process.argv.slice(2)).catch((error: unknown) => {
+  process.stderr.write(`bare-loop: ${String(error)}\n`);
+  process.exitCode = 1;
+});
