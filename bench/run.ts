@@ -21,7 +21,7 @@ const EXIT_INTERRUPTED = 130;
 const MAPPED = '--mapped';
 const BUSY_POLLING = ['--busy-poll', '200'];
 /** For libcpg: what a receiver may do with a message. */
-const WORK_US = [1, 2, 5, 10, 20, 50, 100, 200];
+const WORK_US = [1, 2, 5, 10, 20];
 const MAX_LATENCY_WORK_US = 10;
 
 async function main(): Promise<void> {
