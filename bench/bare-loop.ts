@@ -8,6 +8,7 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
+import { putNumber } from '../src/bench/member';
 import { DELIVER } from '../src/codec/events';
 import { groupBytes } from '../src/codec/groups';
 import { encodeRequest, Guarantee, MCAST_HEADER_BYTES, renewMcastHeader } from '../src/codec/requests';
@@ -71,7 +72,7 @@ class BareLoop {
     this.wrong = 0;
     for (let sent = 0; this.received < count;) {
       while (sent < count && sent - this.received < most) {
-        this.#message.writeUInt32LE(sent, 0);
+        putNumber(this.#message, sent);
         renewMcastHeader(this.#head, 0, Guarantee.AGREED, this.#size);
         if (!this.#requests.stage(this.#head, [this.#message], MCAST_HEADER_BYTES + this.#size)) break;
         if (++sent % POST_EVERY === 0) this.post();

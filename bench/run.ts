@@ -34,6 +34,8 @@ async function main(): Promise<void> {
       quiet: { type: 'boolean', default: false },
     },
   });
+  // An exit takes the cluster along; a daemon that is killed with us would leave its rings in /dev/shm.
+  process.once('SIGINT', () => process.exit(EXIT_INTERRUPTED));
   const obstacle = corosyncUnavailable();
   if (obstacle !== undefined) throw new Error(`cannot run a private corosync: ${obstacle}`);
   const libcpg = buildLibcpg();
@@ -63,13 +65,9 @@ async function main(): Promise<void> {
   const clusters = [];
   for (const nodes of values.nodes.split(',').map(Number)) {
     const cluster = await startCorosync({ nodes, sockets: 'abstract' });
-    // A daemon that is killed with us would leave its rings in /dev/shm.
-    const onInterrupt = (): void => void cluster.stop().finally(() => process.exit(EXIT_INTERRUPTED));
-    process.once('SIGINT', onInterrupt);
     try {
       clusters.push({ nodes, disciplines: await measure(cluster, plan) });
     } finally {
-      process.off('SIGINT', onInterrupt);
       await cluster.stop();
     }
   }

@@ -42,6 +42,7 @@ const FAST_MS = 400;
  */
 const SUDDEN_FLOOD = { rounds: 1 / 100, frames: 40 };
 const SUDDEN_MS = 100;
+/** No faster than this for so long is quiet. */
 const QUIET_MS = 1000;
 const QUIET = { rounds: 1 / 10_000, frames: 1 };
 /** So far back, and up to twice as far, is known what had been written. */
@@ -82,8 +83,6 @@ export class FloodWatch {
   #suspectedMs = -Infinity;
   /** When it was last not quiet, as far as we know. */
   #busyMs: number;
-  /** It was quiet before it was suspected. */
-  #sudden = false;
   /** It was suspected before, and was none. */
   #acquitted = false;
   /** When a window was last fast. */
@@ -178,7 +177,6 @@ export class FloodWatch {
 
   #suspect(nowMs: number): void {
     this.#suspectedMs = nowMs;
-    this.#sudden = nowMs - this.#busyMs >= QUIET_MS;
     this.#become('suspected', this.#rates);
     this.#window = this.#windowFrom(nowMs);
   }
@@ -195,8 +193,8 @@ export class FloodWatch {
     const fast = late
       ? isFast(known ? seen : this.#rates, FLOOD)
       : isFast(inNoLess(FAST_MS, this.#ratesOf(this.#earlier)), FLOOD);
-    const sudden =
-      this.#sudden && windowMs >= SUDDEN_MS && isFast(inNoLess(SUDDEN_MS / 2, rates), SUDDEN_FLOOD);
+    const wasQuiet = this.#suspectedMs - this.#busyMs >= QUIET_MS;
+    const sudden = wasQuiet && windowMs >= SUDDEN_MS && isFast(inNoLess(SUDDEN_MS / 2, rates), SUDDEN_FLOOD);
     if (fast || sudden || isFast(seen, CLEARLY_FLOOD)) {
       this.#become('flooded', rates);
       this.#fastMs = nowMs;
