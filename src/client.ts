@@ -309,6 +309,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * second; everything else pending is rejected with CS_ERR_BAD_HANDLE. Can be called again.
    */
   close(): Promise<void> {
+    this.#dispatcher.stop();
     return this.#session.close();
   }
 

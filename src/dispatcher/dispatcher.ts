@@ -60,6 +60,8 @@ export class Dispatcher {
   #dispatched = 0;
   #groupBytes: Uint8Array | undefined;
   #groupText: string | Uint8Array = '';
+  /** close() was called: nothing more is given to anybody, but own messages are still looked for. */
+  #stopped = false;
   #ended = false;
   #reason: CpgError | undefined;
 
@@ -103,15 +105,18 @@ export class Dispatcher {
         remedy: "connect with { dispatch: 'manual' }, or listen to the events",
       });
     }
-    const tooLate = this.#ended;
+    const tooLate = this.#over;
     // A listener may call this: reading has finished by the time we go on.
     await Promise.resolve();
     let count = 0;
     for (;;) {
-      if (this.#ended) return this.#dispatchEnded(tooLate ? undefined : flag, count);
+      if (this.#over) return this.#dispatchEnded(tooLate ? undefined : flag, count);
       signal?.throwIfAborted();
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
-      if (flag === 'all' || (flag === 'one' && count > 0)) return count;
+      if (flag === 'one' && count > 0) return count;
+      // The connection may have ended with that, or a listener closed it.
+      if (this.#over) continue;
+      if (flag === 'all') return count;
       if (flag === 'oneNonblocking') {
         if (count === 0) throw new CpgError('CS_ERR_TRY_AGAIN', 'there is no event to dispatch');
         return count;
@@ -127,6 +132,20 @@ export class Dispatcher {
     this.#arrival = undefined;
   }
 
+  /**
+   * close() was called: listeners get what came before they did, and nothing that is read from now on. Loops keep
+   * what they have.
+   */
+  stop(): void {
+    this.#flushEarly();
+    this.#stopped = true;
+    this.#wake();
+  }
+
+  get #over(): boolean {
+    return this.#stopped || this.#ended;
+  }
+
   /** The connection ended: loops end, and throw `reason` if there is one. */
   end(reason?: CpgError): void {
     if (this.#ended) return;
@@ -139,17 +158,17 @@ export class Dispatcher {
     this.#wake();
   }
 
-  /** Closing is what ends a blocking dispatch, if it began before that. */
+  /** Closing is what ends a blocking dispatch, if it began before that; the others had what they asked for, or not. */
   #dispatchEnded(flag: DispatchFlag | undefined, count: number): number {
     if (this.#reason !== undefined) throw this.#reason;
-    if (flag === 'blocking') return count;
+    if (flag === 'blocking' || count > 0) return count;
     throw new CpgError('CS_ERR_BAD_HANDLE', 'dispatch: the handle was closed');
   }
 
   /** Up to `limit` events that are there; fragments do not count as events. */
   #dispatchNow(limit: number): number {
     this.#dispatched = 0;
-    while (this.#dispatched < limit && !this.#ended && this.#hasRoom()) {
+    while (this.#dispatched < limit && !this.#over && this.#hasRoom()) {
       const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
       if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
     }
@@ -194,6 +213,7 @@ export class Dispatcher {
   }
 
   #hasRoom(): boolean {
+    if (this.#stopped) return true;
     if (this.#early?.full === true) return false;
     for (const loop of this.#loops) {
       // Who awaits a confirmation takes no event meanwhile, and the confirmation is behind those he has.
@@ -238,7 +258,7 @@ export class Dispatcher {
     if (!this.#sink.listening) return;
     const early = this.#takeEarly();
     if (early === undefined) return;
-    for (let event = early.take(); event !== undefined; event = early.take()) {
+    for (let event = early.take(); event !== undefined && !this.#stopped; event = early.take()) {
       const { type, ...payload } = event;
       this.#emit(type, payload);
     }
@@ -270,6 +290,7 @@ export class Dispatcher {
   }
 
   #give<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
+    if (this.#stopped) return;
     this.#dispatched++;
     if (this.#early !== undefined) {
       this.#pushEarly(this.#early, { type, ...payload } as CpgEvent);
@@ -293,7 +314,7 @@ export class Dispatcher {
     const pid = frame.readUInt32LE(DELIVER.pid);
     let message =
       owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, false);
+    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
     // Who takes events later needs bytes of his own.
     if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
       message = copiedFrom(message, 0);
@@ -316,15 +337,20 @@ export class Dispatcher {
       this.#reassembly.forget(nodeId, pid);
       if (this.#session.isOwn(nodeId, pid)) this.#session.ownLeft();
     }
+    for (const { nodeId, pid } of members) {
+      if (this.#session.isOwn(nodeId, pid)) this.#session.ownJoined();
+    }
     this.#give('confchg', { group: groupText(group), members, left, joined });
   }
 
   #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
     const { nodeId, pid } = event;
+    if (this.#session.isOwn(nodeId, pid)) {
+      this.#session.ownFragmentDelivered(event.fragmentType, event.fragment.length);
+    }
     try {
       const message = this.#reassembly.add(event);
       if (message === undefined) return;
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, true);
       this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
     } catch (error) {
       if (!isCpgError(error)) throw error;

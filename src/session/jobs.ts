@@ -33,12 +33,14 @@ export interface JobHost {
   releaseReply(): void;
   /** The request was staged: its reply is to be awaited. */
   replyExpected(): void;
-  /** Hands a message to the transport; false when it has to wait. */
+  /** Hands a message to the transport; false when it has to wait. Throws when it cannot be sent at all. */
   stageMessage(message: OutgoingMessage): boolean;
   /** A message was staged: the promise that it reached the daemon's ring. */
   messageStaged(message: OutgoingMessage): Promise<void>;
-  /** The end of a fragmented message was staged, so it may come back from now on; undo() if it was refused. */
-  expectOwn(message: OutgoingMessage): { undo: () => void };
+  /** The last fragment of a message was staged, so the message may come back from now on. */
+  largeSent(message: OutgoingMessage): void;
+  /** The daemon refused that fragment. */
+  largeRefused(): void;
   /** A paused job may go on. */
   resume(): void;
 }
@@ -111,7 +113,12 @@ export class MessageJob implements Job {
   }
 
   advance(): boolean {
-    if (!this.host.stageMessage(this.message)) return false;
+    try {
+      if (!this.host.stageMessage(this.message)) return false;
+    } catch (error) {
+      this.fail(error as Error);
+      return true;
+    }
     this.#sent.resolve(this.host.messageStaged(this.message));
     return true;
   }
@@ -174,7 +181,6 @@ export class FragmentedJob implements Job, AwaitingReply {
   readonly #whole: Buffer;
   readonly #fragmentBytes: number;
   #backoff = new Backoff();
-  #expected: { undo: () => void } | undefined;
   #pause: NodeJS.Timeout | undefined;
   #offset = 0;
   #restarts = 0;
@@ -223,12 +229,13 @@ export class FragmentedJob implements Job, AwaitingReply {
     this.#state = 'inFlight';
     this.host.replyExpected();
     // The message can be delivered before the reply to its last fragment is seen.
-    if (fragmentType === FragmentType.LAST) this.#expected = this.host.expectOwn(this.message);
+    if (fragmentType === FragmentType.LAST) this.host.largeSent(this.message);
     return false;
   }
 
   onReply(response: CpgResponse): void {
-    if (response.error !== CS_OK) this.#expected?.undo();
+    if (response.error !== CS_OK && this.#fragmentType(this.#fragment().length) === FragmentType.LAST)
+      this.host.largeRefused();
     if (this.cancelled) {
       this.#state = 'done';
     } else if (response.error === CS_OK) {

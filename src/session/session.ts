@@ -2,12 +2,13 @@
  * One handle on a daemon: its state, what it sends, and the replies. What arrives by itself is left to the
  * dispatcher.
  */
-import type { CpgAddress } from '../codec/addresses';
+import { Reason, type CpgAddress } from '../codec/addresses';
 import { groupBytes, groupText } from '../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
 import {
   DELIVER_INITIAL_TOTEM_CONF,
   encodeRequest,
+  FragmentType,
   IterationType,
   MCAST_HEADER_BYTES,
   PARTIAL_MCAST_HEADER_BYTES,
@@ -27,9 +28,10 @@ import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
 import type { Transport, TransportListener, TransportOptions } from '../transport/transport';
-import { Confirmations } from './confirmations';
 import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
+import { Fence } from './fence';
+import { InFlight, MAX_CONFIRMATIONS } from './in-flight';
 import {
   allocMessage,
   FragmentedJob,
@@ -46,6 +48,9 @@ import { assertAllowed, type SessionState } from './states';
 
 /** How long close() waits for what is under way and for the daemon's reply to finalize. */
 const CLOSE_GRACE_MS = 1000;
+
+/** Snapshots of groups that a client may have open: the daemon keeps each until it is released. */
+const MAX_ITERATIONS = 256;
 
 const DONE = Promise.resolve();
 
@@ -88,7 +93,8 @@ export class Session {
   readonly maxAtomicMessageSize: number;
   readonly #timeoutMs: number;
   readonly #outbox: Outbox;
-  readonly #confirmations = new Confirmations();
+  readonly #inFlight = new InFlight();
+  readonly #fence: Fence;
   readonly #pace: Pace;
   #state: SessionState = 'unjoined';
   #group: Uint8Array | undefined;
@@ -99,9 +105,8 @@ export class Session {
   #confirming = 0;
   /** Promise of the messages that are staged and not posted. */
   #batch: Deferred<void> | undefined;
-  /** Messages handed to the transport, those in fragments not among them, and messages that came back. */
-  #ownSent = 0;
-  #ownDelivered = 0;
+  /** Snapshots that are open. */
+  #iterations = 0;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
   /** Why everything fails since the connection ended; undefined before. */
@@ -115,6 +120,7 @@ export class Session {
     this.maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
     this.#outbox = new Outbox(transport);
     this.#pace = new Pace(transport.eventCapacityBytes, () => this.#drain());
+    this.#fence = new Fence(this.#jobHost, transport, this.#inFlight);
     transport.listen(this.#listener);
   }
 
@@ -190,19 +196,29 @@ export class Session {
     return pid === this.pid && nodeId === this.#nodeId;
   }
 
-  /** A message of our own was delivered; one that came in fragments was not counted when it was sent. */
-  ownDelivered(message: Uint8Array, inFragments: boolean): void {
-    this.#confirmations.delivered(message);
-    if (inFragments) return;
+  /** A message of our own was delivered. */
+  ownDelivered(message: Uint8Array): void {
+    this.#inFlight.delivered(message);
     this.#pace.delivered(message.length);
-    // Own messages come back in the order in which they were sent, so equal numbers mean that all were taken;
-    // should the daemon drop one, they never meet again. A request may be on its way besides.
-    if (++this.#ownDelivered === this.#ownSent && this.#awaiting === undefined) this.transport.noteAllTaken();
+    // A request may be on its way besides.
+    if (this.#inFlight.empty && this.#awaiting === undefined) this.transport.noteAllTaken();
+  }
+
+  /** A fragment of our own was delivered: the end of a large message, or a fence. */
+  ownFragmentDelivered(fragmentType: number, length: number): void {
+    if (fragmentType === FragmentType.LAST) this.#inFlight.largeDelivered();
+    else if (fragmentType === FragmentType.FIRST && length === 0) this.#inFlight.fenceDelivered();
+  }
+
+  /** A configuration change shows us among the members, whether or not the reply to our join was seen. */
+  ownJoined(): void {
+    this.#enter('joining', 'joined');
   }
 
   /** We stand in the left list of our group: nothing of ours will be delivered any more. */
   ownLeft(): void {
-    this.#confirmations.failAll(
+    if (!this.#enter('leaving', 'left')) this.#enter('joined', 'left');
+    this.#inFlight.failAll(
       new CpgError('CS_ERR_INTERRUPT', 'this handle left the group before the message was delivered', {
         remedy: 'connect again, join, and send again',
       }),
@@ -258,8 +274,14 @@ export class Session {
         remedy: 'name a group',
       });
     }
-    const request: CpgRequest = { type: 'membershipGet', group: name };
-    return (await this.#query('membership', request, 'membershipGet', signal)).members;
+    // Never membershipGet: a group of more members than its reply holds makes the daemon overrun its stack and abort.
+    const rows = await this.#call('membership', signal, (limit) =>
+      collect(this.#iterate('membership', IterationType.ONE_GROUP, name, limit.signal)),
+    );
+    // The daemon puts the first member first and each further one right behind it.
+    const [first, ...others] = rows;
+    const members = first === undefined ? [] : [first, ...others.reverse()];
+    return members.map(({ nodeId, pid }) => ({ nodeId, pid, reason: Reason.UNDEFINED }));
   }
 
   async localNodeId(signal?: AbortSignal): Promise<number> {
@@ -274,34 +296,78 @@ export class Session {
     signal?: AbortSignal,
   ): AsyncGenerator<GroupEntry, void> {
     assertAllowed(this.#state, 'query', 'groups');
+    for await (const row of this.#iterate('groups', iterationType, group, signal)) {
+      // Without members the daemon leaves these two unset.
+      const { nodeId, pid } = iterationType === IterationType.NAME_ONLY ? { nodeId: 0, pid: 0 } : row;
+      yield { group: groupText(row.group), nodeId, pid };
+    }
+  }
+
+  async *#iterate(
+    what: string,
+    iterationType: number,
+    group: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<SuccessfulReply<'iterationNext'>, void> {
+    if (this.#iterations >= MAX_ITERATIONS) throw tooManyIterations(what);
+    this.#iterations++;
+    try {
+      const handle = await this.#beginIteration(what, iterationType, group, signal);
+      let settled = false;
+      try {
+        for (;;) {
+          const row = await this.#nextRow(what, handle, signal);
+          if (row === undefined) break;
+          settled = true;
+          yield row;
+          settled = false;
+        }
+        settled = true;
+      } finally {
+        // The caller of a request that failed, on a daemon that hangs perhaps, does not wait for another one.
+        const released = this.#releaseIteration(handle);
+        if (settled) await released;
+      }
+    } finally {
+      this.#iterations--;
+    }
+  }
+
+  async #beginIteration(
+    what: string,
+    iterationType: number,
+    group: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<bigint> {
     const begin: CpgRequest = { type: 'iterationInitialize', group, iterationType };
     let begun: Promise<SuccessfulReply<'iterationInitialize'>> | undefined;
-    const { handle } = await this.#call('groups', signal, (limit) => {
-      begun = this.#ask('groups', begin, 'iterationInitialize', limit);
-      return begun;
-    }).catch((error: unknown) => {
+    try {
+      const { handle } = await this.#call(what, signal, (limit) => {
+        begun = this.#ask(what, begin, 'iterationInitialize', limit);
+        return begun;
+      });
+      return handle;
+    } catch (error) {
       // A reply that comes too late has made a snapshot all the same.
       void begun?.then(
         (late) => this.#releaseIteration(late.handle),
         () => undefined,
       );
       throw error;
-    });
+    }
+  }
+
+  /** Undefined after the last row. */
+  async #nextRow(
+    what: string,
+    handle: bigint,
+    signal: AbortSignal | undefined,
+  ): Promise<SuccessfulReply<'iterationNext'> | undefined> {
     try {
-      for (;;) {
-        const next = this.#query('groups', { type: 'iterationNext', handle }, 'iterationNext', signal);
-        const row = await next.catch((error: unknown) => {
-          if (isCpgError(error) && error.code === 'CS_ERR_NO_SECTIONS') return undefined;
-          throw error;
-        });
-        if (row === undefined) return;
-        const namesOnly = iterationType === IterationType.NAME_ONLY;
-        // Without members the daemon leaves these two unset.
-        const address = namesOnly ? { nodeId: 0, pid: 0 } : { nodeId: row.nodeId, pid: row.pid };
-        yield { group: groupText(row.group), ...address };
-      }
-    } finally {
-      await this.#releaseIteration(handle);
+      return await this.#query(what, { type: 'iterationNext', handle }, 'iterationNext', signal);
+    } catch (error) {
+      if (isCpgError(error) && error.code === 'CS_ERR_NO_SECTIONS') return undefined;
+      throw error;
     }
   }
 
@@ -321,6 +387,7 @@ export class Session {
     try {
       assertAllowed(this.#state, 'mcast');
       assertSendable(length);
+      if (options.confirm && this.#inFlight.pending >= MAX_CONFIRMATIONS) throw tooManyConfirmations();
       if (!options.confirm)
         return this.#send({ parts, length, guarantee: options.guarantee }, options.signal);
     } catch (error) {
@@ -534,14 +601,17 @@ export class Session {
 
   /** Hands a message to the transport, if there is room and it is not to be held back. */
   #stage(message: OutgoingMessage): boolean {
-    return this.#pace.allows(message.length) && stageMessage(this.transport, message);
+    return (
+      this.#fence.passes(message.confirm !== undefined) &&
+      this.#pace.allows(message.length) &&
+      stageMessage(this.transport, message)
+    );
   }
 
   /** Notes a message that the transport took over. */
   #noteStaged(message: OutgoingMessage): void {
-    this.#ownSent++;
     this.#pace.sent(message.length);
-    this.#confirmations.record(message.parts, message.length, message.confirm);
+    this.#inFlight.sent(message.parts, message.length, message.confirm);
   }
 
   /** As #noteStaged(); the promise says that the daemon's ring has the message. */
@@ -576,10 +646,8 @@ export class Session {
     },
     stageMessage: (message) => this.#stage(message),
     messageStaged: (message) => this.#messageStaged(message),
-    expectOwn: (message) => {
-      const recorded = this.#confirmations.record(message.parts, message.length, message.confirm);
-      return { undo: () => this.#confirmations.withdraw(recorded) };
-    },
+    largeSent: ({ confirm }) => this.#inFlight.largeSent(confirm),
+    largeRefused: () => this.#inFlight.largeRefused(),
     resume: () => this.#drain(),
   };
 
@@ -643,6 +711,7 @@ export class Session {
     this.#state = 'closed';
     this.#disarmStall();
     this.#pace.stop();
+    this.#fence.fail();
     const error = reason ?? closedError();
     this.#endError = error;
     const awaiting = this.#awaiting;
@@ -651,7 +720,7 @@ export class Session {
     this.#outbox.failAll(error);
     this.#batch?.reject(error);
     this.#batch = undefined;
-    this.#confirmations.failAll(error);
+    this.#inFlight.failAll(error);
     this.#observer?.onClose(reason);
   }
 
@@ -694,10 +763,28 @@ export class Session {
   }
 }
 
+async function collect<T>(rows: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const row of rows) all.push(row);
+  return all;
+}
+
+function tooManyIterations(what: string): CpgError {
+  return new CpgError('CS_ERR_NO_RESOURCES', `${what}: ${MAX_ITERATIONS} loops over groups() are open`, {
+    remedy: 'run loops to their end, or leave them: each holds a snapshot in the daemon',
+  });
+}
+
 function assertSendable(length: number): void {
   if (length > MAX_MESSAGE_BYTES) {
     throw new CpgError('CS_ERR_TOO_BIG', `mcast of ${length} bytes (at most ${MAX_MESSAGE_BYTES})`);
   }
+}
+
+function tooManyConfirmations(): CpgError {
+  return new CpgError('CS_ERR_TRY_AGAIN', `mcast: ${MAX_CONFIRMATIONS} confirmations are awaited already`, {
+    remedy: 'await some of them before sending on',
+  });
 }
 
 function closedError(): CpgError {

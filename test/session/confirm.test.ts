@@ -1,5 +1,7 @@
 /** mcast with confirm: resolves when the message came back, rejects when it cannot any more. */
+import type { CpgError } from '../../src';
 import { encodeEvent } from '../../src/codec';
+import { Random } from '../../src/server/random';
 import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
 
@@ -50,24 +52,214 @@ test('a later own message that arrives first means that it was dropped', async (
   await third;
 });
 
-test('the later message need not be one to be confirmed', async () => {
-  const pair = await member();
-  const lost = rejectionOf(confirmed(pair, 'a'));
-  await pair.client.mcast('b');
-  await pair.connection.untilTaken('mcast', 2);
-  pair.connection.deliver('b');
-  expect(await lost).toMatchObject(cpgError('CS_ERR_FAILED_OPERATION'));
-});
+describe('unconfirmed messages beside confirmed ones', () => {
+  const [FIRST] = [1];
 
-test('an earlier own message that was not to be confirmed does not count', async () => {
-  const pair = await member();
-  await pair.client.mcast('before');
-  const sent = confirmed(pair, 'a');
-  await pair.connection.untilTaken('mcast', 2);
-  pair.connection.deliver('before');
-  expect(await stateOf(sent)).toBe('pending');
-  pair.connection.deliver('a');
-  await sent;
+  /** The fence that keeps the next message apart from those before it, once the daemon has it. */
+  async function fence({ connection }: Pair, count = 1): Promise<void> {
+    await connection.untilTaken('partialMcast', count);
+    expect(connection.taken('partialMcast').at(-1)).toMatchObject({ fragmentType: FIRST, messageLength: 1 });
+    expect(connection.taken('partialMcast').at(-1)!.fragment).toHaveLength(0);
+  }
+
+  test('one that is sent later shows that a confirmed one was dropped', async () => {
+    const pair = await member();
+    const lost = rejectionOf(confirmed(pair, 'a'));
+    await pair.client.mcast('b');
+    await fence(pair);
+    await pair.connection.untilTaken('mcast', 2);
+    expect(await stateOf(lost)).toBe('pending');
+    pair.connection.deliverFence();
+    pair.connection.deliver('b');
+    expect(await lost).toMatchObject(cpgError('CS_ERR_FAILED_OPERATION'));
+  });
+
+  test.each(['a', 'before'])('one in flight, %j, is not taken for the confirmed one', async (before) => {
+    const pair = await member();
+    await pair.client.mcast(before);
+    const sent = confirmed(pair, 'a');
+    await fence(pair);
+    await pair.connection.untilTaken('mcast', 2);
+    pair.connection.deliver(before);
+    pair.connection.deliverFence();
+    expect(await stateOf(sent)).toBe('pending');
+    pair.connection.deliver('a');
+    await sent;
+  });
+
+  test('equal bytes: the one before was dropped, the confirmed one was not', async () => {
+    const pair = await member();
+    await pair.client.mcast('same');
+    const sent = confirmed(pair, 'same');
+    await fence(pair);
+    await pair.connection.untilTaken('mcast', 2);
+    pair.connection.deliverFence();
+    pair.connection.deliver('same');
+    await sent;
+  });
+
+  test('equal bytes: the confirmed one was dropped, those before and after it were not', async () => {
+    const pair = await member();
+    await pair.client.mcast('same');
+    const lost = rejectionOf(confirmed(pair, 'same'));
+    const after = pair.client.mcast('same');
+    await fence(pair, 2);
+    await after;
+    pair.connection.deliver('same');
+    pair.connection.deliverFence();
+    pair.connection.deliverFence();
+    pair.connection.deliver('same');
+    expect(await lost).toMatchObject(cpgError('CS_ERR_FAILED_OPERATION'));
+  });
+
+  test('no fence where none is needed: all confirmed, none confirmed, or each awaited', async () => {
+    const pair = await bench.joined();
+    await Promise.all(['a', 'a', 'b'].map((text) => confirmed(pair, text)));
+    for (const text of ['c', 'd', 'c']) {
+      await confirmed(pair, text);
+      await pair.client.mcast(text);
+      // It comes back before the next one is sent.
+      await pair.client.localNodeId();
+      await turns();
+    }
+    for (let count = 0; count < 100; count++) await pair.client.mcast('e');
+    expect(pair.connection.taken('partialMcast')).toEqual([]);
+  });
+
+  test('the fence is asked for again while the daemon cannot take it, and the order is kept', async () => {
+    const pair = await member();
+    await pair.client.mcast('a');
+    pair.connection.script('partialMcast', 6, 6);
+    const all = Promise.all([confirmed(pair, 'b'), pair.client.mcast('c')]);
+    await fence(pair, 3);
+    await pair.connection.untilTaken('mcast', 3);
+    expect(pair.connection.texts).toEqual(['a', 'b', 'c']);
+    for (const text of ['a', '|', 'b', '|', 'c']) {
+      if (text === '|') pair.connection.deliverFence();
+      else pair.connection.deliver(text);
+    }
+    await all;
+  });
+
+  test('a fence that is refused is the error of the message behind it, and of no other', async () => {
+    const pair = await member();
+    await pair.client.mcast('a');
+    pair.connection.script('partialMcast', 8);
+    expect(await rejectionOf(confirmed(pair, 'b'))).toMatchObject(cpgError('CS_ERR_NO_MEMORY'));
+    const sent = confirmed(pair, 'c');
+    await fence(pair, 2);
+    await pair.connection.untilTaken('mcast', 2);
+    for (const text of ['a', '|', 'c']) {
+      if (text === '|') pair.connection.deliverFence();
+      else pair.connection.deliver(text);
+    }
+    await sent;
+    expect(pair.connection.texts).toEqual(['a', 'c']);
+  });
+
+  test('tryMcast says false while it waits for a fence, and drain follows', async () => {
+    const pair = await member();
+    const sent = confirmed(pair, 'a');
+    await pair.connection.untilTaken('mcast');
+    const drained = new Promise<void>((resolve) => pair.client.once('drain', resolve));
+    expect(pair.client.tryMcast('b')).toBe(false);
+    await drained;
+    expect(pair.client.tryMcast('b')).toBe(true);
+    await pair.connection.untilTaken('mcast', 2);
+    pair.connection.deliver('a');
+    pair.connection.deliverFence();
+    pair.connection.deliver('b');
+    await sent;
+  });
+
+  test('the delivery of a fence before the reply to it', async () => {
+    const pair = await member();
+    await pair.client.mcast('a');
+    pair.connection.script('partialMcast', 'silence');
+    const sent = confirmed(pair, 'a');
+    await fence(pair);
+    pair.connection.deliver('a');
+    pair.connection.deliverFence();
+    await turns();
+    pair.connection.respond({ type: 'partialMcast', error: 1 });
+    await pair.connection.untilTaken('mcast', 2);
+    expect(await stateOf(sent)).toBe('pending');
+    pair.connection.deliver('a');
+    await sent;
+  });
+
+  test('fences of others, and first fragments of our own large messages, say nothing', async () => {
+    const pair = await member();
+    const sent = confirmed(pair, 'a');
+    await pair.connection.untilTaken('mcast');
+    const foreign = { group: Buffer.from('g'), nodeId: 2, pid: pair.client.pid };
+    pair.connection.send({
+      type: 'partialDeliver',
+      ...foreign,
+      messageLength: 1,
+      fragmentType: FIRST,
+      fragment: Buffer.alloc(0),
+    });
+    pair.connection.deliverFragment(Buffer.alloc(5), 10, FIRST);
+    expect(await stateOf(sent)).toBe('pending');
+    pair.connection.deliver('a');
+    await sent;
+  });
+
+  test.each([1, 2, 3, 4, 5, 6, 7, 8])(
+    'any mixture, any drops: each is told rightly (seed %i)',
+    async (seed) => {
+      const random = new Random(seed);
+      const pair = await member();
+      const { client, connection } = pair;
+      const fates: { text: string; kept: boolean; outcome?: Promise<string> }[] = [];
+      for (let index = 0; index < 60; index++) {
+        // Few texts, so that many have equals beside them, and some that are alone.
+        const text = random.below(2) === 0 ? `${random.below(3)}` : `only ${index}`;
+        const kept = random.next() < 0.7;
+        if (random.below(2) === 0) {
+          void client.mcast(text);
+          fates.push({ text, kept });
+        } else {
+          const sent = client.mcast(text, { confirm: true });
+          fates.push({
+            text,
+            kept,
+            outcome: sent.then(
+              () => 'delivered',
+              (error: CpgError) => error.code,
+            ),
+          });
+        }
+      }
+      const large = client.mcast(Buffer.alloc(2 ** 20), { confirm: true });
+      await connection.until(() =>
+        connection.taken('partialMcast').some(({ fragmentType }) => fragmentType === 3),
+      );
+      // The daemon's order is that of the requests.
+      let message = 0;
+      for (const request of connection.requests) {
+        if (request.type === 'mcast') {
+          const { text, kept } = fates[message++]!;
+          expect(Buffer.from(request.message).toString()).toBe(text);
+          if (kept) connection.deliver(text);
+        } else if (request.type === 'partialMcast') {
+          connection.deliverFragment(request.fragment, request.messageLength, request.fragmentType);
+        }
+      }
+      await large;
+      // Whatever was dropped at the end is known by the next fence.
+      await client.mcast('end');
+      connection.deliverFence();
+      const told = await Promise.all(fates.map(async ({ outcome }) => await outcome));
+      const delivered = (text: string, values: unknown[]): number =>
+        fates.filter((fate, index) => fate.text === text && values[index] === 'delivered').length;
+      const really = fates.map(({ kept, outcome }) => outcome !== undefined && kept && 'delivered');
+      // Of equal messages in a row nobody can say which one was dropped, but how many were.
+      for (const { text } of fates) expect(delivered(text, told)).toBe(delivered(text, really));
+      expect(new Set(told)).toEqual(new Set([undefined, 'delivered', 'CS_ERR_FAILED_OPERATION']));
+    },
+  );
 });
 
 test('equal bytes are confirmed one delivery each, in order', async () => {
@@ -218,7 +410,7 @@ test('a message in fragments has its time for coming back once it was sent', asy
     connection.respond({ type: 'partialMcast', error: 1 });
   }
   await turns();
-  connection.deliver(message);
+  connection.deliverFragment(message.subarray(-10), message.length);
   await sent;
 });
 

@@ -33,7 +33,14 @@ describe('one request in flight', () => {
     expect(await first).toBe(9);
     expect(await second).toHaveLength(1);
     await third;
-    expect(connection.requests.slice(3).map(({ type }) => type)).toEqual(['membershipGet', 'leave']);
+    const types = connection.requests.slice(3).map(({ type }) => type);
+    expect(types).toEqual([
+      'iterationInitialize',
+      'leave',
+      'iterationNext',
+      'iterationNext',
+      'iterationFinalize',
+    ]);
   });
 
   test('messages and requests keep the order of the calls', async () => {
@@ -57,8 +64,11 @@ describe('one request in flight', () => {
       'partialMcast',
       'partialMcast',
       'mcast',
-      'membershipGet',
+      'iterationInitialize',
       'mcast',
+      'iterationNext',
+      'iterationNext',
+      'iterationFinalize',
     ]);
     expect(connection.texts).toEqual(['a', 'b', 'd', 'e']);
   });
@@ -74,7 +84,8 @@ describe('one request in flight', () => {
     connection.respond({ type: 'localGet', error: 1, nodeId: 1 });
     await Promise.all([first, second, message]);
     await connection.untilTaken('mcast');
-    expect(connection.requests.slice(-2).map(({ type }) => type)).toEqual(['membershipGet', 'mcast']);
+    const types = connection.requests.map(({ type }) => type);
+    expect(types.indexOf('iterationInitialize')).toBe(types.indexOf('mcast') - 1);
   });
 });
 
@@ -95,10 +106,10 @@ describe('a daemon that is busy', () => {
 
   test('a refusal without the name of the request (id 0) counts for the one in flight', async () => {
     const { client, connection } = await bench.unjoined();
-    connection.script('membershipGet', { type: 'join', error: TRY_AGAIN });
+    connection.script('iterationInitialize', { type: 'join', error: TRY_AGAIN });
     expect(await client.membership('h')).toHaveLength(1);
-    expect(connection.taken('membershipGet')).toHaveLength(2);
-    connection.script('membershipGet', { type: 'join', error: 7 });
+    expect(connection.taken('iterationInitialize')).toHaveLength(2);
+    connection.script('iterationInitialize', { type: 'join', error: 7 });
     expect(await rejectionOf(client.membership('h'))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
     expect(await client.localNodeId()).toBe(1);
   });
@@ -158,7 +169,7 @@ describe('a daemon that does not answer', () => {
     const next = client.membership('g');
     await turns();
     // Not sent before the late reply is there: replies have no number, only their order.
-    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationInitialize')).toEqual([]);
     connection.respond({ type: 'localGet', error: 1, nodeId: 66 });
     expect(await next).toEqual([{ nodeId: 1, pid: 0, reason: 0 }]);
     expect(await client.localNodeId()).toBe(1);
@@ -184,7 +195,7 @@ describe('a daemon that does not answer', () => {
     expect(second).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     connection.respond({ type: 'localGet', error: 1, nodeId: 1 });
     await client.localNodeId();
-    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationInitialize')).toEqual([]);
   });
 
   test('a join whose reply comes late is a join all the same', async () => {
@@ -242,7 +253,7 @@ describe('a daemon that answers something else', () => {
     await client.close();
     expect(reasons).toHaveLength(1);
     expect(await rejectionOf(client.localNodeId())).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
-    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationInitialize')).toEqual([]);
   });
 
   test('a reply nobody asked for is found with the next request', async () => {
@@ -300,7 +311,7 @@ describe('AbortSignal', () => {
     await Promise.all([first, behind]);
     await connection.untilTaken('mcast');
     expect(connection.texts).toEqual(['behind']);
-    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationInitialize')).toEqual([]);
     expect(connection.taken('partialMcast')).toEqual([]);
   });
 
@@ -314,7 +325,7 @@ describe('AbortSignal', () => {
     expect(await reasonOf(request)).toBe('a reason');
     const next = client.membership('g');
     await turns();
-    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationInitialize')).toEqual([]);
     connection.respond({ type: 'localGet', error: 1, nodeId: 1 });
     expect(await next).toHaveLength(1);
   });
@@ -343,7 +354,7 @@ describe('AbortSignal', () => {
     await client.mcast('m', { signal, confirm: true });
     await client.mcast(Buffer.alloc(2 ** 21), { signal });
     for await (const _ of client.groups({ signal })) expect(_).toBeUndefined();
-    connection.script('membershipGet', 7);
+    connection.script('iterationInitialize', 7);
     await rejectionOf(client.membership('g', { signal }));
     await client.leave(undefined, { signal });
     expect(getEventListeners(signal, 'abort')).toEqual([]);
@@ -387,6 +398,7 @@ describe('iterations', () => {
 
   test('of one group', async () => {
     const { client, connection } = await bench.unjoined();
+    connection.members = [];
     for await (const entry of client.groups({ group: 'one' })) expect(entry).toBeUndefined();
     const [request] = connection.taken('iterationInitialize');
     expect(request).toMatchObject({ iterationType: 2 });
@@ -422,6 +434,7 @@ describe('iterations', () => {
     const { client, connection } = await bench.unjoined();
     connection.script('iterationNext', 9);
     expect(await rejectionOf(client.groups().next())).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+    await connection.untilTaken('iterationFinalize');
     expect(connection.taken('iterationFinalize')).toHaveLength(1);
   });
 });

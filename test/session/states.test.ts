@@ -65,7 +65,7 @@ const CALLS: Record<
       expect(client.tryMcast('m')).toBe(true);
     },
   },
-  membership: { needs: 'query', request: 'membershipGet', call: (client) => client.membership('g') },
+  membership: { needs: 'query', request: 'iterationInitialize', call: (client) => client.membership('g') },
   localNodeId: { needs: 'query', request: 'localGet', call: (client) => client.localNodeId() },
   groups: { needs: 'query', request: 'iterationInitialize', call: (client) => client.groups().next() },
 };
@@ -229,6 +229,6 @@ describe('a real client', () => {
     expect(await rejectionOf(client.membership())).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
     await client.join('g');
     expect(await client.membership()).toEqual([{ nodeId: 1, pid: client.pid, reason: 0 }]);
-    expect(connection.taken('membershipGet')).toHaveLength(1);
+    expect(connection.taken('iterationInitialize')).toHaveLength(1);
   });
 });

@@ -13,6 +13,7 @@ import {
   encodeEvent,
   encodeHandshakeResponse,
   encodeResponse,
+  IterationType,
   type CpgRequest,
   type CpgResponse,
   type CpgWireEvent,
@@ -23,6 +24,8 @@ import { FakeRing } from './fake-ring';
 
 const HANDSHAKE_BYTES = 24;
 const OK = 1;
+const NO_SECTIONS = 27;
+const [FIRST, LAST] = [1, 3];
 
 /** Bigger than the largest frame and its margin. */
 const DEFAULT_WORDS = 300 * 1024;
@@ -136,6 +139,9 @@ export class FakeConnection {
   readonly frames: Buffer[] = [];
   /** Bytes that came without a chunk, and the like. */
   readonly violations: string[] = [];
+  /** The members of every group, in the order of an iteration; by default the client alone. */
+  members: { nodeId: number; pid: number }[] | undefined;
+  readonly #iterations = new Map<bigint, { group: Uint8Array; nodeId: number; pid: number }[]>();
   /** Send mcast back as deliver. */
   echo = true;
   /** While true, chunks and their bytes are left alone. */
@@ -266,6 +272,17 @@ export class FakeConnection {
     this.send({ type: 'deliver', group: this.#group, nodeId, pid, message });
   }
 
+  /** Delivers a fragment of the client, as its last one unless said otherwise. */
+  deliverFragment(fragment: Uint8Array, messageLength = fragment.length, fragmentType: number = LAST): void {
+    const sender = { group: this.#group, nodeId: this.nodeId, pid: this.#pid };
+    this.send({ type: 'partialDeliver', ...sender, messageLength, fragmentType, fragment });
+  }
+
+  /** Delivers what keeps confirmed messages apart from others: the empty beginning of a message. */
+  deliverFence(): void {
+    this.deliverFragment(Buffer.alloc(0), 1, FIRST);
+  }
+
   /** Hangs up and removes the rings, like a daemon that stops. */
   drop(): void {
     this.socket.destroy();
@@ -330,12 +347,26 @@ export class FakeConnection {
           this.send({ type: 'partialDeliver', group, messageLength, nodeId, pid, fragmentType, fragment });
         }
         break;
-      case 'iterationInitialize':
-        this.respond({ type: 'iterationInitialize', error: OK, handle: 77n });
+      case 'iterationInitialize': {
+        const handle = BigInt(77 + this.#iterations.size);
+        const oneGroup = request.iterationType === IterationType.ONE_GROUP;
+        const rows = oneGroup ? (this.members ?? [me]) : [];
+        this.#iterations.set(
+          handle,
+          rows.map(({ nodeId, pid }) => ({ group: request.group, nodeId, pid })),
+        );
+        this.respond({ type: 'iterationInitialize', error: OK, handle });
         break;
-      case 'iterationNext':
-        this.respond({ type: 'iterationNext', error: 27 });
+      }
+      case 'iterationNext': {
+        const row = this.#iterations.get(request.handle)?.shift();
+        this.respond(
+          row === undefined
+            ? { type: 'iterationNext', error: NO_SECTIONS }
+            : { type: 'iterationNext', error: OK, ...row },
+        );
         break;
+      }
       default:
         this.respond({ type: REPLIES[request.type]!, error: OK });
     }
