@@ -6,7 +6,7 @@ import { Guarantee, IterationType } from './codec/requests';
 import { debugDispatcher as debug } from './debug';
 import { Dispatcher, type DispatchFlag, type DispatchMode } from './dispatcher/dispatcher';
 import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
-import { CpgError } from './errors';
+import { asError, CpgError, isCpgError } from './errors';
 import { checkedTimeout } from './session/deadline';
 import { Session, type GroupEntry } from './session/session';
 import type { SessionState } from './session/states';
@@ -81,7 +81,7 @@ export interface CpgClientEvents {
   confchg: [event: ConfchgEvent];
   deliver: [event: DeliverEvent];
   totemConfchg: [event: TotemConfchgEvent];
-  /** After tryMcast() said false: it may say true again. */
+  /** After tryMcast() returned false: call it again. It throws now if the connection ended meanwhile. */
   drain: [];
   /** The connection ended; `reason` is absent after close(). */
   close: [reason?: CpgError];
@@ -242,9 +242,14 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   /**
-   * Sends a message if there is room for it now. False (CS_ERR_TRY_AGAIN of libcpg): hold until 'drain'.
-   * The bytes are copied. Throws CS_ERR_TOO_BIG above maxAtomicMessageSize. What was taken over is sent, however
-   * long the daemon keeps us waiting, unless the connection ends.
+   * Sends a message if there is room for it now: cpg_mcast_joined without waiting. False (CS_ERR_TRY_AGAIN of libcpg)
+   * means that the message was NOT sent, the opposite of what `false` means for a stream's write(): send it again after
+   * 'drain'.
+   *
+   *     while (!client.tryMcast(message)) await once(client, 'drain');
+   *
+   * The bytes are copied. True: the message goes out unless the connection ends. Throws CS_ERR_TOO_BIG above
+   * maxAtomicMessageSize, CS_ERR_NOT_EXIST without a join, CS_ERR_BAD_HANDLE after the end of the connection.
    */
   tryMcast(message: Message): boolean {
     const parts = messageParts(message);
@@ -345,23 +350,30 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     try {
       action();
     } catch (error) {
-      this.#report(error instanceof Error ? error : new Error(String(error)));
+      this.#report(asError(error));
     }
   }
 
   /** Tells trouble that is not the connection's: a listener that threw, a message that was dropped. */
   #report(error: Error): void {
-    debug('%s', error.message);
+    debug('%s', error.stack);
     if (this.listenerCount('error') === 0) {
-      process.emitWarning(error);
+      warn(error);
       return;
     }
     try {
       this.emit('error', error);
     } catch (second) {
-      process.emitWarning(second as Error);
+      warn(asError(second));
     }
   }
+}
+
+/** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
+function warn(error: Error): void {
+  const { name, message, stack } = error;
+  const code = isCpgError(error) ? { code: error.code } : {};
+  process.emitWarning(message, { type: name, ...code, ...(stack !== undefined && { detail: stack }) });
 }
 
 const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];

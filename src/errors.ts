@@ -1,3 +1,5 @@
+import { inspect, types } from 'node:util';
+
 /**
  * Every cs_error_t of corosync/corotypes.h with its number and what a caller can do about it.
  * The texts are defaults; the place that throws usually says something more precise.
@@ -138,6 +140,12 @@ export class CpgError extends Error {
       return new CpgError('CS_ERR_LIBRARY', `${what}: the daemon answered the unknown error ${errno}`);
     return new CpgError(code, `${what}: ${CS_ERRORS[code].text}`);
   }
+}
+
+/** What was thrown, as an Error: anything can be thrown. */
+export function asError(thrown: unknown): Error {
+  if (types.isNativeError(thrown) || thrown instanceof Error) return thrown;
+  return new Error(typeof thrown === 'string' ? thrown : inspect(thrown), { cause: thrown });
 }
 
 /** True when `error` is a CpgError, also one from another copy of this package. */

@@ -10,7 +10,7 @@ import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
-import { CpgError, isCpgError } from '../errors';
+import { asError, CpgError, isCpgError } from '../errors';
 import { untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Session } from '../session/session';
@@ -105,17 +105,17 @@ export class Dispatcher {
         remedy: "connect with { dispatch: 'manual' }, or listen to the events",
       });
     }
-    const tooLate = this.#over;
+    const tooLate = this.#isOver();
     // A listener may call this: reading has finished by the time we go on.
     await Promise.resolve();
     let count = 0;
     for (;;) {
-      if (this.#over) return this.#dispatchEnded(tooLate ? undefined : flag, count);
+      if (this.#isOver()) return this.#dispatchEnded(tooLate ? undefined : flag, count);
       signal?.throwIfAborted();
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'one' && count > 0) return count;
       // The connection may have ended with that, or a listener closed it.
-      if (this.#over) continue;
+      if (this.#isOver()) continue;
       if (flag === 'all') return count;
       if (flag === 'oneNonblocking') {
         if (count === 0) throw new CpgError('CS_ERR_TRY_AGAIN', 'there is no event to dispatch');
@@ -142,7 +142,7 @@ export class Dispatcher {
     this.#wake();
   }
 
-  get #over(): boolean {
+  #isOver(): boolean {
     return this.#stopped || this.#ended;
   }
 
@@ -168,7 +168,7 @@ export class Dispatcher {
   /** Up to `limit` events that are there; fragments do not count as events. */
   #dispatchNow(limit: number): number {
     this.#dispatched = 0;
-    while (this.#dispatched < limit && !this.#over && this.#hasRoom()) {
+    while (this.#dispatched < limit && !this.#isOver() && this.#hasRoom()) {
       const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
       if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
     }
@@ -304,7 +304,7 @@ export class Dispatcher {
     try {
       this.#sink.emit(type, payload);
     } catch (error) {
-      this.#sink.report(error instanceof Error ? error : new Error(String(error)));
+      this.#sink.report(asError(error));
     }
   }
 

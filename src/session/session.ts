@@ -71,7 +71,7 @@ export interface McastOptions {
 /** What the layers above are told. */
 export interface SessionObserver {
   onEvents(): void;
-  /** After tryMcast() said false: it may say true again. */
+  /** After tryMcast() returned false: it is worth calling again. */
   onDrain(): void;
   onClose(reason?: CpgError): void;
 }
@@ -396,7 +396,7 @@ export class Session {
     return this.#sendConfirmed(parts, length, options);
   }
 
-  /** Sends without waiting: false when the daemon's ring has no room now, and onDrain() follows. */
+  /** Sends without waiting. False: it was not sent, since there is no room now; onDrain() follows. */
   tryMcast(parts: readonly Uint8Array[], length: number, guarantee: number): boolean {
     assertAllowed(this.#state, 'mcast', 'tryMcast');
     if (length > this.maxAtomicMessageSize) {
@@ -721,6 +721,8 @@ export class Session {
     this.#batch?.reject(error);
     this.#batch = undefined;
     this.#inFlight.failAll(error);
+    // Who waits to call tryMcast() again calls it, and learns of the end.
+    this.#drain();
     this.#observer?.onClose(reason);
   }
 

@@ -245,7 +245,9 @@ describe('what comes before anybody listens', () => {
         connection.deliver('new');
         expect((await loop.next()).value).toMatchObject({ message: Buffer.from('new') });
         await turns();
-        expect(warned.mock.calls).toMatchObject([[cpgError('CS_ERR_QUEUE_FULL')]]);
+        expect(warned.mock.calls).toMatchObject([
+          [expect.any(String), { type: 'CpgError', code: 'CS_ERR_QUEUE_FULL' }],
+        ]);
       } finally {
         warned.mockRestore();
       }
@@ -331,10 +333,26 @@ describe('a listener that throws', () => {
       connection.deliver('a');
       connection.deliver('b');
       await until(() => warned.mock.calls.length === 2);
-      expect(warned.mock.calls.map(([warning]) => (warning as Error).message)).toEqual([
+      expect(warned.mock.calls.map(([warning]) => warning)).toEqual([
         'not even an Error',
         'not even an Error',
       ]);
+    } finally {
+      warned.mockRestore();
+    }
+  });
+
+  test('the warning shows where it was thrown', async () => {
+    const { client, connection } = await bench.joined();
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    try {
+      client.on('deliver', function listenerOfAUser() {
+        throw new TypeError('of the test');
+      });
+      connection.deliver('a');
+      await until(() => warned.mock.calls.length === 1);
+      const detail: unknown = expect.stringContaining('listenerOfAUser');
+      expect(warned.mock.calls).toEqual([['of the test', { type: 'TypeError', detail }]]);
     } finally {
       warned.mockRestore();
     }
@@ -352,7 +370,7 @@ describe('a listener that throws', () => {
       });
       connection.deliver('a');
       await until(() => warned.mock.calls.length === 1);
-      expect(warned.mock.calls[0]![0]).toMatchObject({ message: 'second' });
+      expect(warned.mock.calls[0]![0]).toBe('second');
     } finally {
       warned.mockRestore();
     }
@@ -487,6 +505,57 @@ describe('the end', () => {
     }
   });
 
+  test('after close() in a listener nothing more arrives, also of what was read before', async () => {
+    for (const early of [false, true]) {
+      const { client, connection } = await bench.joined();
+      const seen: string[] = [];
+      const listening = (): void => {
+        client.on('deliver', (event) => {
+          seen.push(text(event));
+          if (seen.length === 3) void client.close();
+        });
+      };
+      if (!early) listening();
+      for (const number of numbers(200)) connection.deliver(number);
+      await turns();
+      if (early) listening();
+      await until(() => client.state === 'closed');
+      await client.close();
+      expect(seen).toEqual(['0', '1', '2']);
+    }
+  });
+
+  test('after close() in a loop it gets what it had, and no more', async () => {
+    const { client, connection } = await bench.joined();
+    for (const number of numbers(5)) connection.deliver(number);
+    await turns();
+    const seen: string[] = [];
+    for await (const event of client) {
+      if (event.type !== 'deliver') continue;
+      seen.push(text(event));
+      if (seen.length > 1) continue;
+      const closing = client.close();
+      for (const number of numbers(5)) connection.deliver(number);
+      await closing;
+    }
+    expect(seen).toEqual(['0', '1', '2', '3', '4']);
+  });
+
+  test('a confirmation that arrives while closing still counts', async () => {
+    const { client, connection } = await bench.joined();
+    connection.echo = false;
+    listen(client);
+    const sent = client.mcast('a', { confirm: true });
+    await connection.untilTaken('mcast');
+    connection.script('finalize', 'silence');
+    const closing = client.close();
+    await connection.untilTaken('finalize');
+    connection.deliver('a');
+    await sent;
+    connection.respond({ type: 'finalize', error: 1 });
+    await closing;
+  });
+
   test('what came before the end still reaches a listener that is added in time', async () => {
     const { client, connection } = await bench.joined();
     connection.deliver('early');
@@ -597,6 +666,41 @@ describe('manual dispatch', () => {
     expect(seen).toEqual([]);
     expect(await client.dispatch('one')).toBe(1);
   });
+
+  test.each(['one', 'blocking', 'all'] as const)(
+    '%s rejects with the reason when the connection ends while it reads',
+    async (flag) => {
+      const { client, connection } = await manual();
+      const reasons: unknown[] = [];
+      client.on('close', (reason) => reasons.push(reason));
+      const dispatching = flag === 'all' ? undefined : rejectionOf(client.dispatch(flag));
+      // A byte without a chunk.
+      connection.socket.write(Buffer.alloc(1));
+      await turns();
+      const error = await (dispatching ?? rejectionOf(client.dispatch(flag)));
+      expect(error).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
+      expect(reasons).toEqual([error]);
+      expect(await rejectionOf(client.dispatch(flag))).toBe(error);
+    },
+  );
+
+  test.each(['one', 'blocking', 'all', 'oneNonblocking'] as const)(
+    '%s: a listener that closes gets nothing more, and the events until then count',
+    async (flag) => {
+      const { client, connection } = await manual();
+      const seen: string[] = [];
+      let closing: Promise<void> | undefined;
+      client.on('deliver', (event) => {
+        seen.push(text(event));
+        closing = client.close();
+      });
+      for (const number of numbers(20)) connection.deliver(number);
+      await turns();
+      expect(await client.dispatch(flag)).toBe(1);
+      await closing;
+      expect(seen).toEqual(['0']);
+    },
+  );
 
   test('close while waiting: one is CS_ERR_BAD_HANDLE', async () => {
     const { client } = await manual();

@@ -227,7 +227,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
             kept,
             outcome: sent.then(
               () => 'delivered',
-              (error: CpgError) => error.code,
+              (error: unknown) => (error as CpgError).code,
             ),
           });
         }

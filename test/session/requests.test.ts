@@ -362,6 +362,53 @@ describe('AbortSignal', () => {
 });
 
 describe('iterations', () => {
+  test('membership is asked for by iteration, whatever the size, and in the order of the daemon', async () => {
+    const { client, connection } = await bench.unjoined();
+    const order = Array.from({ length: 400 }, (_, index) => ({ nodeId: 1 + (index % 3), pid: 1000 + index }));
+    // A daemon puts the first member first and each further one right behind it.
+    connection.members = [order[0]!, ...order.slice(1).reverse()];
+    expect(await client.membership('big')).toEqual(order.map((address) => ({ ...address, reason: 0 })));
+    expect(connection.taken('membershipGet')).toEqual([]);
+    expect(connection.taken('iterationFinalize')).toHaveLength(1);
+  });
+
+  test('membership: the signal ends it, and the snapshot is released', async () => {
+    const { client, connection } = await bench.unjoined();
+    connection.script('iterationNext', 1, 'silence');
+    const controller = new AbortController();
+    const members = client.membership('g', { signal: controller.signal });
+    members.catch(() => undefined);
+    await connection.untilTaken('iterationNext', 2);
+    controller.abort(new Error('of the test'));
+    await expect(members).rejects.toThrow('of the test');
+    connection.respond({ type: 'iterationNext', error: 27 });
+    await connection.untilTaken('iterationFinalize');
+  });
+
+  test.each(['groups', 'membership'] as const)(
+    '%s on a daemon that hangs takes one deadline',
+    async (call) => {
+      const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+      connection.script('iterationNext', 'silence');
+      let deadlines = 0;
+      const clock = setInterval(() => deadlines++, 1.5 * SHORT_MS);
+      const asked = call === 'groups' ? client.groups().next() : client.membership('g');
+      expect(await rejectionOf(asked)).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
+      clearInterval(clock);
+      expect(deadlines).toBe(0);
+    },
+  );
+
+  test('snapshots that are open are bounded', async () => {
+    const { client, connection } = await bench.unjoined();
+    connection.members = [{ nodeId: 1, pid: 1 }];
+    const open = Array.from({ length: 256 }, () => client.groups({ group: 'g' }));
+    for (const rows of open) await rows.next();
+    expect(await rejectionOf(client.groups().next())).toMatchObject(cpgError('CS_ERR_NO_RESOURCES'));
+    await open[0]!.return?.();
+    expect((await client.groups({ group: 'g' }).next()).done).toBe(false);
+  });
+
   const row = (name: string, nodeId: number): CpgResponse => ({
     type: 'iterationNext',
     error: 1,

@@ -1,4 +1,5 @@
 /** Messages on their way into the daemon's ring: batches, flow control, a ring that is full, the bounds. */
+import { once } from 'node:events';
 import { MAX_QUEUED_BYTES } from '../../src/session/outbox';
 import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf, thrownBy } from '../support/errors';
@@ -8,13 +9,6 @@ const bench = new Bench();
 /** A ring that is full after a few dozen small messages. */
 const SMALL = { words: 1024 };
 const ATOMIC = 1024 * 1024 - 1024;
-
-/** Sends numbered messages with tryMcast until it says no; returns how many it took. */
-function fill({ client }: Pair, from = 0): number {
-  let next = from;
-  while (client.tryMcast(`${next}`)) next++;
-  return next - from;
-}
 
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, index) => `${index}`);
 
@@ -179,13 +173,28 @@ describe('a daemon that is stopped', () => {
 });
 
 describe('tryMcast', () => {
-  test('says false when the ring is full; drain follows when there is room, and nothing was lost', async () => {
-    const pair = await bench.joined({}, SMALL);
-    const { client, connection } = pair;
+  test.each(['close', 'a lost connection'])('drain follows also at the end: %s', async (end) => {
+    const { client, connection } = await bench.joined({}, { words: 1024 });
     connection.hold();
-    const taken = fill(pair);
-    expect(taken).toBeGreaterThan(10);
-    expect(client.tryMcast('no')).toBe(false);
+    const sending = (async () => {
+      for (;;) while (!client.tryMcast('m')) await once(client, 'drain');
+    })();
+    sending.catch(() => undefined);
+    await turns();
+    if (end === 'close') void client.close();
+    else connection.drop();
+    await expect(sending).rejects.toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+  });
+
+  test('says false when the ring is full; drain follows when there is room, and nothing was lost', async () => {
+    const { client, connection } = await bench.joined({}, SMALL);
+    connection.hold();
+    // Long enough that the request ring is full before the event ring would be.
+    const long = (index: number): string => `${index}`.padEnd(200, '.');
+    let taken = 0;
+    while (client.tryMcast(long(taken))) taken++;
+    expect(taken).toBeGreaterThan(5);
+    expect(client.tryMcast(long(taken))).toBe(false);
     let drained = 0;
     const drain = new Promise<void>((resolve) =>
       client.on('drain', () => {
@@ -197,9 +206,9 @@ describe('tryMcast', () => {
     expect(drained).toBe(0);
     connection.release();
     await drain;
-    expect(client.tryMcast(`${taken}`)).toBe(true);
+    expect(client.tryMcast(long(taken))).toBe(true);
     await connection.untilTaken('mcast', taken + 1);
-    expect(connection.texts).toEqual(numbers(taken + 1));
+    expect(connection.texts).toEqual(numbers(taken + 1).map((_, index) => long(index)));
     await turns();
     expect(drained).toBe(1);
   });

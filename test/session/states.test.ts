@@ -73,6 +73,57 @@ const CALLS: Record<
 describe('a real client', () => {
   const bench = new Bench();
 
+  const group = Buffer.from('g');
+  const change = { type: 'confchg' as const, group, members: [], left: [], joined: [] };
+
+  test.each(['listener', 'loop', 'manual dispatch'])('an own confchg means joined: %s', async (how) => {
+    const manual = how === 'manual dispatch';
+    const { client, connection } = await bench.unjoined({ dispatch: manual ? 'manual' : 'auto' });
+    connection.script('join', 'silence');
+    const seen = new Promise<string>((resolve, reject) => {
+      const send = (): void => {
+        const state = client.state;
+        client.mcast('state, please').then(() => resolve(state), reject);
+      };
+      if (how === 'loop') void client[Symbol.asyncIterator]().next().then(send);
+      else client.once('confchg', send);
+    });
+    const joining = client.join('g');
+    await connection.untilTaken('join');
+    const self = { nodeId: 1, pid: client.pid, reason: 0 };
+    connection.send({ ...change, members: [self], joined: [{ ...self, reason: 1 }] });
+    if (manual) await client.dispatch('one');
+    expect(await seen).toBe('joined');
+    connection.respond({ type: 'join', error: 1 });
+    await joining;
+    expect(client.state).toBe('joined');
+  });
+
+  test('a confchg that does not show us says nothing', async () => {
+    const { client, connection } = await bench.unjoined();
+    connection.script('join', 'silence');
+    const joining = client.join('g');
+    await connection.untilTaken('join');
+    const seen = new Promise((resolve) => client.once('confchg', () => resolve(client.state)));
+    connection.send({ ...change, members: [{ nodeId: 2, pid: client.pid, reason: 0 }] });
+    expect(await seen).toBe('joining');
+    connection.respond({ type: 'join', error: 1 });
+    await joining;
+  });
+
+  test('an own confchg that shows us among those who left means left, before the reply', async () => {
+    const { client, connection } = await bench.joined();
+    connection.script('leave', 'silence');
+    const leaving = client.leave();
+    await connection.untilTaken('leave');
+    const seen = new Promise((resolve) => client.once('confchg', () => resolve(client.state)));
+    connection.send({ ...change, left: [{ nodeId: 1, pid: client.pid, reason: 2 }] });
+    expect(await seen).toBe('left');
+    connection.respond({ type: 'leave', error: 1 });
+    await leaving;
+    expect(client.state).toBe('left');
+  });
+
   /** A client in the given state, and how to let go what it waits for. */
   async function inState(state: SessionState): Promise<Pair & { goOn: () => void }> {
     const pair = await bench.unjoined();
