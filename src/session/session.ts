@@ -347,6 +347,7 @@ export class Session {
       this.#noteStaged(message);
       return true;
     }
+    this.#assertGoesOn();
     this.#wantsDrain = true;
     return false;
   }
@@ -476,7 +477,7 @@ export class Session {
       const posted = this.#messageStaged(message);
       return signal === undefined ? posted : untilAborted(posted, signal);
     }
-    if (this.#ended) throw closedError();
+    this.#assertGoesOn();
     const job = new MessageJob(this.#jobHost, message);
     const sent = this.#addAbortable(job, job.sent, signal);
     // Once it is staged, aborting ends only the waiting.
@@ -506,8 +507,13 @@ export class Session {
     }
   }
 
+  /** Throws why the connection ended, should it have done so under a call that was allowed when it began. */
+  #assertGoesOn(): void {
+    if (this.#endError !== undefined) throw this.#endError;
+  }
+
   #add(job: Job): void {
-    if (this.#ended) throw closedError();
+    this.#assertGoesOn();
     this.#outbox.add(job);
     this.#armStall();
   }
@@ -634,8 +640,7 @@ export class Session {
 
   /** Ends the connection because it cannot be trusted any more. */
   #terminate(reason: CpgError): void {
-    this.#onClose(reason);
-    void this.transport.close();
+    void this.transport.close(reason);
   }
 
   #onClose(reason?: CpgError): void {
