@@ -66,7 +66,7 @@ describeWithCorosync('files of connections', () => {
         fs.writeSync(1, 'ready');
       })();`;
     const [command, ...args] = [...prefix, process.execPath, '-e', program];
-    return spawn(command!, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+    return spawn(command, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   }
 
   async function leftBy(child: ChildProcess): Promise<string[]> {
@@ -109,9 +109,12 @@ describeWithCorosync('files of connections', () => {
   test('a daemon that stands still when it is left, and then dies, leaves none', async () => {
     const client = await connect({ address: node.address, timeoutMs: 300 });
     node.pause();
-    await client.close();
-    expect(ringsOf(node)).toEqual([]);
-    await node.kill();
+    try {
+      await client.close();
+      expect(ringsOf(node)).toEqual([]);
+    } finally {
+      await node.kill();
+    }
   });
 
   test('a daemon that dies while a client connects leaves none', async () => {
@@ -120,7 +123,7 @@ describeWithCorosync('files of connections', () => {
     );
     await connecting[0];
     await node.kill();
-    await Promise.all((await Promise.all(connecting)).map((client) => client?.close()));
+    for (const client of await Promise.all(connecting)) await client?.close();
     expect(ringsOf(node)).toEqual([]);
   });
 
