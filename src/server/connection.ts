@@ -1,4 +1,5 @@
 /** One client of the server: its stream, its rings, and what it may not do. */
+import { constants } from 'node:os';
 import type { Duplex } from 'node:stream';
 import { frameId } from '../codec/header';
 import { CpgError } from '../errors';
@@ -143,7 +144,7 @@ export class Connection implements ClientPort {
     clearTimeout(this.#handshakeTimer);
     const admission = this.#host.admit();
     if ('refuse' in admission) {
-      this.#refuse(admission.refuse);
+      this.#refuse(constants.errno[admission.refuse]);
       return;
     }
     const { clientPid, connection } = admission;
@@ -174,9 +175,9 @@ export class Connection implements ClientPort {
     this.#service = this.#host.serve(this);
   }
 
-  #refuse(reason: Refusal): void {
-    debug('client refused: %s', reason);
-    this.#stream.end(refusal(reason));
+  #refuse(errno: number): void {
+    debug('client refused: errno %d', errno);
+    this.#stream.end(refusal(errno));
     // The answer still goes out; nobody waits for the client to hang up as well.
     this.#stream.once('finish', () => this.#stream.destroy());
   }

@@ -1,11 +1,12 @@
 /** Where a server listens. */
-import { chmodSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { accessSync, chmodSync, lstatSync, mkdtempSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { CpgError } from '../errors';
+import { dirname, join, resolve } from 'node:path';
+import { systemError } from '../system-error';
 import { resolveAddress } from '../transport/address';
 import { removeOnExit } from './exit';
+import { removeDirectory } from './wire/ring-directory';
 
 /** The socket is for its owner: the rings it leads to are his alone, too. */
 const SOCKET_MODE = 0o600;
@@ -25,12 +26,13 @@ export interface Listener {
 
 /**
  * A socket of our own in a new private directory. The caller removes it with `remove`; its address stays the
- * same over several listeners.
+ * same over several listeners. Throws CpgError where no directory can be made.
  */
 export function privateAddress(name: string): { address: string; remove: () => void } {
-  const base = tmpdir().length <= MAX_BASE_LENGTH ? tmpdir() : '/tmp';
-  const directory = mkdtempSync(join(base, 'cpg-'));
-  const removeNow = (): void => rmSync(directory, { recursive: true, force: true });
+  const temporary = resolve(tmpdir());
+  const base = temporary.length <= MAX_BASE_LENGTH ? temporary : '/tmp';
+  const directory = makeDirectory(base);
+  const removeNow = (): void => removeDirectory(directory);
   const keepOnExit = removeOnExit(removeNow);
   const remove = (): void => {
     keepOnExit();
@@ -39,33 +41,40 @@ export function privateAddress(name: string): { address: string; remove: () => v
   return { address: join(directory, name), remove };
 }
 
+function makeDirectory(base: string): string {
+  try {
+    return mkdtempSync(join(base, 'cpg-'));
+  } catch (error) {
+    const remedy = 'set TMPDIR to a directory you may write to, or give an address';
+    throw systemError(error, `cannot make a directory for the socket in ${base}`, {
+      CS_ERR_ACCESS: remedy,
+      CS_ERR_LIBRARY: remedy,
+    });
+  }
+}
+
 /**
  * Listens at '/path' or '@name'. A socket file that a dead server left is replaced. Rejects with
- * CS_ERR_EXIST when somebody answers there, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_LIBRARY otherwise.
+ * CS_ERR_EXIST when somebody answers there, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_ACCESS where this user
+ * may not listen, CS_ERR_LIBRARY for a directory that is not there, and as the system says otherwise.
  */
 export async function listen(address: string, onStream: (stream: Socket) => void): Promise<Listener> {
   const { path } = resolveAddress(address);
+  const isFile = path.startsWith('/');
   const server = createServer(onStream);
   try {
-    await tryListen(server, path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cannotListen(address, error);
-    if (path.startsWith('\0') || !(await isAbandoned(path))) {
-      throw new CpgError('CS_ERR_EXIST', `somebody listens at ${address} already`, {
-        cause: error,
-        remedy: 'choose another address, or stop what listens there',
-      });
-    }
-    unlinkSync(path);
-    await tryListen(server, path).catch((again: unknown) => {
-      throw cannotListen(address, again);
-    });
-  }
-  try {
-    if (!path.startsWith('\0')) chmodSync(path, SOCKET_MODE);
+    // Throws for a directory that is not there, which Node would take for one that is forbidden.
+    if (isFile) accessSync(dirname(path));
+    await listenOrReplace(server, path);
+    if (isFile) chmodSync(path, SOCKET_MODE);
   } catch (error) {
     server.close();
-    throw cannotListen(address, error);
+    const remedy = 'give a path in a directory you may write to';
+    throw systemError(error, `cannot listen at ${address}`, {
+      CS_ERR_EXIST: 'it is in use: choose another address, or stop what listens there',
+      CS_ERR_ACCESS: remedy,
+      CS_ERR_LIBRARY: remedy,
+    });
   }
   // A client that gives up while it is accepted is no trouble of the server's.
   server.on('error', () => undefined);
@@ -77,6 +86,16 @@ export async function listen(address: string, onStream: (stream: Socket) => void
       return closed;
     },
   };
+}
+
+async function listenOrReplace(server: Server, path: string): Promise<void> {
+  try {
+    await tryListen(server, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || !(await isAbandoned(path))) throw error;
+    unlinkSync(path);
+    await tryListen(server, path);
+  }
 }
 
 function tryListen(server: Server, path: string): Promise<void> {
@@ -97,7 +116,10 @@ function tryListen(server: Server, path: string): Promise<void> {
 
 /** True for a socket file behind which nobody listens any more. */
 function isAbandoned(path: string): Promise<boolean> {
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return Promise.resolve(false);
+  // An abstract name goes with its server.
+  if (path.startsWith('\0') || lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) {
+    return Promise.resolve(false);
+  }
   return new Promise((resolve) => {
     const socket = connect({ path });
     socket.once('connect', () => {
@@ -105,13 +127,5 @@ function isAbandoned(path: string): Promise<boolean> {
       resolve(false);
     });
     socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
-  });
-}
-
-function cannotListen(address: string, cause: unknown): CpgError {
-  const { code, message } = cause as NodeJS.ErrnoException;
-  return new CpgError('CS_ERR_LIBRARY', `cannot listen at ${address} (${code ?? message})`, {
-    cause,
-    remedy: 'give a path in a directory you may write to',
   });
 }

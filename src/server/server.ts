@@ -56,7 +56,8 @@ export class CpgServer {
 
 /**
  * Starts a server; resolves when it listens. Rejects with CpgError: CS_ERR_EXIST when somebody listens at the
- * address, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_LIBRARY otherwise; RangeError for a bad nodeId.
+ * address, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_ACCESS where this user may not write, CS_ERR_LIBRARY for a
+ * directory that is not there, and as the system says otherwise; RangeError for a bad nodeId.
  */
 export async function startServer(options: ServerOptions = {}): Promise<CpgServer> {
   const { address, nodeId = 1, ...others } = options;

@@ -414,6 +414,7 @@ export class Session {
       this.#noteStaged(message);
       return true;
     }
+    this.#assertGoesOn();
     this.#wantsDrain = true;
     return false;
   }
@@ -543,7 +544,7 @@ export class Session {
       const posted = this.#messageStaged(message);
       return signal === undefined ? posted : untilAborted(posted, signal);
     }
-    if (this.#ended) throw closedError();
+    this.#assertGoesOn();
     const job = new MessageJob(this.#jobHost, message);
     const sent = this.#addAbortable(job, job.sent, signal);
     // Once it is staged, aborting ends only the waiting.
@@ -573,8 +574,13 @@ export class Session {
     }
   }
 
+  /** Throws why the connection ended, should it have done so under a call that was allowed when it began. */
+  #assertGoesOn(): void {
+    if (this.#endError !== undefined) throw this.#endError;
+  }
+
   #add(job: Job): void {
-    if (this.#ended) throw closedError();
+    this.#assertGoesOn();
     this.#outbox.add(job);
     this.#armStall();
   }
@@ -702,8 +708,7 @@ export class Session {
 
   /** Ends the connection because it cannot be trusted any more. */
   #terminate(reason: CpgError): void {
-    this.#onClose(reason);
-    void this.transport.close();
+    void this.transport.close(reason);
   }
 
   #onClose(reason?: CpgError): void {

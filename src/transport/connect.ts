@@ -2,9 +2,9 @@
 import { malformed } from '../codec/fields';
 import { ConnectionType } from '../codec/handshake';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
-import { CpgError } from '../errors';
+import { CpgError, isCpgError } from '../errors';
 import { resolveAddress, type Address } from './address';
-import { openConnectionFiles } from './connection-files';
+import { openConnectionFiles, removeUnopened } from './connection-files';
 import { mappedStorage } from './mapped-storage';
 import { storeInFiles } from './ring-storage';
 import { ServiceSocket } from './service-socket';
@@ -42,6 +42,8 @@ export async function connectTransport(
     return new ShmTransport(service, files, answer.maxMessageSize, announced, options);
   } catch (error) {
     service.socket.destroy();
+    // The daemon removes what it made, unless it dies. What is not ours stays as it is.
+    if (!isCpgError(error) || error.code !== 'CS_ERR_SECURITY') removeUnopened(answer);
     throw error;
   }
 }

@@ -5,30 +5,46 @@
  *
  * each name standing for two files, `...-header` and `...-data`.
  */
-import { lstatSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs';
+import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
 import { basename, dirname, isAbsolute, normalize } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
-import { CpgError, isCpgError } from '../errors';
+import { CpgError } from '../errors';
+import { systemError } from '../system-error';
 import { Ring } from './ring';
 import { storeInFiles, type OpenStorage } from './ring-storage';
 import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
 
 const DIRECTORY_NAME = /^qb-(\d+)-(\d+)-(\d+)-[^/]+$/;
+/** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
+const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
 const RINGS = ['request', 'response', 'event'] as const;
+type RingName = (typeof RINGS)[number];
 /** libqb makes the directory 0770; a member of our group can at worst break this connection. */
 const OTHERS_MAY_WRITE = 0o002;
-
-/** How long a daemon that hung up may take to remove the files itself, or to be gone. */
-const DAEMON_GRACE_MS = [0, 10, 20, 40, 80, 160, 320];
 
 export interface ConnectionFiles {
   directory: string;
   serverPid: number;
   clientPid: number;
-  rings: Record<(typeof RINGS)[number], Ring>;
+  rings: Record<RingName, Ring>;
+  /** Closes the rings and removes their files and the directory. Can be called again, and never throws. */
+  readonly remove: () => void;
 }
+
+/** A directory that was found to be ours, with the files in it that a handshake named. */
+interface OwnDirectory {
+  path: string;
+  /** What it is by, whatever its name stands for later. */
+  dev: number;
+  ino: number;
+  serverPid: number;
+  clientPid: number;
+  files: string[];
+}
+
+/** The directories of connections that are open. */
+const inUse = new Set<OwnDirectory>();
 
 /**
  * Opens the three rings a handshake named. A spoofed daemon could name anything, so the names must have
@@ -40,94 +56,114 @@ export function openConnectionFiles(
   store: OpenStorage = storeInFiles,
   uid = process.getuid?.(),
 ): ConnectionFiles {
-  const directory = dirname(answer.request);
-  const match = DIRECTORY_NAME.exec(basename(directory));
-  const wellNamed = RINGS.every((ring) => {
-    const path = answer[ring];
-    return (
-      isAbsolute(path) &&
-      normalize(path) === path &&
-      dirname(path) === directory &&
-      basename(path).startsWith(`qb-${ring}-`)
-    );
-  });
-  if (match === null || !wellNamed) {
-    throw refused(
-      `the handshake names the rings ${RINGS.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
-    );
-  }
   const opened: Ring[] = [];
+  const open = (ring: RingName): Ring => {
+    const opening = Ring.open(answer[ring], uid, store);
+    opened.push(opening);
+    return opening;
+  };
   try {
-    const stat = lstatSync(directory);
-    if (
-      !stat.isDirectory() ||
-      (uid !== undefined && stat.uid !== uid) ||
-      (stat.mode & OTHERS_MAY_WRITE) !== 0
-    ) {
-      throw refused(`${directory} is not a directory of our own`);
-    }
-    const open = (ring: (typeof RINGS)[number]): Ring => {
-      const opening = Ring.open(answer[ring], uid, store);
-      opened.push(opening);
-      return opening;
-    };
+    const own = ownDirectory(answer, uid);
     const rings = { request: open('request'), response: open('response'), event: open('event') };
     // Only now that all three are known to be ours.
     for (const ring of opened) ring.attach();
-    return { directory, serverPid: Number(match[1]), clientPid: Number(match[2]), rings };
+    const { path: directory, serverPid, clientPid } = own;
+    return { directory, serverPid, clientPid, rings, remove: heldUntilRemoved(own, opened) };
   } catch (error) {
     for (const ring of opened) ring.close();
-    throw openError(error, directory);
+    throw openError(error, dirname(answer.request));
   }
+}
+
+/** Removes the files of a connection that came to nothing, if all that openConnectionFiles() asks of names holds. */
+export function removeUnopened(answer: HandshakeResponse, uid = process.getuid?.()): void {
+  quietly(() => removeFiles(ownDirectory(answer, uid)));
+}
+
+function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDirectory {
+  const path = dirname(answer.request);
+  const match = DIRECTORY_NAME.exec(basename(path));
+  const wellNamed = RINGS.every((ring) => {
+    const stem = answer[ring];
+    return (
+      isAbsolute(stem) &&
+      normalize(stem) === stem &&
+      dirname(stem) === path &&
+      basename(stem).startsWith(`qb-${ring}-`)
+    );
+  });
+  if (match === null || !wellNamed) throw misnamed(answer);
+  const stat = lstatSync(path);
+  if (
+    !stat.isDirectory() ||
+    (uid !== undefined && stat.uid !== uid) ||
+    (stat.mode & OTHERS_MAY_WRITE) !== 0
+  ) {
+    throw refused(`${path} is not a directory of our own`);
+  }
+  return {
+    path,
+    dev: stat.dev,
+    ino: stat.ino,
+    serverPid: Number(match[1]),
+    clientPid: Number(match[2]),
+    files: RINGS.flatMap((ring) => [`${answer[ring]}-header`, `${answer[ring]}-data`]),
+  };
+}
+
+function misnamed(answer: HandshakeResponse): CpgError {
+  if (RINGS.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
+    return new CpgError(
+      'CS_ERR_NOT_SUPPORTED',
+      `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`,
+      { remedy: 'update libqb on this node: its rings have been in private directories since 1.0.4' },
+    );
+  }
+  return refused(
+    `the handshake names the rings ${RINGS.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
+  );
 }
 
 /**
- * After the daemon hung up: it removes the files itself, unless it died. Then nobody would, so we remove
- * this connection's files and directory, and only those.
+ * The function that ends the connection's hold on its files.
+ *
+ * Once the connection is over nobody looks for them any more, so they are removed at once, by the client: whether
+ * its daemon lives, and will remove them too, cannot be known (it may hang and be killed later, or have its pid in
+ * another namespace), and need not be, because a daemon works in its mapping and does not mind that a name is gone.
+ * For the same reason they are never truncated. A process that exits does this for all of its connections, of which
+ * some may not have learned yet that their daemon is dead.
  */
-export async function removeIfDaemonDied(
-  files: ConnectionFiles,
-  daemon: 'dead already' | 'dying',
-): Promise<void> {
-  for (const waitMs of daemon === 'dying' ? DAEMON_GRACE_MS : [0]) {
-    if (waitMs > 0) await pause(waitMs);
-    if (!exists(files.directory)) return;
-    if (!isAlive(files.serverPid)) {
-      debug('daemon %d is gone, removing %s', files.serverPid, files.directory);
-      for (const ring of Object.values(files.rings)) {
-        quietly(() => unlinkSync(`${files.directory}/${ring.name}-header`));
-        quietly(() => unlinkSync(`${files.directory}/${ring.name}-data`));
-      }
-      quietly(() => rmdirSync(files.directory));
-      return;
-    }
-  }
+function heldUntilRemoved(own: OwnDirectory, rings: readonly Ring[]): () => void {
+  if (inUse.size === 0) process.on('exit', removeOnExit);
+  inUse.add(own);
+  return () => {
+    for (const ring of rings) ring.close();
+    if (!inUse.delete(own)) return;
+    if (inUse.size === 0) process.off('exit', removeOnExit);
+    removeFiles(own);
+  };
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
-  // A killed daemon whose parent has not collected it yet still has its pid.
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2));
-  } catch {
-    return true;
-  }
+/** The rings stay open: another listener may want to say goodbye. */
+function removeOnExit(): void {
+  for (const own of inUse) removeFiles(own);
 }
 
-function exists(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+function removeFiles({ path, dev, ino, files }: OwnDirectory): void {
+  quietly(() => {
+    const stat = lstatSync(path);
+    if (stat.dev !== dev || stat.ino !== ino) throw new Error(`${path} is another one now`);
+    for (const file of files) quietly(() => unlinkSync(file));
+    rmdirSync(path);
+  });
 }
 
 function quietly(action: () => void): void {
   try {
     action();
   } catch (error) {
-    debug('clean-up: %s', (error as Error).message);
+    // The daemon may have been first.
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') debug('clean-up: %s', (error as Error).message);
   }
 }
 
@@ -137,28 +173,19 @@ function refused(what: string): CpgError {
   });
 }
 
-function openError(error: unknown, directory: string): unknown {
-  if (isCpgError(error)) return error;
-  const { code } = error as NodeJS.ErrnoException;
-  const what = `cannot open the rings in ${directory} (${code ?? String(error)})`;
-  if (code === 'ENOENT') {
-    return new CpgError('CS_ERR_LIBRARY', what, {
-      cause: error,
-      remedy:
-        'the daemon made them in its own /dev/shm: share that with this container, or see whether the daemon is stopping',
-    });
+/** open() of what is no plain file. */
+const NO_PLAIN_FILE: readonly unknown[] = ['ELOOP', 'EISDIR', 'ENXIO', 'ENODEV'];
+
+function openError(error: unknown, directory: string): CpgError {
+  if (NO_PLAIN_FILE.includes((error as NodeJS.ErrnoException).code)) {
+    return refused(`${directory} holds other things than plain files`);
   }
-  if (code === 'ELOOP') return refused(`${directory} holds symbolic links`);
-  if (code === 'ENOSPC') return new CpgError('CS_ERR_NO_SPACE', what, { cause: error, remedy: SHM_REMEDY });
-  if (code === 'EMFILE' || code === 'ENFILE') {
-    return new CpgError('CS_ERR_NO_RESOURCES', what, { cause: error, remedy: DESCRIPTORS_REMEDY });
-  }
-  if (code === 'EACCES') {
-    return new CpgError('CS_ERR_ACCESS', what, {
-      cause: error,
-      remedy:
-        'the daemon let us in and gave the rings to our real user: see whether the effective user is another one, or a security module forbids it',
-    });
-  }
-  return new CpgError('CS_ERR_LIBRARY', what, { cause: error });
+  return systemError(error, `cannot open the rings in ${directory}`, {
+    CS_ERR_LIBRARY:
+      'the daemon made them in its own /dev/shm: share that with this container, or see whether the daemon is stopping',
+    CS_ERR_NO_SPACE: SHM_REMEDY,
+    CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
+    CS_ERR_ACCESS:
+      'the daemon let us in and gave the rings to our real user: see whether the effective user is another one, /dev/shm is mounted read-only, or a security module forbids it',
+  });
 }

@@ -81,7 +81,7 @@ class FileStorage implements RingStorage {
 
   #full(): CpgError {
     return new CpgError('CS_ERR_NO_SPACE', `${this.#name}: a write was cut short`, {
-      remedy: 'make room in /dev/shm',
+      remedy: 'make room in the file system of the rings (df /dev/shm)',
     });
   }
 

@@ -15,7 +15,8 @@ import { malformed } from '../codec/fields';
 import { frameSize } from '../codec/header';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { debugMessage, debugTransport as debug } from '../debug';
-import { CpgError, isCpgError, type CpgErrorCode } from '../errors';
+import { CpgError, isCpgError } from '../errors';
+import { systemError, systemErrorCode, type Remedies } from '../system-error';
 import type { Address } from './address';
 
 const RECEIVE_BYTES = 64 * 1024;
@@ -165,60 +166,30 @@ function closedInHandshake(address: Address, received: number): CpgError {
   );
 }
 
-function connectError(error: Error & { code?: string }, address: Address): CpgError {
-  const what = `cannot connect to ${address.text} (${error.code ?? error.message})`;
-  switch (error.code) {
-    case 'ECONNREFUSED':
-    case 'ENOENT':
-      return new CpgError('CS_ERR_LIBRARY', what, {
-        cause: error,
-        remedy:
-          'no corosync listens there: start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host',
-      });
-    case 'EACCES':
-    case 'EPERM':
-      // The daemon was not even asked, so no stanza of its configuration would help.
-      return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
-        cause: error,
-        remedy:
-          'the system keeps this user from the socket: see its permissions and those of its directories',
-      });
-    case 'EMFILE':
-    case 'ENFILE':
-      return new CpgError('CS_ERR_NO_RESOURCES', what, { cause: error, remedy: DESCRIPTORS_REMEDY });
-    case 'EAGAIN':
-      return new CpgError('CS_ERR_TRY_AGAIN', what, {
-        cause: error,
-        remedy: 'the daemon has too many connections waiting; try again',
-      });
-    default:
-      return new CpgError('CS_ERR_LIBRARY', what, { cause: error });
-  }
+const START_REMEDY =
+  'no corosync listens there: start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
+
+function connectError(error: NodeJS.ErrnoException, address: Address): CpgError {
+  // The daemon was not even asked, so no stanza of its configuration would help.
+  const who = systemErrorCode(error.code) === 'CS_ERR_ACCESS' ? ` as ${whoWeAre()}` : '';
+  const nobodyThere = error.code === 'ECONNREFUSED' || error.code === 'ENOENT';
+  return systemError(error, `cannot connect to ${address.text}${who}`, {
+    ...(nobodyThere && { CS_ERR_LIBRARY: START_REMEDY }),
+    CS_ERR_ACCESS:
+      'the system keeps this user from the socket: see its permissions and those of its directories',
+    CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
+    CS_ERR_TRY_AGAIN: 'the daemon has too many connections waiting; try again',
+  });
 }
 
 /** The daemon's refusal, a negative errno, as an error that says what to do about it. */
 function handshakeError(error: number, address: Address): CpgError {
   const { errno } = constants;
-  const refusals: Record<number, { code: CpgErrorCode; remedy?: string }> = {
-    [errno.EAGAIN]: {
-      code: 'CS_ERR_TRY_AGAIN',
-      remedy: 'the daemon is starting or stopping; try again in a moment',
-    },
-    [errno.EMFILE]: {
-      code: 'CS_ERR_NO_RESOURCES',
-      remedy: 'the daemon has no file descriptors left: close connections or raise its limit',
-    },
-    [errno.ENFILE]: { code: 'CS_ERR_NO_RESOURCES', remedy: 'the node has no file descriptors left' },
-    [errno.ENOMEM]: { code: 'CS_ERR_NO_MEMORY' },
-    [errno.ENOSPC]: { code: 'CS_ERR_NO_SPACE', remedy: SHM_REMEDY },
-    [errno.EFBIG]: { code: 'CS_ERR_NO_SPACE', remedy: SHM_REMEDY },
-    [errno.ENOSYS]: { code: 'CS_ERR_NOT_SUPPORTED' },
-    [errno.EINVAL]: { code: 'CS_ERR_INVALID_PARAM' },
-  };
   const what = `${address.text} refused the connection (errno ${-error})`;
   if (-error === errno.EACCES || -error === errno.EPERM) return accessDenied(what);
-  const { code, remedy } = refusals[-error] ?? { code: 'CS_ERR_LIBRARY' as const };
-  return new CpgError(code, what, { remedy: remedy ?? 'see the daemon log' });
+  const [name] = Object.entries(errno).find(([, number]) => number === -error) ?? [];
+  const code = systemErrorCode(name);
+  return new CpgError(code, what, { remedy: REFUSAL_REMEDIES[code] ?? 'see the daemon log' });
 }
 
 /** What is wrong with a /dev/shm in which a connection finds no place. */
@@ -228,6 +199,16 @@ export const SHM_REMEDY =
 /** A connection is one socket and six files. */
 export const DESCRIPTORS_REMEDY =
   'a connection takes 7 descriptors: close connections, or raise the limit of this process (ulimit -n)';
+
+/** What to do about a refusal; the errors are those of the daemon. */
+const REFUSAL_REMEDIES: Remedies = {
+  CS_ERR_ACCESS: 'the daemon cannot write where it makes its rings, /dev/shm as a rule: see its log',
+  CS_ERR_NO_MEMORY: 'free memory on the node of the daemon',
+  CS_ERR_NO_RESOURCES:
+    'the daemon, or its node, has no file descriptors left: close connections or raise the limit',
+  CS_ERR_NO_SPACE: SHM_REMEDY,
+  CS_ERR_TRY_AGAIN: 'the daemon is starting or stopping; try again in a moment',
+};
 
 function accessDenied(what: string): CpgError {
   const { uid, gid } = identity();

@@ -1,7 +1,8 @@
 /** The transport over shared memory: the service socket for wake-ups, three rings for the frames. */
 import { debugTransport as debug } from '../debug';
-import { CpgError, isCpgError } from '../errors';
-import { removeIfDaemonDied, type ConnectionFiles } from './connection-files';
+import { CpgError } from '../errors';
+import { systemError } from '../system-error';
+import type { ConnectionFiles } from './connection-files';
 import { EventRing, type FrameHandler } from './event-ring';
 import { Poller } from './poller';
 import { RequestRing } from './request-ring';
@@ -80,7 +81,8 @@ export class ShmTransport implements Transport {
     });
     this.#closed = new Promise((resolve) => {
       service.socket.once('close', () => {
-        void this.#release().finally(resolve);
+        this.#end(hungUp(this.serverPid));
+        resolve();
       });
     });
     service.socket.once('end', () => this.#end(hungUp(this.serverPid)));
@@ -166,8 +168,8 @@ export class ShmTransport implements Transport {
     }
   }
 
-  close(): Promise<void> {
-    this.#end();
+  close(reason?: CpgError): Promise<void> {
+    this.#end(reason);
     return this.#closed;
   }
 
@@ -295,10 +297,12 @@ export class ShmTransport implements Transport {
   }
 
   #fail(error: unknown): void {
-    const reason = isCpgError(error)
-      ? error
-      : new CpgError('CS_ERR_LIBRARY', `the rings of daemon ${this.serverPid} failed`, { cause: error });
-    this.#end(reason);
+    const { directory } = this.#files;
+    this.#end(
+      systemError(error, `the rings in ${directory} failed`, {
+        CS_ERR_NO_SPACE: `make room in the file system of ${directory}`,
+      }),
+    );
   }
 
   #end(reason?: CpgError): void {
@@ -310,14 +314,9 @@ export class ShmTransport implements Transport {
     clearImmediate(this.#reclaiming);
     this.#rest.stop();
     this.#service.socket.destroy();
-    for (const ring of Object.values(this.#files.rings)) ring.close();
+    // Before anybody hears of the end: they may end the process.
+    this.#files.remove();
     this.#listener?.onClose(reason);
-  }
-
-  async #release(): Promise<void> {
-    this.#end(hungUp(this.serverPid));
-    // After a close of our own the daemon is at work on the files, unless it died unnoticed.
-    await removeIfDaemonDied(this.#files, this.#reason === undefined ? 'dead already' : 'dying');
   }
 }
 

@@ -69,6 +69,6 @@ export interface Transport {
   expectResponse(): void;
   /** Hands up to `limit` events to `handler` and returns how many. */
   consumeEvents(limit: number, handler: FrameHandler): number;
-  /** Ends the connection; resolves when nothing of it is left. Can be called again. */
-  close(): Promise<void>;
+  /** Ends the connection, for a reason that onClose() gives; resolves when nothing of it is left. Can be called again. */
+  close(reason?: CpgError): Promise<void>;
 }

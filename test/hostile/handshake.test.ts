@@ -3,7 +3,7 @@
  * is left behind: no descriptor, no listener, no file.
  */
 import { getEventListeners } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { connect, type CpgErrorCode } from '../../src';
 import { encodeHandshakeResponse, HANDSHAKE_RESPONSE_BYTES, type HandshakeResponse } from '../../src/codec';
 import { openDescriptors, openedSince } from '../support/descriptors';
 import { cpgError, rejectionOf } from '../support/errors';
-import { FakeDaemon, type FakeDaemonOptions } from '../support/fake-daemon';
+import { FakeDaemon, type FakeConnection, type FakeDaemonOptions } from '../support/fake-daemon';
 
 /** Enough for everything that is answered; waited for in full only where nothing is. */
 const TIMEOUT_MS = 200;
@@ -344,5 +344,30 @@ describe('rings of a spoofed daemon', () => {
     });
     expect(error).toMatchObject(cpgError('CS_ERR_LIBRARY'));
     expect(error.message).toContain('container');
+  });
+});
+
+describe('a daemon that dies right after its answer leaves nothing', () => {
+  test.each<[string, (connection: FakeConnection) => void, CpgErrorCode]>([
+    [
+      'with a ring of another size',
+      ({ directory }) => truncateSync(join(directory, 'qb-event-cpg-header'), 100),
+      'CS_ERR_NOT_SUPPORTED',
+    ],
+    [
+      'without one of the rings',
+      ({ directory }) => rmSync(join(directory, 'qb-event-cpg-data')),
+      'CS_ERR_LIBRARY',
+    ],
+    ['with a first request unanswered', (connection) => connection.hold(), 'CS_ERR_LIBRARY'],
+  ])('%s', async (_, change, code) => {
+    const error = await refusal({
+      answer: (answer, connection) => {
+        change(connection);
+        setImmediate(() => connection.die());
+        return answer;
+      },
+    });
+    expect(error).toMatchObject(cpgError(code));
   });
 });

@@ -2,8 +2,7 @@
  * A spoofed daemon may name any files in its handshake. What is not plainly a connection of ours is
  * CS_ERR_SECURITY, and then nothing was written and nothing stays open.
  */
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -23,11 +22,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { HandshakeResponse } from '../../src/codec';
-import {
-  openConnectionFiles,
-  removeIfDaemonDied,
-  type ConnectionFiles,
-} from '../../src/transport/connection-files';
+import { openConnectionFiles, removeUnopened } from '../../src/transport/connection-files';
 import { openDescriptors, openedSince } from '../support/descriptors';
 import { thrownBy } from '../support/errors';
 import { FakeRing } from '../support/fake-ring';
@@ -87,29 +82,25 @@ function refusal(given = answer): { code: string; message: string } {
   return error;
 }
 
-function closeAll(files: ConnectionFiles): void {
-  for (const ring of Object.values(files.rings)) ring.close();
-}
-
 describe('a connection as libqb makes it', () => {
   test('is opened, and its references are set to 2', () => {
     const files = openConnectionFiles(answer);
     expect(files).toMatchObject({ directory, serverPid: process.pid, clientPid: 1234 });
     expect(rings.map((ring) => ring.references)).toEqual([2, 2, 2]);
-    closeAll(files);
+    files.remove();
   });
 
   test('leaves nothing open when it is closed, also twice', () => {
     const before = openDescriptors();
     const files = openConnectionFiles(answer);
     expect(openedSince(before)).toHaveLength(6);
-    closeAll(files);
-    closeAll(files);
+    for (const ring of [...Object.values(files.rings), ...Object.values(files.rings)]) ring.close();
     expect(openedSince(before)).toEqual([]);
+    files.remove();
   });
 
   test('a closed ring refuses to be used: its descriptors may be those of other files by now', () => {
-    const { rings: opened } = openConnectionFiles(answer);
+    const { rings: opened, remove } = openConnectionFiles(answer);
     for (const ring of Object.values(opened)) ring.close();
     const files = everything();
     for (const ring of Object.values(opened)) {
@@ -120,6 +111,7 @@ describe('a connection as libqb makes it', () => {
       expect(() => ring.semaphore()).toThrow();
     }
     expect(everything()).toEqual(files);
+    remove();
   });
 });
 
@@ -280,55 +272,88 @@ describe('rings that are damaged', () => {
   });
 });
 
-describe('after the daemon hung up', () => {
-  function opened(serverPid: number): ConnectionFiles {
-    const target = join(base, `qb-${serverPid}-1234-27-AbCdEf`);
-    if (target !== directory) renameSync(directory, target);
-    const files = openConnectionFiles(named(target));
-    closeAll(files);
-    return files;
-  }
+describe('the names of libqb before 1.0.4', () => {
+  const old = (ring: string): string => `cpg-${ring}-${process.pid}-1234-27`;
+  const answered = { ...named(''), request: old('request'), response: old('response'), event: old('event') };
 
-  async function deadPid(): Promise<number> {
-    const child = spawn('true');
-    await once(child, 'exit');
-    return child.pid!;
-  }
-
-  test.each(['dead already', 'dying'] as const)(
-    'files of one that is dead are removed (%s)',
-    async (state) => {
-      const files = opened(await deadPid());
-      await removeIfDaemonDied(files, state);
-      expect(readdirSync(base)).toEqual([]);
-    },
-  );
-
-  test('files of one that lives are left to it', async () => {
-    const files = opened(process.pid);
-    await removeIfDaemonDied(files, 'dead already');
-    expect(readdirSync(files.directory)).toHaveLength(6);
+  test('are an old libqb, and the remedy is an update', () => {
+    const error = refusal(answered);
+    expect(error.code).toBe('CS_ERR_NOT_SUPPORTED');
+    expect(error.message).toMatch(/libqb before 1\.0\.4.*update libqb/);
   });
 
-  test('files of one that dies meanwhile are removed', async () => {
-    const child = spawn('sleep', ['60']);
-    const files = opened(child.pid!);
-    const removed = removeIfDaemonDied(files, 'dying');
-    child.kill('SIGKILL');
-    await removed;
+  test.each([
+    ['a ring twice', { ...answered, event: answered.request }],
+    ['one of them elsewhere', { ...answered, event: '/etc/passwd' }],
+    ['a directory before it', { ...answered, event: `../${answered.event}` }],
+  ])('but not %s', (_, given) => {
+    expect(refusal(given).code).toBe('CS_ERR_SECURITY');
+  });
+});
+
+describe('remove()', () => {
+  test('removes the files at once, although the daemon lives, and again', () => {
+    const files = openConnectionFiles(answer);
+    expect(files.serverPid).toBe(process.pid);
+    files.remove();
+    expect(readdirSync(base)).toEqual([]);
+    files.remove();
+  });
+
+  test('leaves the bytes to those who have them open', () => {
+    const before = rings.map((ring) => ring.wordSize);
+    openConnectionFiles(answer).remove();
+    expect(rings.map((ring) => ring.wordSize)).toEqual(before);
+  });
+
+  test('removes only the six files of the connection: others stay, and the directory with them', () => {
+    const files = openConnectionFiles(answer);
+    writeFileSync(join(directory, 'other'), 'kept');
+    files.remove();
+    expect(readdirSync(directory)).toEqual(['other']);
+  });
+
+  test.each([
+    ['all of it', () => rmSync(directory, { recursive: true })],
+    ['some of it', () => unlinkSync(join(directory, 'qb-response-cpg-data'))],
+  ])('does not mind that the daemon removed %s', (_, removing) => {
+    const files = openConnectionFiles(answer);
+    removing();
+    files.remove();
     expect(readdirSync(base)).toEqual([]);
   });
 
-  test('only the six files of the connection are removed: others stay, and the directory with them', async () => {
-    const files = opened(await deadPid());
-    writeFileSync(join(files.directory, 'other'), 'kept');
-    await removeIfDaemonDied(files, 'dead already');
-    expect(readdirSync(files.directory)).toEqual(['other']);
+  test('leaves a newer directory of the same name alone', () => {
+    const files = openConnectionFiles(answer);
+    renameSync(directory, join(base, 'moved'));
+    mkdirSync(directory);
+    writeFileSync(join(directory, 'qb-request-cpg-data'), 'of another connection');
+    files.remove();
+    expect(readdirSync(directory)).toEqual(['qb-request-cpg-data']);
   });
 
-  test('nothing is left to do when the daemon removed them', async () => {
-    const files = opened(await deadPid());
-    rmSync(files.directory, { recursive: true });
-    await expect(removeIfDaemonDied(files, 'dying')).resolves.toBeUndefined();
+  test('needs no listener of the process afterwards', () => {
+    const before = process.listenerCount('exit');
+    const files = openConnectionFiles(answer);
+    expect(process.listenerCount('exit')).toBe(before + 1);
+    files.remove();
+    expect(process.listenerCount('exit')).toBe(before);
+  });
+});
+
+describe('removeUnopened()', () => {
+  test('removes what lies in a directory of our own', () => {
+    truncateSync(join(directory, 'qb-request-cpg-header'), 0);
+    removeUnopened(answer);
+    expect(readdirSync(base)).toEqual([]);
+  });
+
+  test('touches nothing else', () => {
+    const files = everything();
+    chmodSync(directory, 0o777);
+    removeUnopened(answer);
+    removeUnopened({ ...answer, event: `${base}/qb-event-cpg` });
+    removeUnopened(named(''));
+    expect(everything()).toEqual(files);
   });
 });

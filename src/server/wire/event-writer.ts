@@ -11,8 +11,10 @@
  * The semaphore is not 0 while chunks are new, for those who look on. The client puts it to 0 whenever it
  * likes, and neither side decides anything by it, so it does not matter that we cannot add to it atomically.
  * Whether the ring has room we know from the pointers: since a writer keeps a margin, equal pointers mean
- * empty.
+ * empty. Its file is sparse, so a full file system is one more reason to have none for a while.
  */
+import { debugServer as debug } from '../../debug';
+import { systemError } from '../../system-error';
 import {
   CHUNK_HEADER_BYTES,
   CHUNK_MARGIN_BYTES,
@@ -143,6 +145,7 @@ export class EventWriter {
     while (this.#slabs.length > 0 && this.#host.unreadAnnouncements() + chunks < MAX_UNREAD_ANNOUNCEMENTS) {
       const slab = this.#slabs[0]!;
       const from = slab.start;
+      const chunksBefore = chunks;
       while (slab.start < slab.end) {
         const length = slab.memory.readUInt32LE(slab.start);
         if (length + CHUNK_MARGIN_BYTES > free) break;
@@ -152,7 +155,11 @@ export class EventWriter {
         chunks++;
       }
       if (slab.start > from) {
-        this.#ring.write(pointer, slab.memory.subarray(from, slab.start));
+        if (!this.#write(pointer, slab.memory.subarray(from, slab.start))) {
+          slab.start = from;
+          chunks = chunksBefore;
+          break;
+        }
         pointer = this.#ring.advance(pointer, (slab.start - from) / WORD_BYTES);
         this.#queuedBytes -= slab.start - from;
       }
@@ -167,6 +174,18 @@ export class EventWriter {
     this.#ring.publishWritePointer(pointer);
     this.#ring.setSemaphore(chunks);
     this.#host.announce(chunks);
+  }
+
+  /** False when the file system has no room. */
+  #write(pointer: number, bytes: Buffer): boolean {
+    try {
+      this.#ring.write(pointer, bytes);
+      return true;
+    } catch (error) {
+      if (systemError(error, 'an event').code !== 'CS_ERR_NO_SPACE') throw error;
+      debug('an event waits: %s', String(error));
+      return false;
+    }
   }
 
   #slabFor(bytes: number): Slab {

@@ -53,9 +53,9 @@ export function acceptance(directory: RingDirectory, connection: number, frameBy
 export const REFUSALS = ['EACCES', 'EAGAIN', 'EMFILE', 'ENOSPC', 'EINVAL'] as const;
 export type Refusal = (typeof REFUSALS)[number];
 
-export function refusal(reason: Refusal): Buffer {
+export function refusal(errno: number): Buffer {
   return encodeHandshakeResponse({
-    error: -constants.errno[reason],
+    error: -errno,
     connectionType: 0,
     maxMessageSize: 0,
     connection: 0n,
@@ -65,9 +65,13 @@ export function refusal(reason: Refusal): Buffer {
   });
 }
 
-/** The refusal for an error of the file system while the rings were made. */
-export function refusalFor(error: unknown): Refusal {
-  if (error instanceof RangeError) return 'EINVAL';
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'EMFILE' || code === 'ENFILE' ? 'EMFILE' : 'ENOSPC';
+/**
+ * The errno to refuse a client with after an error while its rings were made. It is that of the system, as a daemon
+ * answers it, but for refused access: a client would take that for a lack of permission of its own.
+ */
+export function refusalFor(error: unknown): number {
+  const { errno } = constants;
+  if (error instanceof RangeError) return errno.EINVAL;
+  const number = Math.abs((error as NodeJS.ErrnoException).errno ?? errno.ENOSPC);
+  return number === errno.EACCES || number === errno.EPERM ? errno.EROFS : number;
 }

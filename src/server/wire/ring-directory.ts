@@ -7,7 +7,7 @@
  */
 import { accessSync, chmodSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
 import { debugServer as debug } from '../../debug';
 import { CHUNK_MARGIN_BYTES, Ring, RING_HEADER_BYTES } from '../../transport/ring';
@@ -45,7 +45,7 @@ function baseFor(bytes: number): string {
   } catch {
     // There is none, or not for us.
   }
-  return tmpdir();
+  return resolve(tmpdir());
 }
 
 /**
@@ -92,8 +92,11 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
   }
 }
 
-/** Clients may write in it, so it may be in any state; what cannot be removed is left, and never an error of ours. */
-function removeDirectory(path: string): void {
+/**
+ * Clients may write in it, or have removed it already, so it may be in any state; what cannot be removed is left, and
+ * never an error of ours.
+ */
+export function removeDirectory(path: string): void {
   try {
     try {
       rmSync(path, { recursive: true, force: true });

@@ -1,0 +1,51 @@
+/** Errors of the system (errno), as CpgError. */
+import { CpgError, isCpgError, type CpgErrorCode } from './errors';
+
+/** As corosync translates them (qb_to_cs_error), and what it leaves out; everything else is CS_ERR_LIBRARY. */
+const CODES: Readonly<Record<string, CpgErrorCode>> = {
+  EACCES: 'CS_ERR_ACCESS',
+  EPERM: 'CS_ERR_ACCESS',
+  EROFS: 'CS_ERR_ACCESS',
+  EADDRINUSE: 'CS_ERR_EXIST',
+  EEXIST: 'CS_ERR_EXIST',
+  EAGAIN: 'CS_ERR_TRY_AGAIN',
+  EDQUOT: 'CS_ERR_NO_SPACE',
+  EFBIG: 'CS_ERR_NO_SPACE',
+  ENOSPC: 'CS_ERR_NO_SPACE',
+  EINVAL: 'CS_ERR_INVALID_PARAM',
+  EMFILE: 'CS_ERR_NO_RESOURCES',
+  ENFILE: 'CS_ERR_NO_RESOURCES',
+  ENAMETOOLONG: 'CS_ERR_NAME_TOO_LONG',
+  ENOMEM: 'CS_ERR_NO_MEMORY',
+  ENOSYS: 'CS_ERR_NOT_SUPPORTED',
+  ENOTSUP: 'CS_ERR_NOT_SUPPORTED',
+};
+
+/** What to do where the caller knows nothing better; the general advice of CpgError is about the daemon. */
+const REMEDIES: Remedies = {
+  CS_ERR_ACCESS: 'let this user write there: see the permissions, and whether it is mounted read-only',
+  CS_ERR_NAME_TOO_LONG: 'use a shorter path',
+  CS_ERR_NO_MEMORY: 'free memory, or raise the limits of this process',
+  CS_ERR_NO_RESOURCES: 'close files and connections, or raise the limit of this process (ulimit -n)',
+  CS_ERR_NO_SPACE: 'make room there: see df and quota',
+};
+
+/** What to do, by what happened. */
+export type Remedies = Partial<Record<CpgErrorCode, string>>;
+
+/** The code for an errno by its name, 'ENOSPC' for example. */
+export function systemErrorCode(name: string | undefined): CpgErrorCode {
+  return CODES[name ?? ''] ?? 'CS_ERR_LIBRARY';
+}
+
+/** The error `what`, caused by an error of the system; a CpgError stays what it is. */
+export function systemError(error: unknown, what: string, remedies: Remedies = {}): CpgError {
+  if (isCpgError(error)) return error;
+  const { code: name } = error as NodeJS.ErrnoException;
+  const code = systemErrorCode(name);
+  const remedy = remedies[code] ?? REMEDIES[code];
+  return new CpgError(code, `${what} (${name ?? String(error)})`, {
+    cause: error,
+    ...(remedy === undefined ? {} : { remedy }),
+  });
+}
