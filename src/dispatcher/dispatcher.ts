@@ -7,10 +7,10 @@
  */
 import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '../codec/events';
 import { frameId } from '../codec/header';
-import { malformed } from '../codec/fields';
+import { asBuffer, malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
-import { CpgError, isCpgError } from '../errors';
+import { CpgError } from '../errors';
 import { untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Session } from '../session/session';
@@ -22,6 +22,13 @@ import { Reassembly } from './reassembly';
 export type DispatchFlag = 'one' | 'all' | 'blocking' | 'oneNonblocking';
 
 export type DispatchMode = 'auto' | 'manual';
+
+export interface DispatcherOptions {
+  mode: DispatchMode;
+  /** Listeners get messages for the duration of the call only. */
+  lend: boolean;
+  maxReassemblyBytes: number;
+}
 
 /** Who gets the events, apart from the loops. */
 export interface EventSink {
@@ -42,9 +49,8 @@ export class Dispatcher {
   readonly #session: Session;
   readonly #sink: EventSink;
   readonly #mode: DispatchMode;
-  /** Listeners get messages for the duration of the call only. */
   readonly #lend: boolean;
-  readonly #reassembly = new Reassembly();
+  readonly #reassembly: Reassembly;
   readonly #loops = new Set<EventQueue>();
   /**
    * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
@@ -63,11 +69,12 @@ export class Dispatcher {
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(session: Session, sink: EventSink, mode: DispatchMode, lend: boolean) {
+  constructor(session: Session, sink: EventSink, { mode, lend, maxReassemblyBytes }: DispatcherOptions) {
     this.#session = session;
     this.#sink = sink;
     this.#mode = mode;
     this.#lend = lend;
+    this.#reassembly = new Reassembly(maxReassemblyBytes, (error) => sink.report(error));
     if (mode === 'auto') this.#early = this.#newQueue();
   }
 
@@ -134,6 +141,7 @@ export class Dispatcher {
     this.#reason = reason;
     if (this.#turn !== undefined) clearImmediate(this.#turn);
     clearTimeout(this.#patience);
+    this.#reassembly.clear();
     this.#flushEarly();
     for (const loop of this.#loops) loop.end(reason);
     this.#wake();
@@ -249,17 +257,17 @@ export class Dispatcher {
     // Most events are messages, so these are read in place.
     if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver)
       this.#deliver(frame, owned);
-    else this.#handleOther(decodeEvent(frame));
+    else this.#handleOther(decodeEvent(frame), owned);
     return !this.#ended && this.#hasRoom();
   };
 
-  #handleOther(event: CpgWireEvent): void {
+  #handleOther(event: CpgWireEvent, owned: boolean): void {
     switch (event.type) {
       case 'confchg':
         this.#confchg(event);
         break;
       case 'partialDeliver':
-        this.#fragment(event);
+        this.#fragment(event, owned);
         break;
       case 'totemConfchg':
         this.#give('totemConfchg', { ringId: event.ringId, members: event.members });
@@ -291,13 +299,25 @@ export class Dispatcher {
     checkDeliver(frame);
     const nodeId = frame.readUInt32LE(DELIVER.nodeId);
     const pid = frame.readUInt32LE(DELIVER.pid);
-    let message =
-      owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, false);
+    this.#message(this.#groupAt(frame), nodeId, pid, frame, DELIVER.headerBytes, owned, false);
+  }
+
+  /** A message that begins at `start` of `bytes`, whose memory is ours to give away if `owned`. */
+  #message(
+    group: string | Uint8Array,
+    nodeId: number,
+    pid: number,
+    bytes: Buffer,
+    start: number,
+    owned: boolean,
+    inFragments: boolean,
+  ): void {
+    let message = owned || this.#lend ? bytes.subarray(start) : copiedFrom(bytes, start);
+    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, inFragments);
     // Who takes events later needs bytes of his own.
     if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
       message = copiedFrom(message, 0);
-    this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message });
+    this.#give('deliver', { group, nodeId, pid, message });
   }
 
   /** The group of a deliver frame; a handle has but one, so its text is made once. */
@@ -319,17 +339,11 @@ export class Dispatcher {
     this.#give('confchg', { group: groupText(group), members, left, joined });
   }
 
-  #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
-    const { nodeId, pid } = event;
-    try {
-      const message = this.#reassembly.add(event);
-      if (message === undefined) return;
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message, true);
-      this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
-    } catch (error) {
-      if (!isCpgError(error)) throw error;
-      this.#sink.report(error);
-    }
+  #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>, owned: boolean): void {
+    const message = this.#reassembly.add(event);
+    if (message === undefined) return;
+    const inFrame = message === event.fragment;
+    this.#message(groupText(event.group), event.nodeId, event.pid, asBuffer(message), 0, owned || !inFrame, true);
   }
 }
 

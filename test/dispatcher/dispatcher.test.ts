@@ -124,18 +124,99 @@ describe('events', () => {
     expect(seen).toEqual(['between', 'uvwxyz', 'end']);
   });
 
-  test('a message that cannot be put together is reported, and the connection goes on', async () => {
+  test('a message that cannot be put together is reported once, and the connection goes on', async () => {
     const { client, connection } = await bench.joined();
     const errors: Error[] = [];
     client.on('error', (error) => errors.push(error));
     const seen = listen(client);
     const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, pid: 5 };
-    connection.send({ ...base, messageLength: 2 ** 27, fragmentType: 1, fragment: Buffer.from('x') });
-    connection.send({ ...base, messageLength: 2, fragmentType: 1, fragment: Buffer.from('xxx') });
+    for (const fragmentType of [1, 2, 3]) {
+      connection.send({ ...base, messageLength: 2 ** 27, fragmentType, fragment: Buffer.from('x') });
+    }
+    for (const fragmentType of [1, 2, 3]) {
+      connection.send({ ...base, messageLength: 2, fragmentType, fragment: Buffer.from('xxx') });
+    }
     connection.deliver('after');
     await until(() => seen.length === 1);
     expect(errors).toMatchObject([cpgError('CS_ERR_TOO_BIG'), cpgError('CS_ERR_MESSAGE_ERROR')]);
     expect(client.state).toBe('joined');
+  });
+
+  test.each(['auto', 'manual'] as const)(
+    'more than maxReassemblyBytes of unfinished messages end the connection, dispatch: %s',
+    async (dispatch) => {
+      const { client, connection } = await bench.joined({ dispatch, maxReassemblyBytes: 5 });
+      const errors: Error[] = [];
+      client.on('error', (error) => errors.push(error));
+      const seen = listen(client);
+      const closed = once(client, 'close') as Promise<[CpgError]>;
+      const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, messageLength: 9 };
+      connection.send({ ...base, pid: 1, fragmentType: 1, fragment: Buffer.from('abc') });
+      connection.deliver('before');
+      connection.send({ ...base, pid: 2, fragmentType: 1, fragment: Buffer.from('abc') });
+      connection.deliver('behind');
+      if (dispatch === 'manual') {
+        await turns();
+        client.dispatch('all').catch(() => undefined);
+      }
+      const [reason] = await closed;
+      expect(reason).toMatchObject(cpgError('CS_ERR_NO_MEMORY'));
+      expect(reason.message).toContain('maxReassemblyBytes');
+      expect([seen, errors, client.state]).toEqual([['before'], [], 'closed']);
+      expect(await rejectionOf(client.mcast('x'))).toBeInstanceOf(Error);
+    },
+  );
+
+  test('more than maxReassemblyBytes: a loop gets what came before, and throws', async () => {
+    const { client, connection } = await bench.joined({ maxReassemblyBytes: 2 });
+    const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, messageLength: 9 };
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('before');
+    connection.send({ ...base, pid: 1, fragmentType: 1, fragment: Buffer.from('abc') });
+    expect((await loop.next()).value).toMatchObject({ message: Buffer.from('before') });
+    expect(await rejectionOf(loop.next())).toMatchObject(cpgError('CS_ERR_NO_MEMORY'));
+  });
+
+  test.each([0, -1, NaN])('maxReassemblyBytes %s is CS_ERR_INVALID_PARAM', async (maxReassemblyBytes) => {
+    expect(await rejectionOf(connect({ maxReassemblyBytes }))).toMatchObject(
+      cpgError('CS_ERR_INVALID_PARAM'),
+    );
+  });
+
+  describe.each([
+    [false, true],
+    [true, true],
+    [true, false],
+  ])('a last fragment that holds the whole message, lend: %s, with a loop: %s', (lend, withLoop) => {
+    // From 4 KiB on frames are handed out in the memory they were read into.
+    test.each([0, 10, 10_000, 200_000])('of %s bytes', async (size) => {
+      const { client, connection } = await bench.joined({ lend }, { words: 256 * 1024 });
+      const kept: Uint8Array[] = [];
+      const listened: Buffer[] = [];
+      client.on('deliver', ({ message }) => {
+        kept.push(message);
+        listened.push(Buffer.from(message));
+      });
+      const loop = withLoop ? client[Symbol.asyncIterator]() : undefined;
+      const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, pid: 5 };
+      const messages = [1, 2, 3].map((filling) => Buffer.alloc(size, filling));
+      for (const message of messages) {
+        const messageLength = message.length;
+        connection.send({ ...base, messageLength, fragmentType: 1, fragment: Buffer.alloc(0) });
+        connection.send({ ...base, messageLength, fragmentType: 3, fragment: message });
+      }
+      // Without its first fragment.
+      connection.send({ ...base, pid: 6, messageLength: size, fragmentType: 3, fragment: messages[0]! });
+      await until(() => kept.length === 4);
+      [...messages, messages[0]!].forEach((message, index) => {
+        expect(listened[index]!.equals(message)).toBe(true);
+      });
+      if (loop !== undefined) {
+        for (const message of listened)
+          expect(message.equals(((await loop.next()).value as { message: Buffer }).message)).toBe(true);
+      }
+      expect(kept.map(({ length }) => length)).toEqual(Array(4).fill(withLoop ? size : 0));
+    });
   });
 });
 
