@@ -67,6 +67,10 @@ export interface ConnectOptions {
    * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
    * the process, so it should never be reached; a sender that gives up in the middle leaves up to 64 MiB
    * until its next large message or its leave. Default 2 GiB, which is 32 senders with 64 MiB each.
+   *
+   * Members with the same history deliver the same messages, with two exceptions: who joined between the first and the
+   * last fragment of a message does not get it, unless the last one holds all of it; and messages over 64 MiB, which
+   * libcpg can send, are dropped and reported by 'error'.
    */
   maxReassemblyBytes?: number;
 }
