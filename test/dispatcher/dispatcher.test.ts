@@ -1,7 +1,14 @@
 /** From the event ring to listeners and loops, through a real client on a fake daemon. */
 import { once } from 'node:events';
 import fs from 'node:fs';
-import { connect, type ConfchgEvent, type CpgClient, type CpgError, type CpgEvent } from '../../src';
+import {
+  connect,
+  type ConfchgEvent,
+  type CpgClient,
+  type CpgError,
+  type CpgEvent,
+  type DeliverEvent,
+} from '../../src';
 import { encodeEvent } from '../../src/codec';
 import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-queue';
 import { Bench, stateOf, turns, type Pair } from '../support/fake-client';
@@ -213,7 +220,7 @@ describe('events', () => {
       });
       if (loop !== undefined) {
         for (const message of listened)
-          expect(message.equals(((await loop.next()).value as { message: Buffer }).message)).toBe(true);
+          expect(message.equals(((await loop.next()).value as DeliverEvent).message)).toBe(true);
       }
       expect(kept.map(({ length }) => length)).toEqual(Array(4).fill(withLoop ? size : 0));
     });

@@ -139,7 +139,13 @@ describe('a last fragment that holds the whole message', () => {
     ['for who has not seen the first', () => undefined],
     ['after a message that was given up', () => (add(FIRST, 'abc', 8), add(FIRST, '', 3))],
     ['after a message that was too long', () => add(FIRST, '', MAX_MESSAGE_BYTES + 1)],
-    ['after the leave of an earlier process', () => (add(FIRST, 'abc', 8), reassembly.forget(1, 10))],
+    [
+      'after the leave of an earlier process',
+      () => {
+        add(FIRST, 'abc', 8);
+        reassembly.forget(1, 10);
+      },
+    ],
   ])('%s', (_, before) => {
     before();
     expect(add(LAST, 'new', 3)).toBe('new');
@@ -282,7 +288,7 @@ describe('two receivers', () => {
   /** The history as all receivers see it. */
   function history(steps: (typeof step extends fc.Arbitrary<infer T> ? T : never)[]): (Fragment | number)[] {
     const rest: Fragment[][] = Array.from({ length: SENDERS }, () => []);
-    return steps.flatMap(({ sender, kind, pieces }) => {
+    return steps.flatMap(({ sender, kind, pieces }): (Fragment | number)[] => {
       const whole = pieces.join('');
       const length = Buffer.byteLength(whole);
       if (kind === 'leave') {
