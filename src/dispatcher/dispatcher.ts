@@ -343,7 +343,15 @@ export class Dispatcher {
     const message = this.#reassembly.add(event);
     if (message === undefined) return;
     const inFrame = message === event.fragment;
-    this.#message(groupText(event.group), event.nodeId, event.pid, asBuffer(message), 0, owned || !inFrame, true);
+    this.#message(
+      groupText(event.group),
+      event.nodeId,
+      event.pid,
+      asBuffer(message),
+      0,
+      owned || !inFrame,
+      true,
+    );
   }
 }
 
