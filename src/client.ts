@@ -2,9 +2,15 @@
 import { EventEmitter } from 'node:events';
 import type { CpgAddress } from './codec/addresses';
 import { groupBytes, groupText } from './codec/groups';
+import { MAX_MESSAGE_BYTES } from './codec/limits';
 import { Guarantee, IterationType } from './codec/requests';
 import { debugDispatcher as debug } from './debug';
-import { Dispatcher, type DispatchFlag, type DispatchMode } from './dispatcher/dispatcher';
+import {
+  Dispatcher,
+  type DispatcherOptions,
+  type DispatchFlag,
+  type DispatchMode,
+} from './dispatcher/dispatcher';
 import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
 import { asError, CpgError, isCpgError } from './errors';
 import { checkedTimeout } from './session/deadline';
@@ -16,6 +22,8 @@ const MAX_PID = 0xffffffff;
 export const MAX_BUSY_POLL_US = 1_000_000;
 const MAX_REST_MS = 1000;
 const DEFAULT_REST_MS = 5;
+/** Room for the largest message of 32 senders at once. */
+const DEFAULT_MAX_REASSEMBLY_BYTES = 32 * MAX_MESSAGE_BYTES;
 
 /** Text is sent as UTF-8; several pieces are sent as one message. */
 export type Message = string | Uint8Array | readonly Uint8Array[];
@@ -54,6 +62,17 @@ export interface ConnectOptions {
    * written all the same. Default false.
    */
   mapped?: boolean;
+  /**
+   * Bytes received of unfinished messages (over 1 MiB, they arrive in fragments), all senders together. With more,
+   * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
+   * the process, so it should never be reached; a sender that gives up in the middle leaves up to 64 MiB
+   * until its next large message or its leave. Default 2 GiB, which is 32 senders with 64 MiB each.
+   *
+   * Members with the same history deliver the same messages, with two exceptions: who joined between the first and the
+   * last fragment of a message does not get it, unless the last one holds all of it; and messages over 64 MiB, which
+   * libcpg can send, are dropped and reported by 'error'.
+   */
+  maxReassemblyBytes?: number;
 }
 
 export interface JoinOptions {
@@ -119,6 +138,12 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
       remedy: `give 0 to ${MAX_REST_MS} milliseconds`,
     });
   }
+  const maxReassemblyBytes = options.maxReassemblyBytes ?? DEFAULT_MAX_REASSEMBLY_BYTES;
+  if (!(maxReassemblyBytes > 0)) {
+    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: maxReassemblyBytes ${maxReassemblyBytes}`, {
+      remedy: 'give a number of bytes above 0',
+    });
+  }
   const lend = options.lend ?? false;
   const session = await Session.connect({
     address: options.address,
@@ -133,7 +158,7 @@ export async function connect(options: ConnectOptions = {}): Promise<CpgClient> 
       restMs: dispatch === 'manual' ? 0 : restMs,
     },
   });
-  return new CpgClient(session, dispatch, lend);
+  return new CpgClient(session, { mode: dispatch, lend, maxReassemblyBytes });
 }
 
 /** One handle on a daemon. It joins at most one group, once; connect again for another. */
@@ -144,10 +169,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   context: unknown;
 
   /** @internal Use connect(). */
-  constructor(session: Session, mode: DispatchMode, lend: boolean) {
+  constructor(session: Session, options: DispatcherOptions) {
     super();
     this.#session = session;
-    this.#dispatcher = new Dispatcher(session, this.#sink, mode, lend);
+    this.#dispatcher = new Dispatcher(session, this.#sink, options);
     session.observe({
       onEvents: () => this.#dispatcher.onEvents(),
       onDrain: () => this.#safely(() => this.emit('drain')),

@@ -10,7 +10,7 @@ import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
-import { asError, CpgError, isCpgError } from '../errors';
+import { asError, CpgError } from '../errors';
 import { untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Session } from '../session/session';
@@ -22,6 +22,13 @@ import { Reassembly } from './reassembly';
 export type DispatchFlag = 'one' | 'all' | 'blocking' | 'oneNonblocking';
 
 export type DispatchMode = 'auto' | 'manual';
+
+export interface DispatcherOptions {
+  mode: DispatchMode;
+  /** Listeners get messages for the duration of the call only. */
+  lend: boolean;
+  maxReassemblyBytes: number;
+}
 
 /** Who gets the events, apart from the loops. */
 export interface EventSink {
@@ -42,9 +49,8 @@ export class Dispatcher {
   readonly #session: Session;
   readonly #sink: EventSink;
   readonly #mode: DispatchMode;
-  /** Listeners get messages for the duration of the call only. */
   readonly #lend: boolean;
-  readonly #reassembly = new Reassembly();
+  readonly #reassembly: Reassembly;
   readonly #loops = new Set<EventQueue>();
   /**
    * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
@@ -65,11 +71,12 @@ export class Dispatcher {
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(session: Session, sink: EventSink, mode: DispatchMode, lend: boolean) {
+  constructor(session: Session, sink: EventSink, { mode, lend, maxReassemblyBytes }: DispatcherOptions) {
     this.#session = session;
     this.#sink = sink;
     this.#mode = mode;
     this.#lend = lend;
+    this.#reassembly = new Reassembly(maxReassemblyBytes, (error) => sink.report(error));
     if (mode === 'auto') this.#early = this.#newQueue();
   }
 
@@ -153,6 +160,7 @@ export class Dispatcher {
     this.#reason = reason;
     if (this.#turn !== undefined) clearImmediate(this.#turn);
     clearTimeout(this.#patience);
+    this.#reassembly.clear();
     this.#flushEarly();
     for (const loop of this.#loops) loop.end(reason);
     this.#wake();
@@ -344,18 +352,12 @@ export class Dispatcher {
   }
 
   #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
-    const { nodeId, pid } = event;
+    const { nodeId, pid, fragmentType, fragment } = event;
     if (this.#session.isOwn(nodeId, pid)) {
-      this.#session.ownFragmentDelivered(event.fragmentType, event.fragment.length);
+      this.#session.ownFragmentDelivered(fragmentType, fragment.length);
     }
-    try {
-      const message = this.#reassembly.add(event);
-      if (message === undefined) return;
-      this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
-    } catch (error) {
-      if (!isCpgError(error)) throw error;
-      this.#sink.report(error);
-    }
+    const message = this.#reassembly.add(event);
+    if (message !== undefined) this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
   }
 }
 

@@ -1,6 +1,8 @@
 /**
- * Messages that arrive in fragments. Each sender (nodeid and pid) has at most one under way; a new first
- * fragment drops the unfinished one, and so does the sender's leaving.
+ * Messages that arrive in fragments. Each sender (nodeid and pid) has at most one unfinished message. It is
+ * forgotten with the sender's next first fragment and when the sender leaves, and for no other reason: members with
+ * the same history must deliver the same messages, so nothing here depends on time or on other senders. When the
+ * unfinished messages of all senders take too much memory, the connection ends.
  */
 import { MAX_MESSAGE_BYTES } from '../codec/limits';
 import { FragmentType } from '../codec/requests';
@@ -8,81 +10,151 @@ import type { CpgWireEvent } from '../codec/events';
 import { debugDispatcher as debug } from '../debug';
 import { CpgError } from '../errors';
 
-/** Bytes that unfinished messages of all senders may take together. */
-export const MAX_REASSEMBLY_BYTES = 4 * MAX_MESSAGE_BYTES;
+const EMPTY = Buffer.alloc(0);
 
 type Fragment = Extract<CpgWireEvent, { type: 'partialDeliver' }>;
 
-interface Unfinished {
-  memory: Buffer;
-  received: number;
-}
-
 export class Reassembly {
+  readonly #maxBytes: number;
+  readonly #report: (error: CpgError) => void;
   readonly #unfinished = new Map<string, Unfinished>();
+  /** Bytes received of all unfinished messages. */
   #bytes = 0;
 
+  /** `report` gets an error for each message that cannot be put together: it is dropped, others go on. */
+  constructor(maxBytes: number, report: (error: CpgError) => void) {
+    this.#maxBytes = maxBytes;
+    this.#report = report;
+  }
+
   /**
-   * Takes a fragment in. Returns the whole message with its last one, undefined before.
-   * Throws CpgError for a message that cannot be put together; it is dropped then, others go on.
+   * Takes a fragment. Returns the whole message with its last fragment, undefined before. Throws CS_ERR_NO_MEMORY, after which the connection must end.
    */
-  add(fragment: Fragment): Uint8Array | undefined {
-    const sender = key(fragment.nodeId, fragment.pid);
-    if (fragment.fragmentType === FragmentType.FIRST) this.#begin(sender, fragment);
-    const entry = this.#unfinished.get(sender);
-    if (entry === undefined) {
-      // We joined in the middle of it, or gave it up before.
+  add(event: Fragment): Buffer | undefined {
+    const { fragment, fragmentType, messageLength } = event;
+    const sender = `${event.nodeId}:${event.pid}`;
+    const last = fragmentType === FragmentType.LAST;
+    if (fragmentType === FragmentType.FIRST) this.#begin(sender, messageLength);
+    const message = this.#unfinished.get(sender);
+    if (message === undefined) {
+      // We joined in the middle of the message, or gave it up before.
       debug('fragment of %s without its beginning', sender);
       return undefined;
     }
-    const { length } = fragment.fragment;
-    const last = fragment.fragmentType === FragmentType.LAST;
-    const received = entry.received + length;
+    const received = message.received + fragment.length;
     if (
-      received > entry.memory.length ||
-      fragment.messageLength !== entry.memory.length ||
-      (last && received < entry.memory.length)
+      received > message.length ||
+      messageLength !== message.length ||
+      (last && received < message.length)
     ) {
       this.#drop(sender);
-      throw new CpgError(
-        'CS_ERR_MESSAGE_ERROR',
-        `fragments of ${sender} that do not make up ${fragment.messageLength} bytes`,
-        {
-          remedy: 'the message was dropped; look at its sender',
-        },
+      this.#report(
+        new CpgError(
+          'CS_ERR_MESSAGE_ERROR',
+          `fragments of a message from ${sender} that do not make up ${message.length} bytes`,
+          { remedy: 'the message was dropped; look at its sender' },
+        ),
       );
+      return undefined;
     }
-    entry.memory.set(fragment.fragment, entry.received);
-    entry.received = received;
-    if (!last) return undefined;
-    this.#drop(sender);
-    return entry.memory;
+    if (last) {
+      this.#drop(sender);
+      return message.append(fragment);
+    }
+    this.#bytes += fragment.length;
+    if (this.#bytes > this.#maxBytes) throw this.#tooMuch();
+    message.append(fragment);
+    return undefined;
   }
 
-  /** Forgets what a sender had under way. */
+  /** Forgets the unfinished message of a sender. */
   forget(nodeId: number, pid: number): void {
-    this.#drop(key(nodeId, pid));
+    this.#drop(`${nodeId}:${pid}`);
   }
 
-  #begin(sender: string, { messageLength }: Fragment): void {
+  /** Forgets all unfinished messages. */
+  clear(): void {
+    this.#unfinished.clear();
+    this.#bytes = 0;
+  }
+
+  #begin(sender: string, length: number): void {
     this.#drop(sender);
-    if (messageLength > MAX_MESSAGE_BYTES || this.#bytes + messageLength > MAX_REASSEMBLY_BYTES) {
-      throw new CpgError('CS_ERR_TOO_BIG', `a message of ${messageLength} bytes from ${sender}`, {
-        remedy: `it was dropped: at most ${MAX_MESSAGE_BYTES} bytes each and ${MAX_REASSEMBLY_BYTES} at a time are put together`,
-      });
+    if (length <= MAX_MESSAGE_BYTES) {
+      this.#unfinished.set(sender, new Unfinished(length));
+      return;
     }
-    this.#unfinished.set(sender, { memory: Buffer.allocUnsafeSlow(messageLength), received: 0 });
-    this.#bytes += messageLength;
+    this.#report(
+      new CpgError('CS_ERR_TOO_BIG', `a message of ${length} bytes from ${sender}`, {
+        remedy: `it was dropped: let its sender send at most ${MAX_MESSAGE_BYTES} bytes at a time`,
+      }),
+    );
   }
 
   #drop(sender: string): void {
-    const entry = this.#unfinished.get(sender);
-    if (entry === undefined) return;
-    this.#bytes -= entry.memory.length;
+    const message = this.#unfinished.get(sender);
+    if (message === undefined) return;
+    this.#bytes -= message.received;
     this.#unfinished.delete(sender);
+  }
+
+  #tooMuch(): CpgError {
+    const senders = this.#unfinished.size;
+    return new CpgError(
+      'CS_ERR_NO_MEMORY',
+      `unfinished messages of ${senders} senders take ${this.#bytes} bytes (maxReassemblyBytes is ${this.#maxBytes})`,
+      {
+        remedy:
+          'connect with a larger maxReassemblyBytes and join again, or let members send smaller messages',
+      },
+    );
   }
 }
 
-function key(nodeId: number, pid: number): string {
-  return `${nodeId}:${pid}`;
+/**
+ * The bytes of one message as they come. Memory follows what was received, not what the first fragment claims:
+ * about twice of it, and at most the length of the message.
+ */
+class Unfinished {
+  received = 0;
+  /** Memory that is full, in order. */
+  #filled: Buffer[] = [];
+  #memory: Buffer = EMPTY;
+  #used = 0;
+
+  constructor(readonly length: number) {}
+
+  /** Returns the memory, which is the message once all its bytes have come. */
+  append(fragment: Uint8Array): Buffer {
+    if (this.#used + fragment.length > this.#memory.length) this.#grow(fragment.length);
+    this.#memory.set(fragment, this.#used);
+    this.#used += fragment.length;
+    this.received += fragment.length;
+    return this.#memory;
+  }
+
+  /** Up to half of the message, more memory is added; then all moves to memory for the whole message. */
+  #grow(needed: number): void {
+    const { received } = this;
+    if (this.#used > 0) this.#filled.push(this.#memory.subarray(0, this.#used));
+    this.#used = 0;
+    if (2 * (received + needed) < this.length) {
+      this.#memory = allocate(Math.max(needed, received));
+      return;
+    }
+    this.#memory = allocate(this.length);
+    for (const part of this.#filled) this.#used += part.copy(this.#memory, this.#used);
+    this.#filled = [];
+  }
+}
+
+function allocate(length: number): Buffer {
+  try {
+    return Buffer.allocUnsafeSlow(length);
+  } catch (error) {
+    throw new CpgError('CS_ERR_NO_MEMORY', `${length} bytes for a message in fragments`, {
+      remedy: 'give the process more memory, or let members send smaller messages; connect and join again',
+      cause: error,
+    });
+  }
 }

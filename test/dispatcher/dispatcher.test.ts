@@ -124,18 +124,63 @@ describe('events', () => {
     expect(seen).toEqual(['between', 'uvwxyz', 'end']);
   });
 
-  test('a message that cannot be put together is reported, and the connection goes on', async () => {
+  test('a message that cannot be put together is reported once, and the connection goes on', async () => {
     const { client, connection } = await bench.joined();
     const errors: Error[] = [];
     client.on('error', (error) => errors.push(error));
     const seen = listen(client);
     const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, pid: 5 };
-    connection.send({ ...base, messageLength: 2 ** 27, fragmentType: 1, fragment: Buffer.from('x') });
-    connection.send({ ...base, messageLength: 2, fragmentType: 1, fragment: Buffer.from('xxx') });
+    for (const fragmentType of [1, 2, 3]) {
+      connection.send({ ...base, messageLength: 2 ** 27, fragmentType, fragment: Buffer.from('x') });
+    }
+    for (const fragmentType of [1, 2, 3]) {
+      connection.send({ ...base, messageLength: 2, fragmentType, fragment: Buffer.from('xxx') });
+    }
     connection.deliver('after');
     await until(() => seen.length === 1);
     expect(errors).toMatchObject([cpgError('CS_ERR_TOO_BIG'), cpgError('CS_ERR_MESSAGE_ERROR')]);
     expect(client.state).toBe('joined');
+  });
+
+  test.each(['auto', 'manual'] as const)(
+    'more than maxReassemblyBytes of unfinished messages end the connection, dispatch: %s',
+    async (dispatch) => {
+      const { client, connection } = await bench.joined({ dispatch, maxReassemblyBytes: 5 });
+      const errors: Error[] = [];
+      client.on('error', (error) => errors.push(error));
+      const seen = listen(client);
+      const closed = once(client, 'close') as Promise<[CpgError]>;
+      const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, messageLength: 9 };
+      connection.send({ ...base, pid: 1, fragmentType: 1, fragment: Buffer.from('abc') });
+      connection.deliver('before');
+      connection.send({ ...base, pid: 2, fragmentType: 1, fragment: Buffer.from('abc') });
+      connection.deliver('behind');
+      if (dispatch === 'manual') {
+        await turns();
+        client.dispatch('all').catch(() => undefined);
+      }
+      const [reason] = await closed;
+      expect(reason).toMatchObject(cpgError('CS_ERR_NO_MEMORY'));
+      expect(reason.message).toContain('maxReassemblyBytes');
+      expect([seen, errors, client.state]).toEqual([['before'], [], 'closed']);
+      expect(await rejectionOf(client.mcast('x'))).toBeInstanceOf(Error);
+    },
+  );
+
+  test('more than maxReassemblyBytes: a loop gets what came before, and throws', async () => {
+    const { client, connection } = await bench.joined({ maxReassemblyBytes: 2 });
+    const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, messageLength: 9 };
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('before');
+    connection.send({ ...base, pid: 1, fragmentType: 1, fragment: Buffer.from('abc') });
+    expect((await loop.next()).value).toMatchObject({ message: Buffer.from('before') });
+    expect(await rejectionOf(loop.next())).toMatchObject(cpgError('CS_ERR_NO_MEMORY'));
+  });
+
+  test.each([0, -1, NaN])('maxReassemblyBytes %s is CS_ERR_INVALID_PARAM', async (maxReassemblyBytes) => {
+    expect(await rejectionOf(connect({ maxReassemblyBytes }))).toMatchObject(
+      cpgError('CS_ERR_INVALID_PARAM'),
+    );
   });
 });
 
