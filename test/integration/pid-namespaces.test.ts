@@ -3,6 +3,7 @@
  * the network namespace and /dev/shm. The daemon then sees no pid of its clients.
  */
 import type { ChildProcess } from 'node:child_process';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { startCorosync, type CorosyncCluster, type CorosyncNode } from '../support/corosync';
 import { startPeer, type Peer } from '../support/peer';
@@ -10,9 +11,12 @@ import { describeWithCorosync, describeWithPeer } from '../support/suites';
 
 jest.setTimeout(60_000);
 
+const library = require.resolve('../../dist/index.js');
+const dist = dirname(library);
+
 /** A member that says what it sees, a line of JSON each; commands are lines too. */
 const MEMBER = `
-const { connect } = require(${JSON.stringify(require.resolve('../../dist/index.js'))});
+const { connect } = require(${JSON.stringify(library)});
 const tell = (what) => process.stdout.write(JSON.stringify(what) + '\\n');
 const [address, group, pid] = process.argv.slice(1);
 const main = async () => {
@@ -163,6 +167,31 @@ describeWithCorosync(
         members: [two.pid],
         left: [one.pid],
       });
+    });
+
+    test('cpg info says that the daemon sees no pid, and cpg tap finds a member by the pid it announces', async () => {
+      const cpg = join(dist, 'cli', 'main.js');
+      const place = ['--address', node.address];
+      const { stdout } = await node.run('unshare', [
+        ...['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath, cpg, 'info'],
+        ...place,
+      ]);
+      expect(stdout).toMatch(/^our pid +not seen by the daemon/m);
+
+      const one = await Member.join(node, 'tapped');
+      const two = await Member.join(node, 'tapped');
+      await one.send('from one');
+      await two.send('from two');
+      const look = ['tap', '--history', '--json', '--message', 'mcast', '--timeout', '1'];
+      const tapped = async (pid: number): Promise<unknown[]> => {
+        const tap = await node.run(process.execPath, [cpg, ...look, '--pid', `${pid}`]);
+        return tap.stdout
+          .split('\n')
+          .filter((line) => line !== '')
+          .map((line) => (JSON.parse(line) as { message: string }).message);
+      };
+      expect(await tapped(one.pid)).toEqual(['from one']);
+      expect((await tapped(0)).sort()).toEqual(['from one', 'from two']);
     });
 
     test('a pid that was given and is taken is refused, with advice', async () => {

@@ -404,9 +404,9 @@ export class CorosyncNode {
 
   /** Its spawn() runs a command as pid 1 of a pid namespace of its own, like a container of the node's pod. */
   readonly container: Pick<CorosyncNode, 'spawn'> = {
-    spawn: (command, args = [], options = {}) => {
+    spawn: (command, args, options) => {
       const [first = '', ...rest] = CONTAINER;
-      return this.spawn(first, [...rest, command, ...args], options);
+      return this.spawn(first, [...rest, command, ...(args ?? [])], options);
     },
   };
 
