@@ -119,9 +119,10 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
       `a part within a frame of at most ${MAX_FRAME_BYTES}`,
     );
   }
-  const [captureWord = '', directory = ''] = origin.split('/');
+  const slash = origin.indexOf('/');
+  const directory = origin.slice(slash + 1);
   return {
-    captureWord,
+    captureWord: origin.slice(0, Math.max(0, slash)),
     connection: {
       id: packet.readUInt32LE(start + 4),
       service,

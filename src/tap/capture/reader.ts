@@ -209,7 +209,10 @@ export class CaptureReader {
    * not tell its capture is at least of its section.
    */
   #key({ captureWord, connection }: FramePart): string {
-    return JSON.stringify([captureWord === '' ? this.#sections : captureWord, connection]);
+    const { id, service, clientPid, serverPid, clientName, serverName, directory = '' } = connection;
+    const capture = captureWord === '' ? this.#sections : captureWord;
+    // Of each frame, hence no JSON.
+    return `${capture}/${directory}/${id}/${clientPid}/${serverPid}/${service}/${clientName}/${serverName}`;
   }
 
   #byteOrder(magic: number): boolean {
