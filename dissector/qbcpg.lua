@@ -3,7 +3,7 @@
 --   wireshark -X lua_script:qbcpg.lua capture.pcapng
 --
 -- A packet is an "exported PDU" whose tags name this dissector. What it is given begins with a header of 32
--- bytes and three names (see src/tap/capture/packet.ts), then comes the frame as it stood in the ring. All
+-- bytes and four names (see src/tap/capture/packet.ts), then comes the frame as it stood in the ring. All
 -- numbers are little-endian.
 
 local qbcpg = Proto("qbcpg", "libqb IPC (corosync CPG)")
@@ -88,6 +88,7 @@ local f = {
   service = ProtoField.string("qbcpg.service", "Service"),
   client = ProtoField.string("qbcpg.client", "Client"),
   server = ProtoField.string("qbcpg.server", "Server"),
+  origin = ProtoField.string("qbcpg.origin", "Capture and directory"),
   name = ProtoField.string("qbcpg.message", "Message"),
   id = ProtoField.int32("qbcpg.id", "Id"),
   size = ProtoField.int32("qbcpg.size", "Size"),
@@ -122,15 +123,16 @@ local gap = ProtoExpert.new("qbcpg.gap", "Messages were missed", expert.group.SE
 qbcpg.experts = { malformed, gap }
 
 -- Filled in the first pass over the file, in order: requests that wait for their answer, by connection; who
--- answers whom, by packet number; the group and the node of each connection and of each packet; the name and
--- the node of the last message in each ring, and the name of the one that a packet goes on with.
+-- answers whom, by packet number; the pid that a connection joins with, until it hears of its join; the group and
+-- the node of each connection and of each packet; the name and the node of the last message in each ring, and the
+-- name of the one that a packet goes on with.
 local waiting, answers, answered_by, times, group_of_connection, group_of_packet, node_of_connection, node_of_packet
-local last_of_ring, name_of_part
+local last_of_ring, name_of_part, joining
 
 function qbcpg.init()
   waiting, answers, answered_by, times = {}, {}, {}, {}
   group_of_connection, group_of_packet, node_of_connection, node_of_packet = {}, {}, {}, {}
-  last_of_ring, name_of_part = {}, {}
+  last_of_ring, name_of_part, joining = {}, {}, {}
 end
 
 -- A part of the frame, or nothing when the frame ends before: no read may fail.
@@ -295,6 +297,17 @@ local function follow(pinfo, ring, connection, service, id, own_group, own_node)
   end
 end
 
+-- The node of a connection, from the first change of its group after it asked to join: that is its own join. A pid
+-- alone does not tell, because a member on another node may have the same.
+local function own_join(connection, frame)
+  local pid = joining[connection]
+  joining[connection] = nil
+  if not pid or not within(frame, 160, 20) then return nil end
+  local members, joined, left = frame(160, 4):le_uint(), frame(168, 4):le_uint(), frame(176, 4):le_uint()
+  local at = 184 + 24 * (members + left)
+  if joined == 1 and within(frame, at, 24) and frame(at + 8, 4):le_uint() == pid then return frame(at, 4):le_uint() end
+end
+
 -- What is known of a packet from those before it. A node id that the message does not have is that of the daemon.
 local function known(tree, number, has_group, has_node)
   local group, node = group_of_packet[number], node_of_packet[number]
@@ -322,7 +335,8 @@ function qbcpg.dissector(buffer, pinfo, root)
   end
   local ring = RINGS[buffer(1, 1):uint()] or "unknown"
   local service_length, client_length, server_length = buffer(28, 1):uint(), buffer(29, 1):uint(), buffer(30, 1):uint()
-  local names_length = service_length + client_length + server_length
+  local origin_length = buffer(31, 1):uint()
+  local names_length = service_length + client_length + server_length + origin_length
   local start = 32 + math.ceil(names_length / 4) * 4
   if buffer:len() < start then
     tree:add_proto_expert_info(malformed, "shorter than its names")
@@ -339,7 +353,7 @@ function qbcpg.dissector(buffer, pinfo, root)
   capture:add_le(f.missed, buffer(16, 4))
   capture:add_le(f.length, buffer(20, 4))
   capture:add_le(f.offset, buffer(24, 4))
-  local service, client, server = "", "", ""
+  local service, client, server, origin = "", "", "", ""
   if service_length > 0 then
     capture:add_packet_field(f.service, buffer(32, service_length), ENC_UTF_8)
     service = buffer(32, service_length):string(ENC_UTF_8)
@@ -352,16 +366,23 @@ function qbcpg.dissector(buffer, pinfo, root)
     capture:add_packet_field(f.server, buffer(32 + service_length + client_length, server_length), ENC_UTF_8)
     server = buffer(32 + service_length + client_length, server_length):string(ENC_UTF_8)
   end
+  if origin_length > 0 then
+    local at = 32 + service_length + client_length + server_length
+    capture:add_packet_field(f.origin, buffer(at, origin_length), ENC_UTF_8)
+    origin = buffer(at, origin_length):string(ENC_UTF_8)
+  end
   local missed = buffer(16, 4):le_uint()
   if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. missed .. " messages were missed before this one") end
 
+  -- Several clients may have no pid that the daemon sees.
+  if buffer(8, 4):le_uint() == 0 then client = "connection-" .. buffer(4, 4):le_uint() end
   local client_end = string.format("%s[%d]", client, buffer(8, 4):le_uint())
   local server_end = string.format("%s[%d]", server, buffer(12, 4):le_uint())
   pinfo.cols.src = ring == "request" and client_end or server_end
   pinfo.cols.dst = ring == "request" and server_end or client_end
 
-  -- The ids of two captures that were merged may be the same.
-  local connection = table.concat({ buffer(4, 4):le_uint(), client_end, server_end, service }, " ")
+  -- The ids and pids of two captures that were merged may be the same.
+  local connection = table.concat({ origin, buffer(4, 4):le_uint(), client_end, server_end, service }, " ")
   local offset = buffer(24, 4):le_uint()
   if offset > 0 or buffer:len() == start then
     if not pinfo.visited and offset > 0 then
@@ -409,13 +430,15 @@ function qbcpg.dissector(buffer, pinfo, root)
     message:add(f.data, frame(header))
   end
 
-  -- The daemon's own node id is told by the reply to localGet, and by what comes back to its sender.
+  -- The daemon's own node id is told by the reply to localGet, and by the join of its client.
   local own_node
+  if not pinfo.visited and service == "cpg" then
+    if ring == "request" and id == 0 and within(frame, 152, 4) then joining[connection] = frame(152, 4):le_uint() end
+    if ring == "event" and missed > 0 then joining[connection] = nil end
+    if ring == "event" and id == 4 then own_node = own_join(connection, frame) end
+  end
   if service == "cpg" and ring == "response" and id == 7 and not failed and within(frame, 24, 4) then
     own_node = frame(24, 4):le_uint()
-  elseif service == "cpg" and ring == "event" and id == 5 and within(frame, 176, 4)
-    and frame(176, 4):le_uint() == buffer(8, 4):le_uint() then
-    own_node = frame(168, 4):le_uint()
   end
   if not pinfo.visited then
     follow(pinfo, ring, connection, service, id, own_group, own_node)

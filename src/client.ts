@@ -37,7 +37,11 @@ export interface ConnectOptions {
   signal?: AbortSignal;
   /** 'manual' leaves events in the daemon's ring until dispatch() is called. Default 'auto'. */
   dispatch?: DispatchMode;
-  /** The pid announced on join. Default: the pid the daemon sees, which is unique also across containers. */
+  /**
+   * The pid announced on join; with the node id it must be unique in the group. Default: the pid under which the
+   * daemon sees this process. A daemon in another pid namespace may see none (containers of one pod): then each
+   * handle draws a random one above 2^22, where real pids end, and another one if that is taken.
+   */
   pid?: number;
   /**
    * Messages handed to 'deliver' listeners are lent for the duration of the call instead of copied: whoever
@@ -212,7 +216,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     return group === undefined ? undefined : groupText(group);
   }
 
-  /** The pid by which members know us. */
+  /**
+   * The pid by which members know us. Read it after join(): where the daemon sees no pid of ours, it is drawn at
+   * random, and join() draws another one if a member has it.
+   */
   get pid(): number {
     return this.#session.pid;
   }
@@ -234,7 +241,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Joins a group: cpg_join. Resolves when the daemon has taken the request; the confchg that shows us among
-   * the members follows as an event. CS_ERR_EXIST: this process has joined it with another handle.
+   * the members follows as an event. CS_ERR_EXIST: a member on this node has our pid, which is another handle
+   * of this process, or a process in another pid namespace; see the option `pid` of connect().
    */
   join(group: string | Uint8Array, options: JoinOptions = {}): Promise<void> {
     return this.#session.join(group, options.initialTotemConfchg ?? false, options.signal);

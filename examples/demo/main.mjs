@@ -4,6 +4,7 @@
 //     npm run demo                   on the embedded server: nothing to install, no root
 //     npm run demo -- --corosync     on the corosync of this machine, or the one CPG_ADDRESS names
 import { fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -11,7 +12,7 @@ import { parseArgs } from 'node:util';
 const NAMES = ['ann', 'ben', 'cleo'];
 const MESSAGES = 4;
 const DEADLINE_MS = 30_000;
-const GROUP = `demo-${process.pid}`;
+const GROUP = `demo-${randomUUID().slice(0, 8)}`;
 
 const { values } = parseArgs({ options: { corosync: { type: 'boolean', default: false } } });
 const server = values.corosync ? undefined : await (await import('corosync-cpg/server')).startServer();

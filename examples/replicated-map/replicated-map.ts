@@ -46,8 +46,7 @@ export interface ReplicatedMapOptions {
 
 export class ReplicatedMap {
   readonly #client: CpgClient;
-  /** Our address. */
-  readonly #me: string;
+  readonly #nodeId: number;
   readonly #size: number;
   #entries = new Map<string, unknown>();
   #epoch = NONE;
@@ -65,11 +64,16 @@ export class ReplicatedMap {
 
   private constructor(client: CpgClient, nodeId: number, { size }: ReplicatedMapOptions) {
     this.#client = client;
-    this.#me = address({ nodeId, pid: client.pid });
+    this.#nodeId = nodeId;
     this.#size = size;
     client.on('confchg', (event) => this.#onConfchg(event));
     client.on('deliver', (event) => this.#onDeliver(event));
     client.on('close', () => this.#onClose());
+  }
+
+  /** Our address; the join may still change the pid. */
+  get #me(): string {
+    return address({ nodeId: this.#nodeId, pid: this.#client.pid });
   }
 
   /** Joins the group on a client that has not joined yet; resolves when the map is ready. */

@@ -11,7 +11,7 @@ import type { Colour, Output } from './output';
 import { visible } from './text';
 
 export const filterOptions = {
-  pid: integers('PID', 'only connections with this process at either end'),
+  pid: integers('PID', 'only this process, at either end; 0 where the daemon sees none'),
   service: several('NAME', 'only this service: cpg, cmap, quorum, ...', SERVICE_NAMES),
   direction: someOf('WHICH', ['request', 'response', 'event'] as const, 'only requests, responses or events'),
   message: several('NAME', 'only messages of this name: mcast, deliver, confchg, join, ...', [

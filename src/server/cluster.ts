@@ -88,9 +88,12 @@ export class ClusterNode {
     this.#node.setFaults(faults);
   }
 
-  /** Hangs up on all clients, or on the one with this pid of connect(); returns how many there were. */
-  disconnect(clientPid?: number): number {
-    return this.#node.disconnect(clientPid);
+  /**
+   * Hangs up on all clients, or on those that members know by this pid (before the join it is the one in the names
+   * of the rings); returns how many there were.
+   */
+  disconnect(pid?: number): number {
+    return this.#node.disconnect(pid);
   }
 
   /** As by SIGKILL: its clients lose their connections, the other nodes lose its processes (reason 3). */

@@ -76,6 +76,11 @@ export class Connection implements ClientPort {
     return this.#closed;
   }
 
+  /** The pid by which members know this client; before its join the one in the names of its rings. */
+  get pid(): number {
+    return this.#service?.pid ?? this.clientPid;
+  }
+
   /** When this client last made room for events; milliseconds as performance.now(). */
   get lastProgress(): number {
     return this.#open?.events.lastProgress ?? 0;

@@ -46,6 +46,8 @@ export interface ClientPort {
 
 /** The service, as a client's connection sees it. */
 export interface ServiceHandle {
+  /** The pid by which members know the client. */
+  readonly pid: number;
   /** One request; the frame is only valid during the call. Throws CS_ERR_MESSAGE_ERROR when it is malformed. */
   request(frame: Buffer): void;
   /** The client is gone. */
@@ -144,7 +146,13 @@ export class CpgService {
   open(port: ClientPort): ServiceHandle {
     const client = new Client(port);
     this.#clients.add(client);
-    return { request: (frame) => this.#request(client, frame), close: () => this.#exit(client) };
+    return {
+      get pid() {
+        return client.pid === 0 ? port.clientPid : client.pid;
+      },
+      request: (frame) => this.#request(client, frame),
+      close: () => this.#exit(client),
+    };
   }
 
   // ---- requests --------------------------------------------------------------------------------------------

@@ -92,11 +92,9 @@ export class Node implements OrderedNode, ConnectionHost {
     this.#connections.add(new Connection(stream, this));
   }
 
-  /** Hangs up on all clients, or on the one with this number in its rings. Returns how many there were. */
-  disconnect(clientPid?: number): number {
-    const chosen = [...this.#connections].filter(
-      (connection) => clientPid === undefined || connection.clientPid === clientPid,
-    );
+  /** Hangs up on all clients, or on those with this pid. Returns how many there were. */
+  disconnect(pid?: number): number {
+    const chosen = [...this.#connections].filter((connection) => pid === undefined || connection.pid === pid);
     for (const connection of chosen) connection.drop('disconnected, as told');
     return chosen.length;
   }
@@ -179,6 +177,9 @@ export class Node implements OrderedNode, ConnectionHost {
     if (this.#held) connection.hold(true);
     const handle = this.#service.open(connection);
     return {
+      get pid() {
+        return handle.pid;
+      },
       request: (frame) => {
         this.#host.onRequest();
         handle.request(frame);

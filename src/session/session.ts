@@ -32,6 +32,7 @@ import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import { Fence } from './fence';
 import { InFlight, MAX_CONFIRMATIONS } from './in-flight';
+import { Identity } from './identity';
 import {
   allocMessage,
   FragmentedJob,
@@ -87,10 +88,9 @@ type SuccessfulReply<Type extends ResponseType> = Extract<CpgResponse, { type: T
 
 export class Session {
   readonly transport: Transport;
-  /** The pid announced on join. */
-  readonly pid: number;
   /** The largest message that goes out in one frame: cpg_max_atomic_msgsize_get. */
   readonly maxAtomicMessageSize: number;
+  readonly #identity: Identity;
   readonly #timeoutMs: number;
   readonly #outbox: Outbox;
   readonly #inFlight = new InFlight();
@@ -115,7 +115,7 @@ export class Session {
 
   private constructor(transport: Transport, options: SessionOptions) {
     this.transport = transport;
-    this.pid = options.pid ?? transport.clientPid;
+    this.#identity = new Identity(options.pid, transport.clientPid);
     this.#timeoutMs = options.timeoutMs;
     this.maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
     this.#outbox = new Outbox(transport);
@@ -165,6 +165,11 @@ export class Session {
 
   get state(): SessionState {
     return this.#state;
+  }
+
+  /** The pid announced on join. */
+  get pid(): number {
+    return this.#identity.pid;
   }
 
   /** The group joined or being joined; undefined before. */
@@ -232,10 +237,9 @@ export class Session {
     this.#state = 'joining';
     this.#group = name;
     const flags = initialTotemConfchg ? DELIVER_INITIAL_TOTEM_CONF : 0;
-    const request: CpgRequest = { type: 'join', group: name, pid: this.pid, flags };
     // The state follows the daemon's reply, also one that comes when the caller has given up.
     await this.#call('join', signal, (limit) =>
-      this.#ask('join', request, 'join', limit).then(
+      this.#askToJoin(name, flags, limit).then(
         () => this.#enter('joining', 'joined'),
         (error: unknown) => {
           if (this.#enter('joining', 'unjoined')) this.#group = undefined;
@@ -243,6 +247,19 @@ export class Session {
         },
       ),
     );
+  }
+
+  /** Asks again with another pid while the one that is taken was ours to choose. */
+  async #askToJoin(group: Uint8Array, flags: number, limit: Deadline): Promise<void> {
+    for (;;) {
+      try {
+        await this.#ask('join', { type: 'join', group, pid: this.pid, flags }, 'join', limit);
+        return;
+      } catch (error) {
+        if (!isCpgError(error) || error.code !== 'CS_ERR_EXIST') throw error;
+        if (!this.#identity.redraw()) throw this.#identity.refusal(error);
+      }
+    }
   }
 
   async leave(group?: string | Uint8Array, signal?: AbortSignal): Promise<void> {

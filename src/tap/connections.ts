@@ -21,6 +21,8 @@ export interface TapConnection {
   /** Names of the two processes; empty when they cannot be known. */
   readonly clientName: string;
   readonly serverName: string;
+  /** The name of its directory, which no other connection of the machine has; a capture may not tell it. */
+  readonly directory?: string;
 }
 
 const DIRECTORY = /^qb-(\d+)-(\d+)-\d+-[^/]+$/;
@@ -52,6 +54,7 @@ export function describeConnection(root: string, directory: string): Omit<TapCon
     clientPid,
     serverName: processName(serverPid),
     clientName: processName(clientPid),
+    directory,
   };
 }
 

@@ -22,7 +22,9 @@ export function connectionLabel(connection: TapConnection): string {
 }
 
 function endsLabel(connection: TapConnection, between: string): string {
-  const { service, clientName, clientPid, serverName, serverPid } = connection;
+  const { id, service, clientPid, serverName, serverPid } = connection;
+  // Several clients may have no pid that the daemon sees.
+  const clientName = clientPid === 0 ? `connection-${id}` : connection.clientName;
   return `${visible(service)} ${processLabel(clientName, clientPid)} ${between} ${processLabel(serverName, serverPid)}`;
 }
 
@@ -148,6 +150,7 @@ export function jsonOf(message: TapMessage): object {
     connection: connection.id,
     clientPid: connection.clientPid,
     serverPid: connection.serverPid,
+    ...(connection.directory === undefined ? {} : { directory: connection.directory }),
     id,
     size: bytes.length,
     ...(old ? { old } : {}),

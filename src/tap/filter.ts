@@ -4,7 +4,7 @@ import type { RingName, TapConnection } from './connections';
 import { nodesOf, type TapMessage } from './messages';
 
 export interface Filter {
-  /** Of either end. */
+  /** Of either end; where the daemon sees no pid of the client, also the one that the client announces. */
   pids: readonly number[];
   services: readonly string[];
   rings: readonly RingName[];
@@ -17,19 +17,25 @@ export interface Filter {
 export const EVERYTHING: Filter = { pids: [], services: [], rings: [], names: [], groups: [], nodes: [] };
 
 /** What can be decided before anything of a connection is read. */
-export function acceptsConnection({ pids, services }: Filter, connection: TapConnection): boolean {
-  const { clientPid, serverPid, service } = connection;
+export function acceptsConnection(filter: Filter, connection: TapConnection): boolean {
+  const { services } = filter;
   return (
-    (pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid)) &&
-    (services.length === 0 || services.includes(service))
+    (hasPid(filter, connection) || connection.clientPid === 0) &&
+    (services.length === 0 || services.includes(connection.service))
   );
 }
 
+/** Whether one of the pids is in the name of the connection's directory. */
+export function hasPid({ pids }: Filter, { clientPid, serverPid }: TapConnection): boolean {
+  return pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid);
+}
+
 export function accepts(filter: Filter, message: TapMessage): boolean {
-  const { rings, names, groups, nodes } = filter;
-  const { frame, name, group, content } = message;
+  const { pids, rings, names, groups, nodes } = filter;
+  const { frame, name, group, content, announcedPid } = message;
   return (
     acceptsConnection(filter, frame.connection) &&
+    (hasPid(filter, frame.connection) || (announcedPid !== undefined && pids.includes(announcedPid))) &&
     (rings.length === 0 || rings.includes(frame.ring)) &&
     (names.length === 0 || names.includes(name)) &&
     (groups.length === 0 || (group !== undefined && groups.some((wanted) => sameGroup(wanted, group)))) &&

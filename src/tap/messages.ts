@@ -30,6 +30,8 @@ export interface TapMessage {
   readonly content: Content | undefined;
   /** The group it is about, known from the connection where the message itself does not say. */
   readonly group: string | Uint8Array | undefined;
+  /** The pid by which members know the client of the connection, once a join was seen. */
+  readonly announcedPid: number | undefined;
   /** cs_error_t of a reply. */
   readonly error: number | undefined;
   /** What is wrong with the frame, if it cannot be decoded. */
@@ -48,6 +50,7 @@ interface Awaited {
 /** State of one connection. */
 interface Conversation {
   group: string | Uint8Array | undefined;
+  announcedPid: number | undefined;
   awaited: Awaited[];
 }
 
@@ -64,7 +67,7 @@ export class Conversations {
     const number = ++this.#count;
     const id = idOf(bytes);
     const { content, problem } = decode(frame);
-    this.#learnGroup(conversation, content);
+    this.#learn(conversation, content);
     const awaited = this.#pair(conversation, frame, number, id);
     return {
       frame,
@@ -73,6 +76,7 @@ export class Conversations {
       name: messageName(connection.service, ring, id),
       content,
       group: groupOf(content) ?? (groupMatters(frame, content) ? conversation.group : undefined),
+      announcedPid: conversation.announcedPid,
       error: ring === 'response' ? errorOf(bytes) : undefined,
       problem,
       answers: awaited?.number,
@@ -99,15 +103,16 @@ export class Conversations {
   #conversation(connection: TapConnection): Conversation {
     let conversation = this.#byConnection.get(connection);
     if (conversation === undefined) {
-      conversation = { group: undefined, awaited: [] };
+      conversation = { group: undefined, announcedPid: undefined, awaited: [] };
       this.#byConnection.set(connection, conversation);
     }
     return conversation;
   }
 
   /** A connection is a member of one group at most: the one it joined, or whose events it gets. */
-  #learnGroup(conversation: Conversation, content: Content | undefined): void {
+  #learn(conversation: Conversation, content: Content | undefined): void {
     if (content === undefined) return;
+    if (content.type === 'join' && 'pid' in content) conversation.announcedPid = content.pid;
     const tells = content.type === 'join' || content.type === 'deliver' || content.type === 'confchg';
     if (tells && 'group' in content) conversation.group = groupText(content.group);
   }

@@ -16,6 +16,12 @@ export interface ReplayMessage {
   message: Uint8Array;
 }
 
+/** A message that came in part. */
+interface Fragments {
+  parts: Uint8Array[];
+  length: number;
+}
+
 /**
  * Collects what was sent. A capture without requests (of events alone, say) is replayed from what was
  * delivered, once for each group although every member saw it.
@@ -23,7 +29,7 @@ export interface ReplayMessage {
 export class ReplayPlan {
   readonly #sent: ReplayMessage[] = [];
   readonly #delivered = new Map<TapConnection, ReplayMessage[]>();
-  readonly #fragments = new Map<string, { parts: Uint8Array[]; length: number }>();
+  readonly #fragments = new Map<TapConnection, Map<string, Fragments>>();
   #bytes = 0;
 
   /** Takes a message in; messages that were not sent or delivered are passed over. Throws CS_ERR_TOO_BIG. */
@@ -33,12 +39,12 @@ export class ReplayPlan {
     if (content.type === 'mcast' && 'message' in content) {
       this.#keep(this.#sent, { timeNs, group, message: content.message });
     } else if (content.type === 'partialMcast' && 'fragment' in content) {
-      const message = this.#whole(`sent ${connection.id}`, content);
+      const message = this.#whole(connection, 'sent', content);
       if (message !== undefined) this.#keep(this.#sent, { timeNs, group, message });
     } else if (content.type === 'deliver') {
       this.#keep(this.#deliveredTo(connection), { timeNs, group, message: content.message });
     } else if (content.type === 'partialDeliver') {
-      const message = this.#whole(`to ${connection.id} from ${content.nodeId}:${content.pid}`, content);
+      const message = this.#whole(connection, `${content.nodeId}:${content.pid}`, content);
       if (message !== undefined) {
         this.#keep(this.#deliveredTo(connection), { timeNs, group: groupText(content.group), message });
       }
@@ -84,17 +90,20 @@ export class ReplayPlan {
 
   /** The message when this was its last fragment; one that is not complete is dropped, as members do. */
   #whole(
-    key: string,
+    connection: TapConnection,
+    sender: string,
     part: { fragmentType: number; messageLength: number; fragment: Uint8Array },
   ): Uint8Array | undefined {
-    if (part.fragmentType === FragmentType.FIRST) this.#fragments.set(key, { parts: [], length: 0 });
-    const entry = this.#fragments.get(key);
+    const unfinished = this.#fragments.get(connection) ?? new Map<string, Fragments>();
+    this.#fragments.set(connection, unfinished);
+    if (part.fragmentType === FragmentType.FIRST) unfinished.set(sender, { parts: [], length: 0 });
+    const entry = unfinished.get(sender);
     if (entry === undefined) return undefined;
     entry.parts.push(part.fragment);
     entry.length += part.fragment.length;
-    if (entry.length > MAX_MESSAGE_BYTES) this.#fragments.delete(key);
+    if (entry.length > MAX_MESSAGE_BYTES) unfinished.delete(sender);
     if (part.fragmentType !== FragmentType.LAST) return undefined;
-    this.#fragments.delete(key);
+    unfinished.delete(sender);
     return entry.length === part.messageLength ? Buffer.concat(entry.parts) : undefined;
   }
 }

@@ -293,4 +293,17 @@ describe('faults', () => {
     expect(cluster.node(2).disconnect()).toBe(1);
     await eventually('the end of all', () => cluster.node(2).clients === 0);
   });
+
+  test('a pid that a client announced stands for all handles with it, and for no other', async () => {
+    await start({ nodes: 1 });
+    const node = cluster.node(1);
+    const clients = [await node.connect({ pid: 3 }), await node.connect({ pid: 3 }), await node.connect()];
+    for (const [index, client] of clients.entries()) await client.join(`g${index}`);
+    const ends = clients.map((client) => new Collector(client));
+    expect(node.disconnect(3)).toBe(2);
+    for (const end of ends.slice(0, 2)) await end.until('its end', ({ closed }) => closed !== undefined);
+    // Its rings have the number after those two.
+    expect(node.disconnect(clients[2]!.pid - 1)).toBe(0);
+    expect(clients[2]!.state).toBe('joined');
+  });
 });

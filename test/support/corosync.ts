@@ -43,6 +43,11 @@ export interface CorosyncOptions {
   token?: number;
   /** system.qb_ipc_type: 'native' is shm. */
   qbIpcType?: 'native' | 'shm' | 'socket';
+  /**
+   * As if every daemon ran in a container of a pod: it is pid 1 of a pid namespace of its own, and /dev/shm is
+   * private to what node.spawn() and node.container start. It can be killed, but not stopped or paused.
+   */
+  contained?: boolean;
   /** Users and groups, besides root, that may connect. */
   uidgid?: { uid?: number; gid?: number };
   /** Any other directive of corosync.conf, by section; these win over the defaults. */
@@ -108,7 +113,11 @@ mount -t tmpfs tmpfs /run
 mkdir /run/upper /run/work
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work /etc
 setpriv --pdeathsig KILL true
+unshare --pid --fork --mount-proc true
 `;
+
+/** Before a command: it becomes pid 1 of a new pid namespace, which ends with it and with the process we see. */
+const CONTAINER = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
 
 function findTool(name: string): string | undefined {
   const directories = [...(process.env['PATH'] ?? '').split(delimiter), ...SYSTEM_PATH];
@@ -206,10 +215,14 @@ class Holder {
   }
 }
 
-/** $1 = the node's directory, $2 = 'filesystem' or 'abstract', then the directories to keep visible below /run and /tmp. */
+/**
+ * $1 = the node's directory, $2 = 'filesystem' or 'abstract', $3 = 'private' for a /dev/shm of its own, then the
+ * directories to keep visible below /run and /tmp.
+ */
 const NODE_SCRIPT = `
-node=$1; sockets=$2; shift 2
+node=$1; sockets=$2; shm=$3; shift 3
 ip link set lo up
+[ "$shm" = shared ] || mount -t tmpfs tmpfs /dev/shm
 if [ "$sockets" = filesystem ]; then
   # A layer over /etc that is gone with the namespace: the file must not appear on the machine.
   mount -t tmpfs tmpfs "$node/etc"
@@ -333,7 +346,8 @@ export class CorosyncNode {
     this.#members = [];
     // A killed daemon leaves its socket files, and clients should meet "not there" rather than "refused" until it is back.
     rmSync(join(this.#directory, 'sock', 'cpg'), { force: true });
-    const child = this.spawn('corosync', ['-f', '-c', this.configFile], {
+    const place = this.#cluster.contained ? this.container : this;
+    const child = place.spawn('corosync', ['-f', '-c', this.configFile], {
       stdio: ['ignore', 'ignore', 'pipe'],
       cwd: '/',
     });
@@ -387,6 +401,14 @@ export class CorosyncNode {
     const env = { ...toolEnv(), ...options.env };
     return spawn(first, [...rest, command, ...args], { ...options, cwd: '/', env });
   }
+
+  /** Its spawn() runs a command as pid 1 of a pid namespace of its own, like a container of the node's pod. */
+  readonly container: Pick<CorosyncNode, 'spawn'> = {
+    spawn: (command, args, options) => {
+      const [first = '', ...rest] = CONTAINER;
+      return this.spawn(first, [...rest, command, ...(args ?? [])], options);
+    },
+  };
 
   /** Runs a command as spawn() does, to its end; rejects when it fails. */
   async run(command: string, args: string[] = []): Promise<{ stdout: string; stderr: string }> {
@@ -461,12 +483,14 @@ export class CorosyncNode {
 /** What a node needs of its cluster. */
 interface ClusterContext {
   readonly sockets: 'filesystem' | 'abstract';
+  readonly contained: boolean;
   waitUntil(what: string, condition: () => boolean, nodes: readonly CorosyncNode[]): Promise<void>;
   settled(): Promise<void>;
 }
 
 export class CorosyncCluster implements ClusterContext {
   readonly sockets: 'filesystem' | 'abstract';
+  readonly contained: boolean;
   /** nodes[0] has node id 1. */
   readonly nodes: readonly CorosyncNode[] = [];
   readonly #directory: string;
@@ -480,6 +504,7 @@ export class CorosyncCluster implements ClusterContext {
 
   private constructor(options: CorosyncOptions) {
     this.sockets = options.sockets ?? 'filesystem';
+    this.contained = options.contained ?? false;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#directory = mkdtempSync(join(tmpdir(), 'corosync-cpg-'));
     // Clients under other users go through here.
@@ -573,7 +598,8 @@ export class CorosyncCluster implements ClusterContext {
           join(directory, 'corosync.conf'),
           configuration(count, join(directory, 'state'), options),
         );
-        const args = [directory, this.sockets, ...pathsToKeep(this.#directory)];
+        const shm = this.contained ? 'private' : 'shared';
+        const args = [directory, this.sockets, shm, ...pathsToKeep(this.#directory)];
         const holder = await Holder.start(['--net', '--mount'], NODE_SCRIPT, args);
         return { holder, directory };
       }),

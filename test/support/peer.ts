@@ -249,8 +249,12 @@ export class Peer {
   }
 }
 
-/** Starts a peer on a node and resolves when it has joined the group. */
-export async function startPeer(node: CorosyncNode, group: string, options: PeerOptions = {}): Promise<Peer> {
+/** Starts a peer on a node, or in a container of it, and resolves when it has joined the group. */
+export async function startPeer(
+  node: Pick<CorosyncNode, 'spawn'>,
+  group: string,
+  options: PeerOptions = {},
+): Promise<Peer> {
   const args = [group];
   const add = (flag: string, value: number | undefined): void => {
     if (value !== undefined) args.push(flag, String(value));

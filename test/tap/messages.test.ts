@@ -3,10 +3,11 @@ import { encodeEvent } from '../../src/codec/events';
 import { encodeRequest } from '../../src/codec/requests';
 import { encodeResponse } from '../../src/codec/responses';
 import { describeMessage, jsonOf } from '../../src/tap/describe';
-import { accepts, EVERYTHING } from '../../src/tap/filter';
+import { accepts, acceptsConnection, EVERYTHING } from '../../src/tap/filter';
 import { hexLines } from '../../src/tap/hex';
 import { Conversations, type TapMessage } from '../../src/tap/messages';
 import { CausalOrder, type Round } from '../../src/tap/order';
+import type { TapConnection } from '../../src/tap/connections';
 import type { TapFrame } from '../../src/tap/frames';
 import { ReplayPlan } from '../../src/tap/replay';
 import { mermaid } from '../../src/tap/timeline/mermaid';
@@ -118,6 +119,35 @@ test('filters', () => {
   expect(count({ groups: ['no such group'] })).toBe(0);
 });
 
+test('clients of which the daemon sees no pid: told apart, and found by the pid that they announce', () => {
+  const clients = [1, 2].map((id) => ({ ...CONNECTION, id, clientPid: 0, clientName: '' }));
+  const seen = { ...CONNECTION, id: 3, clientPid: 77 };
+  const join = (pid: number): Buffer => encodeRequest({ type: 'join', group, pid, flags: 0 });
+  const mcast = encodeRequest({ type: 'mcast', guarantee: 2, message: group });
+  const messages = understand(
+    // The first pid that it drew was taken.
+    frame('request', join(4), { connection: clients[0]! }),
+    frame('request', join(5), { connection: clients[0]! }),
+    frame('request', join(6), { connection: clients[1]! }),
+    frame('request', mcast, { connection: clients[0]! }),
+    frame('request', mcast, { connection: clients[1]! }),
+    frame('request', mcast, { connection: seen }),
+  );
+  const found = (...pids: number[]): number[] =>
+    messages.filter((message) => accepts({ ...EVERYTHING, pids }, message)).map(({ number }) => number);
+  expect(found(5)).toEqual([2, 4]);
+  expect(found(6)).toEqual([3, 5]);
+  expect(found(0)).toEqual([1, 2, 3, 4, 5]);
+  expect(found(77)).toEqual([6]);
+  expect(found(8)).toEqual([]);
+  const ends = messages.map((message) => describeMessage(message).ends);
+  expect(new Set(ends).size).toBe(3);
+  // Which of them announces the pid that is asked for is known only from what it sends.
+  const follows = (connection: TapConnection): boolean =>
+    acceptsConnection({ ...EVERYTHING, pids: [5] }, connection);
+  expect([...clients, seen].map(follows)).toEqual([true, true, false]);
+});
+
 describe('the order of rounds', () => {
   const request = (type: 'localGet' | 'finalize') => frame('request', encodeRequest({ type }));
   const mcast = frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: group }));
@@ -191,6 +221,29 @@ describe('replay', () => {
     'event',
     encodeEvent({ type: 'deliver', group, nodeId: 1, pid: 1, message: Buffer.from('d') }),
   );
+
+  test('messages are all that can be sent again, never a request that ends a daemon', () => {
+    const body = Buffer.alloc(16);
+    const others = [
+      { type: 'zeroCopyAlloc', body },
+      { type: 'zeroCopyFree', body },
+      { type: 'zeroCopyExecute', body },
+      { type: 'membershipGet', group },
+      { type: 'leave', group, pid: 1 },
+      { type: 'finalize' },
+    ] as const;
+    expect(plan(join, ...others.map((request) => frame('request', encodeRequest(request))))).toEqual([]);
+  });
+
+  test('fragments of connections that have the same number', () => {
+    const twin = { ...CONNECTION };
+    const others = fragments.map((one) => ({ ...one, connection: twin }));
+    const joins = [join, { ...join, connection: twin }];
+    expect(plan(...joins, ...fragments.flatMap((one, index) => [one, others[index]!]))).toEqual([
+      'demo abcdefg',
+      'demo abcdefg',
+    ]);
+  });
 
   test('what was sent, fragments put together', () => {
     const mcast = frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: Buffer.from('m') }));

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   flood,
   FLOOD_SIZES,
@@ -72,7 +73,7 @@ export const bench = defineCommand({
         lend: values.lend,
         mapped: values.mapped,
       },
-      group: values.group ?? `cpg-bench-${process.pid}`,
+      group: values.group ?? `cpg-bench-${randomUUID()}`,
       signal: limit.signal,
     };
     const warmupOf = (count: number): number => values.warmup ?? warmupCount(count);

@@ -52,6 +52,7 @@ interface Facts {
   transport: 'shm';
   daemonPid: number;
   localNodeId: number;
+  /** As the daemon sees it; 0 when it cannot. */
   pid: number;
   maxAtomicMessageSize: number;
   maxMessageSize: number;
@@ -69,7 +70,7 @@ async function learn(address: string, timeoutMs: number, signal: AbortSignal): P
       transport: 'shm',
       daemonPid: session.transport.serverPid,
       localNodeId: session.nodeId,
-      pid: session.pid,
+      pid: session.transport.clientPid,
       maxAtomicMessageSize: session.maxAtomicMessageSize,
       maxMessageSize: MAX_MESSAGE_BYTES,
       flowControl: session.transport.flowControl(),
@@ -96,7 +97,12 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
     ['daemon', `pid ${facts.daemonPid}`],
     ['transport', 'shared memory'],
     ['node id', `${facts.localNodeId}`],
-    ['our pid', `${facts.pid}`],
+    [
+      'our pid',
+      facts.pid === 0
+        ? 'not seen by the daemon (another pid namespace): a member announces a random one'
+        : `${facts.pid}`,
+    ],
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
     ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
     ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],

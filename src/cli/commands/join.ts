@@ -44,7 +44,14 @@ export const join = defineCommand({
   ],
   run: (context, { address, json, count, stay, timeout, totem }, { group }) =>
     withClient(context, { address }, async (client) => {
-      const self = { nodeId: await client.localNodeId({ signal: context.signal }), pid: client.pid };
+      const nodeId = await client.localNodeId({ signal: context.signal });
+      const self = {
+        nodeId,
+        // It is certain only after the join.
+        get pid() {
+          return client.pid;
+        },
+      };
       const member = new Member(context, client, self, { json, count, stay: stay || count !== undefined });
       await member.join(group, totem, timeout);
     }),

@@ -4,7 +4,7 @@ import { getPriority } from 'node:os';
 import { CpgError } from '../../errors';
 import { CaptureWriter } from '../../tap/capture/writer';
 import { connectionLabel } from '../../tap/describe';
-import { accepts, acceptsConnection, type Filter } from '../../tap/filter';
+import { accepts, acceptsConnection, hasPid, type Filter } from '../../tap/filter';
 import type { RingName, TapConnection } from '../../tap/connections';
 import type { TapFrame } from '../../tap/frames';
 import { jsonLine } from '../../tap/json';
@@ -166,7 +166,9 @@ class Watching {
   #concerns(directory: string): boolean {
     const { pids } = this.#filter;
     const [, server, client] = /^qb-(\d+)-(\d+)-/.exec(directory) ?? [];
-    return pids.length === 0 || pids.includes(Number(server)) || pids.includes(Number(client));
+    return (
+      pids.length === 0 || client === '0' || pids.includes(Number(server)) || pids.includes(Number(client))
+    );
   }
 }
 
@@ -273,7 +275,7 @@ class CaptureSink implements Sink {
   /** What a frame means is found out only when a filter asks for it: that is most of the work. */
   #wanted(frame: TapFrame, conversations: Conversations): boolean {
     const { names, groups, nodes, rings } = this.#filter;
-    if (names.length + groups.length + nodes.length > 0)
+    if (names.length + groups.length + nodes.length > 0 || !hasPid(this.#filter, frame.connection))
       return accepts(this.#filter, conversations.add(frame));
     return rings.length === 0 || rings.includes(frame.ring);
   }

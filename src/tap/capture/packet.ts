@@ -7,9 +7,12 @@
  *     flags         uint8 @2: 1 old, 2 consumed
  *     connection    uint32 @4                 client pid     uint32 @8      server pid   uint32 @12
  *     missed before uint32 @16                frame length   uint32 @20     offset       uint32 @24
- *     lengths       uint8 each @28: of the service's, the client's and the server's name
+ *     lengths       uint8 each @28: of the service's, the client's and the server's name, and of the origin
  *     names         @32, one behind the other, padded to 4 bytes
  *     the frame, or the part of it that begins at `offset`
+ *
+ * The origin is `<capture>/<directory>`: a random word for each capture, because captures of several machines that are
+ * merged have connections with the same numbers and pids, and the name of the connection's directory.
  *
  * Our header is little-endian, as the frames are. Wireshark takes packets of up to 262,144 bytes, so a larger
  * frame is cut into several packets, one right behind the other.
@@ -36,8 +39,9 @@ export const MAX_PART_BYTES = 256 * 1024 - 2048;
 const tags = makeTags();
 
 /** What stands before the frame in all packets of a ring, but for the fields that packetFields() sets. */
-export function packetPrefix(connection: TapConnection, ring: TapFrame['ring']): Buffer {
-  const names = [connection.service, connection.clientName, connection.serverName].map((name) =>
+export function packetPrefix(connection: TapConnection, ring: TapFrame['ring'], captureWord: string): Buffer {
+  const { service, clientName, serverName, directory = '' } = connection;
+  const names = [service, clientName, serverName, `${captureWord}/${directory}`].map((name) =>
     Buffer.from(name).subarray(0, MAX_NAME_BYTES),
   );
   const namesLength = names.reduce((sum, { length }) => sum + length, 0);
@@ -74,6 +78,8 @@ export function packetFields(
 
 /** A packet of ours, decoded. */
 export interface FramePart {
+  /** A word that no other capture has; empty when the packet does not tell. */
+  captureWord: string;
   connection: TapConnection;
   ring: TapFrame['ring'];
   old: boolean;
@@ -98,9 +104,9 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
   const ring = RING_NAMES[packet.readUInt8(start + 1)];
   if (ring === undefined) throw malformed(`a qbcpg packet of ring ${packet.readUInt8(start + 1)}`, '0 to 2');
   const flags = packet.readUInt8(start + 2);
-  const lengths = [0, 1, 2].map((index) => packet.readUInt8(start + 28 + index));
+  const lengths = [0, 1, 2, 3].map((index) => packet.readUInt8(start + 28 + index));
   let at = start + HEADER_BYTES;
-  const [service = '', clientName = '', serverName = ''] = lengths.map((length) => {
+  const [service = '', clientName = '', serverName = '', origin = ''] = lengths.map((length) => {
     at += length;
     return packet.toString('utf8', at - length, at);
   });
@@ -113,7 +119,10 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
       `a part within a frame of at most ${MAX_FRAME_BYTES}`,
     );
   }
+  const slash = origin.indexOf('/');
+  const directory = origin.slice(slash + 1);
   return {
+    captureWord: origin.slice(0, Math.max(0, slash)),
     connection: {
       id: packet.readUInt32LE(start + 4),
       service,
@@ -121,6 +130,7 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
       serverPid: packet.readUInt32LE(start + 12),
       clientName,
       serverName,
+      ...(directory === '' ? {} : { directory }),
     },
     ring,
     old: (flags & Flag.OLD) !== 0,

@@ -39,6 +39,9 @@ export class CaptureReader {
   #little = true;
   #interfaces: Interface[] = [];
   #inSection = false;
+  #sections = 0;
+  readonly #ids = new Set<number>();
+  #lastId = 0;
   readonly #connections = new Map<string, TapConnection>();
   readonly #unfinished = new Map<string, Unfinished>();
   /** Packets that were not ours. */
@@ -109,6 +112,7 @@ export class CaptureReader {
     switch (this.#uint32(block, 0)) {
       case BlockType.SECTION:
         this.#inSection = true;
+        this.#sections++;
         this.#interfaces = [];
         return undefined;
       case BlockType.INTERFACE:
@@ -150,7 +154,7 @@ export class CaptureReader {
     this.frames++;
     const ticks = (BigInt(this.#uint32(body, 4)) << 32n) | BigInt(this.#uint32(body, 8));
     const { ring, old, consumed, missed } = part;
-    const connection = this.#connection(part.connection);
+    const connection = this.#connection(part);
     return { connection, ring, old, consumed, missed, bytes, timeNs: nanoseconds(ticks, from.resolution) };
   }
 
@@ -163,9 +167,10 @@ export class CaptureReader {
   }
 
   /** The bytes of the frame when this was its last part. They are a copy, so that they can be kept. */
-  #whole({ connection, ring, frameLength, offset, bytes }: FramePart): Buffer | undefined {
+  #whole(part: FramePart): Buffer | undefined {
+    const { ring, frameLength, offset, bytes } = part;
     if (offset === 0 && bytes.length === frameLength) return Buffer.from(bytes);
-    const key = `${connectionKey(connection)} ${ring}`;
+    const key = `${this.#key(part)} ${ring}`;
     if (offset === 0) {
       if (this.#unfinished.size >= MAX_UNFINISHED) throw this.#broken('too many frames in parts at a time');
       this.#unfinished.set(key, { memory: Buffer.alloc(frameLength), received: 0 });
@@ -184,14 +189,30 @@ export class CaptureReader {
     return entry.memory;
   }
 
-  /** One object for each connection, whatever packet it is described in. */
-  #connection(described: TapConnection): TapConnection {
-    const key = connectionKey(described);
+  /** One object for each connection, whatever packet it is described in, with a number that no other one has. */
+  #connection(part: FramePart): TapConnection {
+    const key = this.#key(part);
     const known = this.#connections.get(key);
     if (known !== undefined) return known;
     if (this.#connections.size >= MAX_ENTRIES) throw this.#broken(`more than ${MAX_ENTRIES} connections`);
-    this.#connections.set(key, described);
-    return described;
+    const recorded = part.connection.id;
+    const id = this.#ids.has(recorded) ? this.#lastId + 1 : recorded;
+    this.#ids.add(id);
+    this.#lastId = Math.max(this.#lastId, id);
+    const connection = { ...part.connection, id };
+    this.#connections.set(key, connection);
+    return connection;
+  }
+
+  /**
+   * Captures of several machines, put into one file, have connections with the same numbers, pids and names. What does
+   * not tell its capture is at least of its section.
+   */
+  #key({ captureWord, connection }: FramePart): string {
+    const { id, service, clientPid, serverPid, clientName, serverName, directory = '' } = connection;
+    const capture = captureWord === '' ? this.#sections : captureWord;
+    // Of each frame, hence no JSON.
+    return `${capture}/${directory}/${id}/${clientPid}/${serverPid}/${service}/${clientName}/${serverName}`;
   }
 
   #byteOrder(magic: number): boolean {
@@ -228,10 +249,6 @@ export async function* readCapture(
   const reader = new CaptureReader();
   for await (const chunk of chunks) yield* reader.push(chunk);
   reader.end();
-}
-
-function connectionKey({ id, service, clientPid, serverPid, clientName, serverName }: TapConnection): string {
-  return JSON.stringify([id, service, clientPid, serverPid, clientName, serverName]);
 }
 
 /** Ticks of 10^-n seconds, or of 2^-n when the highest bit is set. */

@@ -1,4 +1,5 @@
 /** Frames as a pcapng file: one interface for each ring of each connection. */
+import { randomBytes } from 'node:crypto';
 import type { RingName, TapConnection } from '../connections';
 import { connectionLabel } from '../describe';
 import type { TapFrame } from '../frames';
@@ -21,6 +22,7 @@ const PACKET_FIELDS_BYTES = 20;
 const FLAGS_OPTION_BYTES = 8;
 const DROPS_OPTION_BYTES = 12;
 const OPTIONS_END_BYTES = 4;
+const WORD_BYTES = 6;
 
 interface Interface {
   number: number;
@@ -33,6 +35,7 @@ interface Interface {
 /** Makes the bytes of a capture, piece by piece; where they go is the caller's business. */
 export class CaptureWriter {
   readonly #interfaces = new Map<TapConnection, Map<RingName, Interface>>();
+  readonly #captureWord = randomBytes(WORD_BYTES).toString('hex');
   #count = 0;
   readonly #time = Buffer.alloc(8);
   #timeNs = 0n;
@@ -98,10 +101,10 @@ export class CaptureWriter {
     if (rings === undefined) this.#interfaces.set(connection, (rings = new Map<RingName, Interface>()));
     let entry = rings.get(ring);
     if (entry === undefined) {
-      const prefix = packetPrefix(connection, ring);
+      const prefix = packetPrefix(connection, ring, this.#captureWord);
       entry = { number: this.#count++, prefix, frames: 0, missed: 0, timeNs };
       rings.set(ring, entry);
-      descriptions.push(describe(connection, ring));
+      descriptions.push(describe(connection, ring, this.#captureWord));
     }
     return entry;
   }
@@ -152,17 +155,20 @@ export class CaptureWriter {
   }
 }
 
-function describe(connection: TapConnection, ring: RingName): Buffer {
+/** No two of these are the same, also in other captures: tools that merge files make one of equal ones. */
+function describe(connection: TapConnection, ring: RingName, captureWord: string): Buffer {
   const body = Buffer.alloc(8);
   body.writeUInt16LE(LINK_TYPE_EXPORTED_PDU, 0);
   const options = encodeOptions([
     {
       code: OptionCode.INTERFACE_NAME,
-      value: Buffer.from(`${connection.service}-${connection.clientPid}-${ring}`),
+      value: Buffer.from(`${connection.service}-${connection.clientPid}-${connection.id}-${ring}`),
     },
     {
       code: OptionCode.INTERFACE_DESCRIPTION,
-      value: Buffer.from(`${ring} ring of ${connectionLabel(connection)}`),
+      value: Buffer.from(
+        `${ring} ring of ${connectionLabel(connection)}, ${captureWord}/${connection.directory ?? ''}`,
+      ),
     },
     { code: OptionCode.INTERFACE_RESOLUTION, value: Buffer.from([NANOSECONDS]) },
   ]);
