@@ -1,3 +1,5 @@
+import { inspect, types } from 'node:util';
+
 /**
  * Every cs_error_t of corosync/corotypes.h with its number and what a caller can do about it.
  * The texts are defaults; the place that throws usually says something more precise.
@@ -118,6 +120,11 @@ export class CpgError extends Error {
   readonly remedy: string;
 
   constructor(code: CpgErrorCode, what?: string, options: CpgErrorOptions = {}) {
+    if (!Object.hasOwn(CS_ERRORS, code)) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `CpgError: code is ${inspect(code)}`, {
+        remedy: 'give the name of a cs_error_t, CS_ERR_...',
+      });
+    }
     const entry = CS_ERRORS[code];
     const happened = what ?? entry.text;
     const remedy = options.remedy ?? entry.remedy;
@@ -140,7 +147,13 @@ export class CpgError extends Error {
   }
 }
 
-/** True when `error` is a CpgError, also one from another copy of this package. */
+/** True when `error` is a CpgError, also one from another copy of this package, or from another realm. */
 export function isCpgError(error: unknown): error is CpgError {
-  return error instanceof Error && error.name === 'CpgError' && 'code' in error && 'errno' in error;
+  return types.isNativeError(error) && error.name === 'CpgError' && 'code' in error && 'errno' in error;
+}
+
+/** What was thrown, as an Error: an own one for what is none. */
+export function asError(thrown: unknown): Error {
+  // Errors of other realms are native, too; a DOMException is not, on Node 20.
+  return types.isNativeError(thrown) || thrown instanceof Error ? thrown : new Error(inspect(thrown));
 }

@@ -10,8 +10,8 @@ import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
-import { CpgError, isCpgError } from '../errors';
-import { untilAborted } from '../session/deadline';
+import { asError, CpgError, isCpgError } from '../errors';
+import { throwIfAborted, untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Session } from '../session/session';
 import { EventQueue } from './event-queue';
@@ -109,7 +109,7 @@ export class Dispatcher {
     let count = 0;
     for (;;) {
       if (this.#ended) return this.#dispatchEnded(tooLate ? undefined : flag, count);
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'all' || (flag === 'one' && count > 0)) return count;
       if (flag === 'oneNonblocking') {
@@ -283,7 +283,7 @@ export class Dispatcher {
     try {
       this.#sink.emit(type, payload);
     } catch (error) {
-      this.#sink.report(error instanceof Error ? error : new Error(String(error)));
+      this.#sink.report(asError(error));
     }
   }
 

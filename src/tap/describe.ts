@@ -1,4 +1,5 @@
 /** Messages as a line of text for people, and as an object for JSON. */
+import { types } from 'node:util';
 import type { CpgAddress } from '../codec/addresses';
 import { Guarantee, IterationType, FragmentType } from '../codec/requests';
 import { codeOf, CS_OK } from '../errors';
@@ -160,8 +161,8 @@ function fieldsOf(content: Content): object {
   const fields: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(content)) {
     if (key === 'type' || key === 'group' || key === 'error') continue;
-    if (key === 'message' && value instanceof Uint8Array) Object.assign(fields, jsonMessage(value));
-    else if (value instanceof Uint8Array) fields[`${key}Base64`] = Buffer.from(value).toString('base64');
+    if (key === 'message' && types.isUint8Array(value)) Object.assign(fields, jsonMessage(value));
+    else if (types.isUint8Array(value)) fields[`${key}Base64`] = Buffer.from(value).toString('base64');
     else fields[key] = value;
   }
   return fields;
