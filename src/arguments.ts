@@ -17,7 +17,9 @@ export interface Kind<T> {
 }
 
 /** A kind for every option there is; an option without one is unknown. */
-export type OptionKinds<Options> = { readonly [Name in keyof Options]-?: Kind<Exclude<Options[Name], undefined>> };
+export type OptionKinds<Options> = {
+  readonly [Name in keyof Options]-?: Kind<Exclude<Options[Name], undefined>>;
+};
 
 /** Returns `value`, or throws when it is of another kind. `name` is the argument's or the option's. */
 export function check<T>(call: string, name: string, value: unknown, kind: Kind<T>): T {
@@ -68,7 +70,12 @@ const MAX_SHOWN = 80;
 
 /** A value as people write it, on one line and not too long. */
 export function shown(value: unknown): string {
-  const text = inspect(value, { depth: 1, maxArrayLength: 8, maxStringLength: MAX_SHOWN, breakLength: Infinity });
+  const text = inspect(value, {
+    depth: 1,
+    maxArrayLength: 8,
+    maxStringLength: MAX_SHOWN,
+    breakLength: Infinity,
+  });
   const line = text.replace(/\s*\n\s*/g, ' ');
   return line.length > MAX_SHOWN ? `${line.slice(0, MAX_SHOWN - 3)}...` : line;
 }
@@ -126,8 +133,8 @@ export function listOf<T>(expected: string, { accepts }: Kind<T>): Kind<T[]> {
   return kind(expected, (value) => Array.isArray(value) && Array.from<unknown>(value).every(accepts));
 }
 
-export function isFunction(value: object, name: string): boolean {
-  return typeof (value as Record<string, unknown>)[name] === 'function';
+export function isFunction(value: object, name: string | symbol): boolean {
+  return typeof (value as Record<string | symbol, unknown>)[name] === 'function';
 }
 
 /** An object that is nothing special: no array, promise, signal, bytes ... */

@@ -287,10 +287,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   /** Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. */
-  async membership(
-    group?: string | Uint8Array,
-    options?: { signal?: AbortSignal },
-  ): Promise<CpgAddress[]> {
+  async membership(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<CpgAddress[]> {
     return this.#session.membership(group, readOptions('membership', options, SIGNAL_OPTIONS).signal);
   }
 
@@ -397,7 +394,12 @@ function messageParts(call: string, message: unknown): readonly Uint8Array[] {
     if (allAre(pieces, types.isUint8Array)) return pieces;
     if (allAre<ArrayBufferView>(pieces, ArrayBuffer.isView)) return pieces.map(bytesOf);
   }
-  throw invalid(call, 'message', message, 'a string, bytes (a Uint8Array or another view), or an array of bytes');
+  throw invalid(
+    call,
+    'message',
+    message,
+    'a string, bytes (a Uint8Array or another view), or an array of bytes',
+  );
 }
 
 /** Also false for an array with holes. */

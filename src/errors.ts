@@ -154,6 +154,7 @@ export function isCpgError(error: unknown): error is CpgError {
 
 /** What was thrown, as an Error: an own one for what is none. */
 export function asError(thrown: unknown): Error {
-  // Errors of other realms are native, too; a DOMException is not, on Node 20.
-  return types.isNativeError(thrown) || thrown instanceof Error ? thrown : new Error(inspect(thrown));
+  // As process.emitWarning() knows them: also those of other realms, and a DOMException.
+  const isError = typeof thrown === 'object' && thrown !== null && Object.hasOwn(thrown, 'stack');
+  return isError ? (thrown as Error) : new Error(inspect(thrown));
 }

@@ -48,6 +48,7 @@ export function frameSize(bytes: Uint8Array): number {
 
 function headerWord(call: string, bytes: Uint8Array, offset: number): number {
   const frame = Buffer.isBuffer(bytes) ? bytes : asBuffer(check(call, 'bytes', bytes, uint8Array));
-  if (frame.length < offset + 4) throw malformed(`a frame of ${frame.length} bytes`, `at least ${offset + 4}`);
+  if (frame.length < offset + 4)
+    throw malformed(`a frame of ${frame.length} bytes`, `at least ${offset + 4}`);
   return frame.readInt32LE(offset);
 }

@@ -18,7 +18,17 @@
  * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
  */
 import { check, inCall, oneOf, plainObject, uint8Array, whole } from '../arguments';
-import { asBuffer, cpgName, CPG_NAME_BYTES, malformed, Table, uint32, uint64, unset, type FieldSpan } from './fields';
+import {
+  asBuffer,
+  cpgName,
+  CPG_NAME_BYTES,
+  malformed,
+  Table,
+  uint32,
+  uint64,
+  unset,
+  type FieldSpan,
+} from './fields';
 import {
   frameHeader,
   requestHeaderFields,

@@ -56,10 +56,12 @@ const NODE_IDS = listOf('nodeids', id);
 
 // What each call takes: see arguments.ts.
 export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
-  nodes: kind(`a number of nodes from 1 to ${MAX_NODES}, or an array of as many different nodeids`, (nodes) =>
-    Array.isArray(nodes)
-      ? NODE_COUNT.accepts(nodes.length) && NODE_IDS.accepts(nodes) && areDistinct(nodes)
-      : NODE_COUNT.accepts(nodes),
+  nodes: kind(
+    `a number of nodes from 1 to ${MAX_NODES}, or an array of as many different nodeids`,
+    (nodes) =>
+      Array.isArray(nodes)
+        ? NODE_COUNT.accepts(nodes.length) && NODE_IDS.accepts(nodes) && areDistinct(nodes)
+        : NODE_COUNT.accepts(nodes),
   ),
   address: callback,
   clock: oneOf('real', 'manual'),
@@ -191,7 +193,8 @@ export class SimulatedCluster {
     const { maxConnections = DEFAULT_MAX_CONNECTIONS } = options;
     this.#mode = clock;
     this.#order = new TotalOrder(clock, new Random(seed));
-    const nodeIds = typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => index + 1) : [...nodes];
+    const nodeIds =
+      typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => index + 1) : [...nodes];
     let addressOf = options.address;
     if (addressOf === undefined) {
       const { address, remove } = privateAddress('cpg');

@@ -33,7 +33,10 @@ const FAULTS: OptionKinds<Faults> = {
       ? value.length === 2 && DELAY.accepts(value[0]) && DELAY.accepts(value[1]) && value[0] <= value[1]
       : DELAY.accepts(value),
   ),
-  tryAgain: kind('a number of requests, or true for all', (value) => value === true || whole(0).accepts(value)),
+  tryAgain: kind(
+    'a number of requests, or true for all',
+    (value) => value === true || whole(0).accepts(value),
+  ),
   refuse: oneOf(...REFUSALS),
 };
 

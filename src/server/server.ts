@@ -13,7 +13,13 @@ export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConne
 }
 
 const { strict, maxConnections, seed } = CLUSTER_OPTIONS;
-const SERVER_OPTIONS: OptionKinds<ServerOptions> = { strict, maxConnections, seed, address: ADDRESS, nodeId: id };
+const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
+  strict,
+  maxConnections,
+  seed,
+  address: ADDRESS,
+  nodeId: id,
+};
 
 export class CpgServer {
   readonly #cluster: SimulatedCluster;

@@ -1,12 +1,13 @@
 /** Messages as a line of text for people, and as an object for JSON. */
 import { types } from 'node:util';
+import { check } from '../arguments';
 import type { CpgAddress } from '../codec/addresses';
 import { Guarantee, IterationType, FragmentType } from '../codec/requests';
 import { codeOf, CS_OK } from '../errors';
 import type { RingName, TapConnection } from './connections';
 import type { TapFrame } from './frames';
 import { jsonGroup, jsonMessage } from './json';
-import { payloadOf, type Content, type TapMessage } from './messages';
+import { MESSAGE, payloadOf, type Content, type TapMessage } from './messages';
 import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
 
 /** Characters of a message that a line shows. */
@@ -39,7 +40,12 @@ function endsOf({ connection, ring }: TapFrame): string {
 
 /** The parts of a message's line: when, who to whom, and what. */
 export function describeMessage(message: TapMessage): { time: string; ends: string; what: string } {
-  const { frame, name, group, error, problem, answers, afterNs, content } = message;
+  const { frame, name, group, error, problem, answers, afterNs, content } = check(
+    'describeMessage',
+    'message',
+    message,
+    MESSAGE,
+  );
   const words = [name];
   if (frame.ring === 'response' && error !== undefined)
     words.push(error === CS_OK ? 'CS_OK' : `${codeOf(error)} (${error})`);
@@ -132,6 +138,7 @@ function nameOf(table: Readonly<Record<string, number>>, value: number): string 
 
 /** The message with all its fields; bytes that are text as text, others in base64. */
 export function jsonOf(message: TapMessage): object {
+  check('jsonOf', 'message', message, MESSAGE);
   const { frame, number, id, name, group, error, problem, answers, afterNs, content } = message;
   const { connection, ring, timeNs, bytes, old, consumed, missed } = frame;
   return {

@@ -1,7 +1,8 @@
 /** Which messages are wanted. Lists that are empty ask for nothing in particular. */
+import { check, kind } from '../arguments';
 import { groupText } from '../codec/groups';
-import type { RingName, TapConnection } from './connections';
-import { nodesOf, type TapMessage } from './messages';
+import { CONNECTION, type RingName, type TapConnection } from './connections';
+import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
 export interface Filter {
   /** Of either end. */
@@ -16,9 +17,21 @@ export interface Filter {
 
 export const EVERYTHING: Filter = { pids: [], services: [], rings: [], names: [], groups: [], nodes: [] };
 
+const FILTER = kind<Filter>(
+  `a Filter: an object with the arrays ${Object.keys(EVERYTHING).join(', ')}`,
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.keys(EVERYTHING).every((name) => Array.isArray((value as Record<string, unknown>)[name])),
+);
+
 /** What can be decided before anything of a connection is read. */
-export function acceptsConnection({ pids, services }: Filter, connection: TapConnection): boolean {
-  const { clientPid, serverPid, service } = connection;
+export function acceptsConnection(filter: Filter, connection: TapConnection): boolean {
+  check('acceptsConnection', 'filter', filter, FILTER);
+  return isBetween(filter, check('acceptsConnection', 'connection', connection, CONNECTION));
+}
+
+function isBetween({ pids, services }: Filter, { clientPid, serverPid, service }: TapConnection): boolean {
   return (
     (pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid)) &&
     (services.length === 0 || services.includes(service))
@@ -26,10 +39,10 @@ export function acceptsConnection({ pids, services }: Filter, connection: TapCon
 }
 
 export function accepts(filter: Filter, message: TapMessage): boolean {
-  const { rings, names, groups, nodes } = filter;
-  const { frame, name, group, content } = message;
+  const { rings, names, groups, nodes } = check('accepts', 'filter', filter, FILTER);
+  const { frame, name, group, content } = check('accepts', 'message', message, MESSAGE);
   return (
-    acceptsConnection(filter, frame.connection) &&
+    isBetween(filter, frame.connection) &&
     (rings.length === 0 || rings.includes(frame.ring)) &&
     (names.length === 0 || names.includes(name)) &&
     (groups.length === 0 || (group !== undefined && groups.some((wanted) => sameGroup(wanted, group)))) &&
