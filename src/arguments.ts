@@ -129,8 +129,13 @@ export function oneOf<const Choice>(...choices: readonly Choice[]): Kind<Choice>
 }
 
 export function listOf<T>(expected: string, { accepts }: Kind<T>): Kind<T[]> {
-  // Array.from() shows the holes of an array, too.
-  return kind(expected, (value) => Array.isArray(value) && Array.from<unknown>(value).every(accepts));
+  return kind(expected, (value) => Array.isArray(value) && allAre(value, accepts));
+}
+
+/** Sees the holes of an array, too, which every() passes over. */
+export function allAre(list: readonly unknown[], accepts: (value: unknown) => boolean): boolean {
+  for (const value of list) if (!accepts(value)) return false;
+  return true;
 }
 
 export function isFunction(value: object, name: string | symbol): boolean {

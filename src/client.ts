@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { types } from 'node:util';
 import {
   abortSignal,
+  allAre,
   boolean,
   check,
   id,
@@ -390,9 +391,9 @@ function messageParts(call: string, message: unknown): readonly Uint8Array[] {
   if (types.isUint8Array(message)) return [message];
   if (ArrayBuffer.isView(message)) return [bytesOf(message)];
   if (Array.isArray(message)) {
-    const pieces: readonly unknown[] = message;
-    if (allAre(pieces, types.isUint8Array)) return pieces;
-    if (allAre<ArrayBufferView>(pieces, ArrayBuffer.isView)) return pieces.map(bytesOf);
+    if (allAre(message, types.isUint8Array)) return message as Uint8Array[];
+    if (allAre(message, (piece) => ArrayBuffer.isView(piece)))
+      return (message as ArrayBufferView[]).map(bytesOf);
   }
   throw invalid(
     call,
@@ -400,12 +401,6 @@ function messageParts(call: string, message: unknown): readonly Uint8Array[] {
     message,
     'a string, bytes (a Uint8Array or another view), or an array of bytes',
   );
-}
-
-/** Also false for an array with holes. */
-function allAre<T>(list: readonly unknown[], is: (value: unknown) => value is T): list is readonly T[] {
-  for (let index = 0; index < list.length; index++) if (!is(list[index])) return false;
-  return true;
 }
 
 function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {

@@ -156,5 +156,5 @@ export function isCpgError(error: unknown): error is CpgError {
 export function asError(thrown: unknown): Error {
   // As process.emitWarning() knows them: also those of other realms, and a DOMException.
   const isError = typeof thrown === 'object' && thrown !== null && Object.hasOwn(thrown, 'stack');
-  return isError ? (thrown as Error) : new Error(inspect(thrown));
+  return isError ? (thrown as Error) : new Error(typeof thrown === 'string' ? thrown : inspect(thrown));
 }
