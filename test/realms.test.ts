@@ -6,6 +6,7 @@ import { decodeRequest, encodeRequest, groupBytes } from '../src/codec';
 import { startServer, type CpgServer } from '../src/server';
 
 /** What a script in a context of its own returns. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the caller knows his script
 const elsewhere = <T>(script: string): T => vm.runInNewContext(script) as T;
 
 /** An AbortSignal of a package from before Node had them: no reason, no throwIfAborted(). */
@@ -123,6 +124,7 @@ describe('errors', () => {
       const listener = await server.connect();
       const reported = once(listener, 'error') as Promise<[Error]>;
       listener.once('confchg', () => {
+        // eslint-disable-next-line @typescript-eslint/only-throw-error -- it is what this is about
         throw thrown;
       });
       await listener.join('g');

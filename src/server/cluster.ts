@@ -69,6 +69,7 @@ export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
   strict: boolean,
   maxConnections: whole(1),
 };
+// eslint-disable-next-line @typescript-eslint/no-unused-vars -- a node has its own
 const { address: _, ...NODE_CONNECT_OPTIONS } = CONNECT_OPTIONS;
 const STREAM = kind<Duplex>(
   'a Duplex stream',
