@@ -1,7 +1,22 @@
 /** The public client: a thin facade over the session (what we ask) and the dispatcher (what arrives). */
 import { EventEmitter } from 'node:events';
+import { types } from 'node:util';
+import {
+  abortSignal,
+  allAre,
+  boolean,
+  check,
+  id,
+  invalid,
+  kind,
+  number,
+  oneOf,
+  readOptions,
+  whole,
+  type OptionKinds,
+} from './arguments';
 import type { CpgAddress } from './codec/addresses';
-import { groupBytes, groupText } from './codec/groups';
+import { GROUP, groupBytes, groupText } from './codec/groups';
 import { MAX_MESSAGE_BYTES } from './codec/limits';
 import { Guarantee, IterationType } from './codec/requests';
 import { debugDispatcher as debug } from './debug';
@@ -12,21 +27,24 @@ import {
   type DispatchMode,
 } from './dispatcher/dispatcher';
 import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
-import { asError, CpgError, isCpgError } from './errors';
-import { checkedTimeout } from './session/deadline';
-import { Session, type GroupEntry } from './session/session';
+import { asError, isCpgError, type CpgError } from './errors';
+import { MAX_TIMEOUT_MS } from './session/deadline';
+import { Session, type GroupEntry, type McastOptions } from './session/session';
 import type { SessionState } from './session/states';
+import { ADDRESS } from './transport/address';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
-const MAX_PID = 0xffffffff;
 export const MAX_BUSY_POLL_US = 1_000_000;
 const MAX_REST_MS = 1000;
 const DEFAULT_REST_MS = 5;
 /** Room for the largest message of 32 senders at once. */
 const DEFAULT_MAX_REASSEMBLY_BYTES = 32 * MAX_MESSAGE_BYTES;
 
-/** Text is sent as UTF-8; several pieces are sent as one message. */
-export type Message = string | Uint8Array | readonly Uint8Array[];
+/**
+ * Text is sent as UTF-8, any view of memory (Buffer, Uint8Array, DataView ...) as the bytes it shows; several pieces
+ * are sent as one message.
+ */
+export type Message = string | NodeJS.ArrayBufferView | readonly NodeJS.ArrayBufferView[];
 
 export interface ConnectOptions {
   /** '@name' is an abstract socket, '/path' one in the filesystem. Default: CPG_ADDRESS, else '@cpg'. */
@@ -112,6 +130,39 @@ export interface CpgClientEvents {
   error: [error: Error];
 }
 
+interface GroupsOptions {
+  group?: string | Uint8Array;
+  namesOnly?: boolean;
+  signal?: AbortSignal;
+}
+
+// What each call takes: see arguments.ts.
+export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
+  address: ADDRESS,
+  timeoutMs: kind('a positive number of milliseconds', (value) => typeof value === 'number' && value > 0),
+  signal: abortSignal,
+  dispatch: oneOf('auto', 'manual'),
+  pid: id,
+  lend: boolean,
+  busyPollUs: number(0, MAX_BUSY_POLL_US, 'microseconds'),
+  restMs: number(0, MAX_REST_MS, 'milliseconds'),
+  mapped: boolean,
+  maxReassemblyBytes: kind('a number of bytes above 0', (value) => typeof value === 'number' && value > 0),
+};
+const SIGNAL_OPTIONS: OptionKinds<{ signal?: AbortSignal }> = { signal: abortSignal };
+const JOIN_OPTIONS: OptionKinds<JoinOptions> = { initialTotemConfchg: boolean, signal: abortSignal };
+const GROUPS_OPTIONS: OptionKinds<GroupsOptions> = { group: GROUP, namesOnly: boolean, signal: abortSignal };
+const MESSAGE_OPTIONS: OptionKinds<MessageOptions> = {
+  guarantee: oneOf<NonNullable<MessageOptions['guarantee']>>(
+    ...(Object.keys(Guarantee) as GuaranteeName[]),
+    ...Object.values(Guarantee),
+  ),
+  signal: abortSignal,
+  confirm: boolean,
+};
+const SIZE = whole(0);
+const DISPATCH_FLAG = oneOf('one', 'all', 'blocking', 'oneNonblocking');
+
 /**
  * Connects to a corosync daemon: cpg_initialize.
  *
@@ -119,48 +170,26 @@ export interface CpgClientEvents {
  * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped`
  * without koffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
  */
-export async function connect(options: ConnectOptions = {}): Promise<CpgClient> {
-  const { pid } = options;
-  if (pid !== undefined && !(Number.isInteger(pid) && pid > 0 && pid <= MAX_PID)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: pid ${pid}`, { remedy: `give 1 to ${MAX_PID}` });
-  }
-  const dispatch = options.dispatch ?? 'auto';
-  if (!['auto', 'manual'].includes(dispatch)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: dispatch ${dispatch}`, {
-      remedy: "give 'auto' or 'manual'",
-    });
-  }
-  const busyPollUs = options.busyPollUs ?? 0;
-  if (!(busyPollUs >= 0 && busyPollUs <= MAX_BUSY_POLL_US)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: busyPollUs ${busyPollUs}`, {
-      remedy: `give 0 to ${MAX_BUSY_POLL_US} microseconds`,
-    });
-  }
-  const restMs = options.restMs ?? DEFAULT_REST_MS;
-  if (!(restMs >= 0 && restMs <= MAX_REST_MS)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: restMs ${restMs}`, {
-      remedy: `give 0 to ${MAX_REST_MS} milliseconds`,
-    });
-  }
-  const maxReassemblyBytes = options.maxReassemblyBytes ?? DEFAULT_MAX_REASSEMBLY_BYTES;
-  if (!(maxReassemblyBytes > 0)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `connect: maxReassemblyBytes ${maxReassemblyBytes}`, {
-      remedy: 'give a number of bytes above 0',
-    });
-  }
-  const lend = options.lend ?? false;
+export async function connect(options?: ConnectOptions): Promise<CpgClient> {
+  const {
+    address,
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+    signal,
+    dispatch = 'auto',
+    pid,
+    lend = false,
+    busyPollUs = 0,
+    restMs = DEFAULT_REST_MS,
+    mapped = false,
+    maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
+  } = readOptions('connect', options, CONNECT_OPTIONS);
   const session = await Session.connect({
-    address: options.address,
-    timeoutMs: checkedTimeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS),
-    signal: options.signal,
+    address,
+    timeoutMs: Math.min(timeoutMs, MAX_TIMEOUT_MS),
+    signal,
     pid,
     // Who dispatches himself rests as he likes, and gets all there is when he asks.
-    transport: {
-      mapped: options.mapped ?? false,
-      lend,
-      busyPollUs,
-      restMs: dispatch === 'manual' ? 0 : restMs,
-    },
+    transport: { mapped, lend, busyPollUs, restMs: dispatch === 'manual' ? 0 : restMs },
   });
   return new CpgClient(session, { mode: dispatch, lend, maxReassemblyBytes });
 }
@@ -244,13 +273,14 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * the members follows as an event. CS_ERR_EXIST: a member on this node has our pid, which is another handle
    * of this process, or a process in another pid namespace; see the option `pid` of connect().
    */
-  join(group: string | Uint8Array, options: JoinOptions = {}): Promise<void> {
-    return this.#session.join(group, options.initialTotemConfchg ?? false, options.signal);
+  async join(group: string | Uint8Array, options?: JoinOptions): Promise<void> {
+    const { initialTotemConfchg = false, signal } = readOptions('join', options, JOIN_OPTIONS);
+    await this.#session.join(group, initialTotemConfchg, signal);
   }
 
   /** Leaves the group: cpg_leave. The handle is spent then. `group` may only be the joined one. */
-  leave(group?: string | Uint8Array, options: { signal?: AbortSignal } = {}): Promise<void> {
-    return this.#session.leave(group, options.signal);
+  async leave(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<void> {
+    await this.#session.leave(group, readOptions('leave', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
@@ -258,20 +288,14 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * with `confirm`, when it was delivered back to us, and rejects if it was dropped on the way. The bytes
    * must not change before that.
    */
-  mcast(message: Message, options: MessageOptions = {}): Promise<void> {
-    let parts: readonly Uint8Array[];
-    let guarantee: number;
+  mcast(message: Message, options?: MessageOptions): Promise<void> {
     try {
-      parts = messageParts(message);
-      guarantee = guaranteeNumber(options.guarantee ?? Guarantee.AGREED);
+      const parts = messageParts('mcast', message);
+      const how = options === undefined ? PLAIN : mcastOptions(options);
+      return this.#session.mcast(parts, totalLength(parts), how);
     } catch (error) {
       return Promise.reject(error);
     }
-    return this.#session.mcast(parts, totalLength(parts), {
-      guarantee,
-      signal: options.signal,
-      confirm: options.confirm ?? false,
-    });
   }
 
   /**
@@ -285,7 +309,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * maxAtomicMessageSize, CS_ERR_NOT_EXIST without a join, CS_ERR_BAD_HANDLE after the end of the connection.
    */
   tryMcast(message: Message): boolean {
-    const parts = messageParts(message);
+    const parts = messageParts('tryMcast', message);
     return this.#session.tryMcast(parts, totalLength(parts), Guarantee.AGREED);
   }
 
@@ -294,38 +318,29 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * again or forget it when the promise resolved.
    */
   alloc(size: number): Uint8Array {
-    if (!Number.isSafeInteger(size) || size < 0) {
-      throw new CpgError('CS_ERR_INVALID_PARAM', `alloc of ${size} bytes`, {
-        remedy: 'give a number of bytes',
-      });
-    }
-    return this.#session.alloc(size);
+    return this.#session.alloc(check('alloc', 'size', size, SIZE));
   }
 
   /** Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. */
-  membership(group?: string | Uint8Array, options: { signal?: AbortSignal } = {}): Promise<CpgAddress[]> {
-    return this.#session.membership(group, options.signal);
+  async membership(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<CpgAddress[]> {
+    return this.#session.membership(group, readOptions('membership', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
    * All members of all groups, or of one, or the names alone (nodeId and pid are 0 then), from a snapshot
    * the daemon takes at the first step: cpg_iteration_initialize, _next and _finalize.
    */
-  groups(
-    options: { group?: string | Uint8Array; namesOnly?: boolean; signal?: AbortSignal } = {},
-  ): AsyncIterableIterator<GroupEntry> {
-    const name = options.group === undefined ? new Uint8Array() : groupBytes(options.group);
-    const all = options.namesOnly === true ? IterationType.NAME_ONLY : IterationType.ALL;
-    return this.#session.groups(
-      options.group === undefined ? all : IterationType.ONE_GROUP,
-      name,
-      options.signal,
-    );
+  groups(options?: GroupsOptions): AsyncIterableIterator<GroupEntry> {
+    const { group, namesOnly = false, signal } = readOptions('groups', options, GROUPS_OPTIONS);
+    const all = namesOnly ? IterationType.NAME_ONLY : IterationType.ALL;
+    return group === undefined
+      ? this.#session.groups(all, new Uint8Array(), signal)
+      : this.#session.groups(IterationType.ONE_GROUP, groupBytes(group, 'groups'), signal);
   }
 
   /** The nodeid of the daemon we are connected to: cpg_local_get. */
-  localNodeId(options: { signal?: AbortSignal } = {}): Promise<number> {
-    return this.#session.localNodeId(options.signal);
+  async localNodeId(options?: { signal?: AbortSignal }): Promise<number> {
+    return this.#session.localNodeId(readOptions('localNodeId', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
@@ -333,13 +348,9 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
    * CS_ERR_TRY_AGAIN when nothing is there.
    */
-  async dispatch(flag: DispatchFlag, options: { signal?: AbortSignal } = {}): Promise<number> {
-    if (!DISPATCH_FLAGS.includes(flag)) {
-      throw new CpgError('CS_ERR_INVALID_PARAM', `dispatch with the unknown flag ${flag}`, {
-        remedy: `give one of ${DISPATCH_FLAGS.join(', ')}`,
-      });
-    }
-    return this.#dispatcher.dispatch(flag, options.signal);
+  async dispatch(flag: DispatchFlag, options?: { signal?: AbortSignal }): Promise<number> {
+    check('dispatch', 'flag', flag, DISPATCH_FLAG);
+    return this.#dispatcher.dispatch(flag, readOptions('dispatch', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
@@ -409,23 +420,33 @@ function warn(error: Error): void {
   process.emitWarning(message, { type: name, ...code, ...(stack !== undefined && { detail: stack }) });
 }
 
-const DISPATCH_FLAGS: readonly DispatchFlag[] = ['one', 'all', 'blocking', 'oneNonblocking'];
+/** Most messages are sent without options. */
+const PLAIN: McastOptions = { guarantee: Guarantee.AGREED, signal: undefined, confirm: false };
 
-function messageParts(message: Message): readonly Uint8Array[] {
-  if (typeof message === 'string') return [Buffer.from(message, 'utf8')];
-  if (message instanceof Uint8Array) return [message];
-  if (Array.isArray(message) && message.every((part) => part instanceof Uint8Array)) return message;
-  throw new CpgError('CS_ERR_INVALID_PARAM', 'a message that is neither text nor bytes', {
-    remedy: 'give a string, a Uint8Array, or an array of Uint8Array',
-  });
+function mcastOptions(given: MessageOptions): McastOptions {
+  const { guarantee = 'AGREED', signal, confirm = false } = readOptions('mcast', given, MESSAGE_OPTIONS);
+  return { guarantee: typeof guarantee === 'string' ? Guarantee[guarantee] : guarantee, signal, confirm };
 }
 
-function guaranteeNumber(given: NonNullable<MessageOptions['guarantee']>): number {
-  if (typeof given === 'number' && Object.values(Guarantee).includes(given)) return given;
-  if (typeof given === 'string' && Object.hasOwn(Guarantee, given)) return Guarantee[given];
-  throw new CpgError('CS_ERR_INVALID_PARAM', `mcast with the unknown guarantee ${String(given)}`, {
-    remedy: `give one of ${Object.keys(Guarantee).join(', ')}`,
-  });
+function messageParts(call: string, message: unknown): readonly Uint8Array[] {
+  if (typeof message === 'string') return [Buffer.from(message, 'utf8')];
+  if (types.isUint8Array(message)) return [message];
+  if (ArrayBuffer.isView(message)) return [bytesOf(message)];
+  if (Array.isArray(message)) {
+    if (allAre(message, types.isUint8Array)) return message as Uint8Array[];
+    if (allAre(message, (piece) => ArrayBuffer.isView(piece)))
+      return (message as ArrayBufferView[]).map(bytesOf);
+  }
+  throw invalid(
+    call,
+    'message',
+    message,
+    'a string, bytes (a Uint8Array or another view), or an array of bytes',
+  );
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 function totalLength(parts: readonly Uint8Array[]): number {

@@ -120,6 +120,11 @@ export class CpgError extends Error {
   readonly remedy: string;
 
   constructor(code: CpgErrorCode, what?: string, options: CpgErrorOptions = {}) {
+    if (!Object.hasOwn(CS_ERRORS, code)) {
+      throw new CpgError('CS_ERR_INVALID_PARAM', `CpgError: code is ${inspect(code)}`, {
+        remedy: 'give the name of a cs_error_t, CS_ERR_...',
+      });
+    }
     const entry = CS_ERRORS[code];
     const happened = what ?? entry.text;
     const remedy = options.remedy ?? entry.remedy;
@@ -142,13 +147,14 @@ export class CpgError extends Error {
   }
 }
 
-/** What was thrown, as an Error: anything can be thrown. */
-export function asError(thrown: unknown): Error {
-  if (types.isNativeError(thrown) || thrown instanceof Error) return thrown;
-  return new Error(typeof thrown === 'string' ? thrown : inspect(thrown), { cause: thrown });
+/** True when `error` is a CpgError, also one from another copy of this package, or from another realm. */
+export function isCpgError(error: unknown): error is CpgError {
+  return types.isNativeError(error) && error.name === 'CpgError' && 'code' in error && 'errno' in error;
 }
 
-/** True when `error` is a CpgError, also one from another copy of this package. */
-export function isCpgError(error: unknown): error is CpgError {
-  return error instanceof Error && error.name === 'CpgError' && 'code' in error && 'errno' in error;
+/** What was thrown, as an Error: an own one for what is none. */
+export function asError(thrown: unknown): Error {
+  // As process.emitWarning() knows them: also those of other realms, and a DOMException.
+  const isError = typeof thrown === 'object' && thrown !== null && Object.hasOwn(thrown, 'stack');
+  return isError ? (thrown as Error) : new Error(typeof thrown === 'string' ? thrown : inspect(thrown));
 }

@@ -3,6 +3,7 @@
  *
  *     mar_cpg_address_t   nodeid uint32 @0   pid uint32 @8   reason uint32 @16      24 bytes
  */
+import { listOf, plainObject } from '../arguments';
 import { asBuffer, malformed, Table, uint32 } from './fields';
 
 /** One member of a group: `cpg_address` of libcpg. */
@@ -17,6 +18,9 @@ export interface CpgAddress {
 export const Reason = { UNDEFINED: 0, JOIN: 1, LEAVE: 2, NODEDOWN: 3, NODEUP: 4, PROCDOWN: 5 } as const;
 
 const address = new Table<CpgAddress>('address', uint32('nodeId'), uint32('pid'), uint32('reason'));
+
+/** Of their fields the table knows. */
+export const ADDRESSES = listOf('an array of addresses: { nodeId, pid, reason }', plainObject);
 
 export const ADDRESS_BYTES = address.size;
 // A confchg of a large group has hundreds of them, so they are read in place.

@@ -14,9 +14,10 @@
  * Beware: confchg counts joined before left, but lists left before joined. And the daemon leaves `error`
  * unset in deliver and partialDeliver: it means nothing in events.
  */
+import { check, inCall, listOf, oneOf, plainObject, uint32 as uint32Kind, uint8Array } from '../arguments';
 import { CS_OK } from '../errors';
-import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
-import { cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
+import { ADDRESS_BYTES, ADDRESSES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
+import { asBuffer, cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
 import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
@@ -119,7 +120,8 @@ export const DELIVER = {
 } as const;
 
 /** Throws CS_ERR_MESSAGE_ERROR unless the lengths inside a deliver frame agree with its size. */
-export function checkDeliver(frame: Buffer): void {
+export function checkDeliver(bytes: Uint8Array): void {
+  const frame = Buffer.isBuffer(bytes) ? bytes : asBuffer(check('checkDeliver', 'bytes', bytes, uint8Array));
   if (frame.length < DELIVER.headerBytes)
     throw malformed(`deliver of ${frame.length} bytes`, `at least ${DELIVER.headerBytes}`);
   const claimed = frame.readUInt32LE(DELIVER.messageLength);
@@ -133,9 +135,20 @@ export function checkDeliver(frame: Buffer): void {
 
 /** A whole event frame. */
 export function encodeEvent(event: CpgWireEvent): Buffer {
+  check('encodeEvent', 'event', event, plainObject);
+  check('encodeEvent', 'type', event.type, EVENT_TYPE);
+  return inCall('encodeEvent', () => eventFrame(event));
+}
+
+const EVENT_TYPE = oneOf(...Object.keys(EventId));
+const NODE_IDS = listOf('an array of nodeids', uint32Kind);
+
+function eventFrame(event: CpgWireEvent): Buffer {
   const id = EventId[event.type];
   switch (event.type) {
     case 'confchg': {
+      for (const name of ['members', 'left', 'joined'] as const)
+        check(event.type, name, event[name], ADDRESSES);
       const lists = [...event.members, ...event.left, ...event.joined];
       const size = confchg.size + lists.length * ADDRESS_BYTES;
       const bytes = Buffer.alloc(size);
@@ -150,14 +163,17 @@ export function encodeEvent(event: CpgWireEvent): Buffer {
     }
     case 'deliver': {
       const { message } = event;
+      check(event.type, 'message', message, uint8Array);
       const size = deliver.size + message.length;
       const bytes = Buffer.alloc(size);
-      deliver.encode({ id, size, error: CS_OK, messageLength: message.length, ...event }, bytes);
+      deliver.encode({ ...event, id, size, error: CS_OK, messageLength: message.length }, bytes);
       bytes.set(message, deliver.size);
       return bytes;
     }
     case 'totemConfchg': {
       const { ringId, members } = event;
+      check(event.type, 'ringId', ringId, plainObject);
+      check(event.type, 'members', members, NODE_IDS);
       const size = totemConfchg.size + (members.length + 1) * NODE_ID_BYTES;
       const bytes = Buffer.alloc(size);
       const ring = { ringNodeId: ringId.nodeId, ringSeq: ringId.seq };
@@ -169,9 +185,10 @@ export function encodeEvent(event: CpgWireEvent): Buffer {
     }
     case 'partialDeliver': {
       const { fragment } = event;
+      check(event.type, 'fragment', fragment, uint8Array);
       const size = partialDeliver.size + fragment.length;
       const bytes = Buffer.alloc(size);
-      partialDeliver.encode({ id, size, error: CS_OK, fragmentLength: fragment.length, ...event }, bytes);
+      partialDeliver.encode({ ...event, id, size, error: CS_OK, fragmentLength: fragment.length }, bytes);
       bytes.set(fragment, partialDeliver.size);
       return bytes;
     }
@@ -180,6 +197,7 @@ export function encodeEvent(event: CpgWireEvent): Buffer {
 
 /** An event from a frame; message and fragment are views into it. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
+  check('decodeEvent', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
   switch (id) {
     case EventId.confchg: {

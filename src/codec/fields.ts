@@ -10,7 +10,9 @@
  * A field is a list of layouts (the value, then the unnamed padding), and a message is their concatenation.
  */
 import { blob, Layout, s32, struct, u32, type Structure } from 'buffer-layout';
-import { CpgError, isCpgError } from '../errors';
+import * as kinds from '../arguments';
+import { check, kind, type Kind } from '../arguments';
+import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
 /** Layouts of buffer-layout, whose types (it has none of its own) stay out of our declarations. */
@@ -64,27 +66,41 @@ class CString extends Layout<string> {
     return field.toString('utf8', 0, end);
   }
   override encode(value: string, bytes: Uint8Array, offset = 0): number {
-    const text = Buffer.from(value, 'utf8');
-    if (text.length >= this.span || text.includes(0)) {
-      throw new CpgError(
-        'CS_ERR_INVALID_PARAM',
-        `a string that does not fit ${this.span} bytes with its NUL`,
-      );
-    }
-    bytes.set(text, offset);
+    bytes.set(Buffer.from(value, 'utf8'), offset);
     return this.span;
   }
 }
 
-export const uint32 = (property: string): Field => [u32(property), blob(PADDING_BYTES)];
-export const int32 = (property: string): Field => [s32(property), blob(PADDING_BYTES)];
-export const uint64 = (property: string): Field => [new Uint64(property)];
-export const cpgName = (property: string): Field => [new CpgName(property)];
-export const cString = (span: number, property: string): Field => [new CString(span, property)];
+const INT32 = kinds.whole(-(2 ** 31), 2 ** 31 - 1);
+const UINT64 = kind<bigint>(
+  'a bigint from 0 to 2n ** 64n - 1n',
+  (value) => typeof value === 'bigint' && value === BigInt.asUintN(64, value),
+);
+/** What the fields hold: encoding checks it, because a layout takes NaN, text and nothing at all for 0. */
+const kindOf = new WeakMap<object, Kind<unknown>>();
+
+function holding(layout: Layout, held: Kind<unknown>): Layout {
+  kindOf.set(layout, held);
+  return layout;
+}
+
+export const uint32 = (property: string): Field => [...packedUint32(property), blob(PADDING_BYTES)];
+export const int32 = (property: string): Field => [holding(s32(property), INT32), blob(PADDING_BYTES)];
+export const uint64 = (property: string): Field => [holding(new Uint64(property), UINT64)];
+export const cpgName = (property: string): Field => [holding(new CpgName(property), kinds.uint8Array)];
+export const cString = (span: number, property: string): Field => [
+  holding(
+    new CString(span, property),
+    kind(
+      `a string of less than ${span} bytes and without NUL`,
+      (value) => typeof value === 'string' && Buffer.byteLength(value) < span && !value.includes('\0'),
+    ),
+  ),
+];
 /** A field whose bytes do not count. */
 export const unset = (span: number): Field => [blob(span)];
 /** Two or more fields the daemon packs without the usual padding between them. */
-export const packedUint32 = (property: string): Field => [u32(property)];
+export const packedUint32 = (property: string): Field => [holding(u32(property), kinds.uint32)];
 
 /** Where a field stands in a message. */
 export interface FieldSpan {
@@ -96,6 +112,7 @@ export interface FieldSpan {
 /** A fixed-size part of a message: bytes <-> value, with every length checked. */
 export class Table<T extends object> {
   readonly #layout: Structure<T>;
+  readonly #kinds: readonly (readonly [name: keyof T & string, Kind<unknown>])[];
   /** Bytes of the part. */
   readonly size: number;
 
@@ -105,6 +122,10 @@ export class Table<T extends object> {
   ) {
     this.#layout = struct<T>(fields.flat() as unknown as Layout[]);
     this.size = this.#layout.span;
+    this.#kinds = this.#layout.fields.flatMap((field) => {
+      const held = kindOf.get(field);
+      return held === undefined ? [] : [[field.property as keyof T & string, held] as const];
+    });
   }
 
   /** Its fields in order, padding left out: for those who show bytes to people. */
@@ -154,14 +175,14 @@ export class Table<T extends object> {
     return bytes;
   }
 
-  /** Writes `value`; the padding must be zero already. Returns the number of bytes of the part. */
+  /**
+   * Writes `value`; the padding must be zero already. Returns the number of bytes of the part. Throws
+   * CS_ERR_INVALID_PARAM for a field that cannot be written.
+   */
   encode(value: T, bytes: Uint8Array, offset = 0): number {
-    try {
-      this.#layout.encode(value, asBuffer(bytes), offset);
-    } catch (error) {
-      if (isCpgError(error)) throw error;
-      throw new CpgError('CS_ERR_INVALID_PARAM', `${this.name} cannot hold this value`, { cause: error });
-    }
+    check(this.name, 'value', value, kinds.plainObject);
+    for (const [name, held] of this.#kinds) check(this.name, name, value[name], held);
+    this.#layout.encode(value, asBuffer(bytes), offset);
     return this.size;
   }
 }

@@ -1,34 +1,38 @@
 /** Group names: bytes on the wire, text for people where the bytes allow it. */
 import { isUtf8 } from 'node:buffer';
+import { check, invalid, kind, uint8Array } from '../arguments';
 import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-/** The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. */
-export function groupBytes(group: string | Uint8Array): Uint8Array {
-  if (typeof group !== 'string' && !((group as unknown) instanceof Uint8Array)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', 'a group name that is neither text nor bytes');
+/** A group as a user names it; how long it is, groupBytes() sees. */
+export const GROUP = kind<string | Uint8Array>(
+  `the name of a group: 1 to ${MAX_GROUP_NAME_BYTES} bytes, as text or as a Uint8Array`,
+  (value) => typeof value === 'string' || uint8Array.accepts(value),
+);
+
+/**
+ * The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. `call` is what
+ * was called with it.
+ */
+export function groupBytes(group: string | Uint8Array, call = 'groupBytes'): Uint8Array {
+  check(call, 'group', group, GROUP);
+  const name = typeof group === 'string' ? Buffer.from(group, 'utf8') : Uint8Array.from(group);
+  if (name.length === 0) throw invalid(call, 'group', group, GROUP.expected);
+  if (name.length > MAX_GROUP_NAME_BYTES) {
+    throw new CpgError('CS_ERR_NAME_TOO_LONG', `${call}: a group name of ${name.length} bytes`);
   }
-  const bytes = typeof group === 'string' ? Buffer.from(group, 'utf8') : Uint8Array.from(group);
-  if (bytes.length === 0) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', 'an empty group name', {
-      remedy: 'name a group of 1 to 128 bytes',
-    });
-  }
-  if (bytes.length > MAX_GROUP_NAME_BYTES) {
-    throw new CpgError('CS_ERR_NAME_TOO_LONG', `a group name of ${bytes.length} bytes`);
-  }
-  return bytes;
+  return name;
 }
 
 /** Text when the bytes are valid UTF-8. */
-export function utf8(bytes: Uint8Array): string | undefined {
+export function utf8(name: Uint8Array): string | undefined {
   // Asked first: a decoder that throws takes many times as long.
-  return isUtf8(bytes) ? decoder.decode(bytes) : undefined;
+  return isUtf8(name) ? decoder.decode(name) : undefined;
 }
 
 /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
-export function groupText(bytes: Uint8Array): string | Uint8Array {
-  return utf8(bytes) ?? Uint8Array.from(bytes);
+export function groupText(name: Uint8Array): string | Uint8Array {
+  return utf8(check('groupText', 'name', name, uint8Array)) ?? Uint8Array.from(name);
 }

@@ -9,6 +9,7 @@
  * connection_type and max_msg_size share one 8-byte cell. With shared memory the strings are the path
  * stems of the three rings.
  */
+import { check, inCall, plainObject, uint8Array } from '../arguments';
 import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
 import {
   frameHeader,
@@ -75,12 +76,14 @@ export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
 
 export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
-  const bytes = Buffer.alloc(requestTable.size);
-  requestTable.encode({ id: AUTHENTICATE, size: requestTable.size, ...value }, bytes);
-  return bytes;
+  check('encodeHandshakeRequest', 'value', value, plainObject);
+  return inCall('encodeHandshakeRequest', () =>
+    requestTable.frame({ ...value, id: AUTHENTICATE, size: requestTable.size }),
+  );
 }
 
 export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
+  check('decodeHandshakeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
   if (id !== AUTHENTICATE) throw malformed(`a handshake with id ${id}`, `${AUTHENTICATE}`);
   const { maxMessageSize } = requestTable.decodeWhole(bytes);
@@ -88,13 +91,15 @@ export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
 }
 
 export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
-  const bytes = Buffer.alloc(responseTable.size);
-  responseTable.encode({ id: AUTHENTICATE, size: responseTable.size, ...value }, bytes);
-  return bytes;
+  check('encodeHandshakeResponse', 'value', value, plainObject);
+  return inCall('encodeHandshakeResponse', () =>
+    responseTable.frame({ ...value, id: AUTHENTICATE, size: responseTable.size }),
+  );
 }
 
 /** An answer with an error is decoded by its header alone: the rest is empty then. */
 export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {
+  check('decodeHandshakeResponse', 'bytes', bytes, uint8Array);
   frameHeader(bytes);
   const refusal = responseHeader.decode(bytes).error;
   if (refusal !== 0) return { ...NOTHING, error: refusal };

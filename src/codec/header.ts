@@ -7,6 +7,7 @@
  * `size` counts the whole message, header included. mcast and partial mcast requests begin with the larger
  * one although they are requests.
  */
+import { check, uint8Array } from '../arguments';
 import { asBuffer, int32, malformed, Table, type Field } from './fields';
 
 export interface RequestHeader {
@@ -35,12 +36,19 @@ export function frameHeader(bytes: Uint8Array): RequestHeader {
   return header;
 }
 
-/** The id of a frame without further checks; the frame has at least 4 bytes. */
+/** The id of a frame, which has at least 4 bytes, without further checks. */
 export function frameId(bytes: Uint8Array): number {
-  return asBuffer(bytes).readInt32LE(0);
+  return headerWord('frameId', bytes, 0);
 }
 
-/** The size a frame's header claims; the frame has at least 12 bytes. */
+/** The size a frame's header claims, of a frame with at least 12 bytes. */
 export function frameSize(bytes: Uint8Array): number {
-  return asBuffer(bytes).readInt32LE(SIZE_OFFSET);
+  return headerWord('frameSize', bytes, SIZE_OFFSET);
+}
+
+function headerWord(call: string, bytes: Uint8Array, offset: number): number {
+  const frame = Buffer.isBuffer(bytes) ? bytes : asBuffer(check(call, 'bytes', bytes, uint8Array));
+  if (frame.length < offset + 4)
+    throw malformed(`a frame of ${frame.length} bytes`, `at least ${offset + 4}`);
+  return frame.readInt32LE(offset);
 }

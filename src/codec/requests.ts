@@ -17,7 +17,18 @@
  *
  * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
  */
-import { cpgName, CPG_NAME_BYTES, malformed, Table, uint32, uint64, unset, type FieldSpan } from './fields';
+import { check, inCall, oneOf, plainObject, uint8Array, whole } from '../arguments';
+import {
+  asBuffer,
+  cpgName,
+  CPG_NAME_BYTES,
+  malformed,
+  Table,
+  uint32,
+  uint64,
+  unset,
+  type FieldSpan,
+} from './fields';
 import {
   frameHeader,
   requestHeaderFields,
@@ -157,6 +168,9 @@ export const MCAST_HEADER_BYTES = mcast.size;
 /** Bytes before the fragment in a partialMcast request. */
 export const PARTIAL_MCAST_HEADER_BYTES = partialMcast.size;
 
+/** What the size of a frame can say. */
+const MAX_INT32 = 2 ** 31 - 1;
+
 const MCAST_SIZE = mcast.offsetOf('size');
 const MCAST_GUARANTEE = mcast.offsetOf('guarantee');
 const MCAST_MESSAGE_LENGTH = mcast.offsetOf('messageLength');
@@ -168,8 +182,13 @@ export function writeMcastHeader(
   guarantee: number,
   messageLength: number,
 ): void {
-  target.fill(0, offset, offset + MCAST_HEADER_BYTES);
-  renewMcastHeader(target, offset, guarantee, messageLength);
+  const call = 'writeMcastHeader';
+  const bytes = asBuffer(check(call, 'target', target, uint8Array));
+  check(call, 'offset', offset, whole(0, bytes.length - MCAST_HEADER_BYTES));
+  check(call, 'guarantee', guarantee, whole(0, 0xffffffff));
+  check(call, 'messageLength', messageLength, whole(0, MAX_INT32 - MCAST_HEADER_BYTES));
+  bytes.fill(0, offset, offset + MCAST_HEADER_BYTES);
+  renewMcastHeader(bytes, offset, guarantee, messageLength);
 }
 
 /** As writeMcastHeader(), where nothing but zeros and earlier headers ever stood: the sender's hot path. */
@@ -203,39 +222,54 @@ export function checkMcast(frame: Buffer): void {
 
 /** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */
 export function encodePartialMcastHeader(fields: PartialMcastFields): Buffer {
-  const size = partialMcast.size + fields.fragmentLength;
-  return partialMcast.frame({ id: RequestId.partialMcast, size, error: 0, ...fields });
+  const call = 'encodePartialMcastHeader';
+  check(call, 'fields', fields, plainObject);
+  const { fragmentLength } = fields;
+  check(call, 'fragmentLength', fragmentLength, whole(0, MAX_INT32 - partialMcast.size));
+  const size = partialMcast.size + fragmentLength;
+  return inCall(call, () => partialMcast.frame({ ...fields, id: RequestId.partialMcast, size, error: 0 }));
 }
 
 /** A whole request frame. Throws CS_ERR_INVALID_PARAM or CS_ERR_NAME_TOO_LONG for a value that cannot be sent. */
 export function encodeRequest(request: CpgRequest): Buffer {
+  check('encodeRequest', 'request', request, plainObject);
+  check('encodeRequest', 'type', request.type, REQUEST_TYPE);
+  return inCall('encodeRequest', () => requestFrame(request));
+}
+
+const REQUEST_TYPE = oneOf(...Object.keys(RequestId));
+
+function requestFrame(request: CpgRequest): Buffer {
   const id = RequestId[request.type];
   switch (request.type) {
     case 'join':
-      return join.frame({ id, size: join.size, ...request });
+      return join.frame({ ...request, id, size: join.size });
     case 'leave':
-      return leave.frame({ id, size: leave.size, ...request });
+      return leave.frame({ ...request, id, size: leave.size });
     case 'membershipGet':
-      return membershipGet.frame({ id, size: membershipGet.size, ...request });
+      return membershipGet.frame({ ...request, id, size: membershipGet.size });
     case 'iterationInitialize':
-      return iterationInitialize.frame({ id, size: iterationInitialize.size, ...request });
+      return iterationInitialize.frame({ ...request, id, size: iterationInitialize.size });
     case 'iterationNext':
     case 'iterationFinalize':
-      return iterationHandle.frame({ id, size: iterationHandle.size, ...request });
+      return iterationHandle.frame({ ...request, id, size: iterationHandle.size });
     case 'localGet':
     case 'finalize':
       return empty.frame({ id, size: empty.size });
     case 'zeroCopyAlloc':
     case 'zeroCopyFree':
     case 'zeroCopyExecute':
+      check(request.type, 'body', request.body, uint8Array);
       return empty.frame({ id, size: empty.size + request.body.length }, request.body);
     case 'mcast': {
       const { guarantee, message } = request;
+      check(request.type, 'message', message, uint8Array);
       const size = mcast.size + message.length;
       return mcast.frame({ id, size, error: 0, guarantee, messageLength: message.length }, message);
     }
     case 'partialMcast': {
       const { guarantee, messageLength, fragmentType, fragment } = request;
+      check(request.type, 'fragment', fragment, uint8Array);
       const fields = { guarantee, messageLength, fragmentType, fragmentLength: fragment.length };
       const size = partialMcast.size + fragment.length;
       return partialMcast.frame({ id, size, error: 0, ...fields }, fragment);
@@ -245,6 +279,7 @@ export function encodeRequest(request: CpgRequest): Buffer {
 
 /** A request from a frame; byte fields of variable length are views into it. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeRequest(bytes: Uint8Array): CpgRequest {
+  check('decodeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
   switch (id) {
     case RequestId.join: {

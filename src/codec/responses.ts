@@ -18,8 +18,9 @@
  * are neither read nor written then. A request the daemon does not know, or cannot take now, is answered by
  * a bare header with id 0.
  */
-import { CpgError, CS_OK } from '../errors';
-import { ADDRESS_BYTES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
+import { check, inCall, kind, oneOf, plainObject, uint8Array } from '../arguments';
+import { CS_OK } from '../errors';
+import { ADDRESS_BYTES, ADDRESSES, decodeAddresses, encodeAddresses, type CpgAddress } from './addresses';
 import { cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
 import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MEMBERSHIP_SLOTS } from './limits';
@@ -128,25 +129,33 @@ const typeById = new Map<number, ResponseType>(
 
 /** A whole reply frame, zero where the daemon would leave memory unset. */
 export function encodeResponse(response: CpgResponse): Buffer {
+  check('encodeResponse', 'response', response, plainObject);
+  check('encodeResponse', 'type', response.type, RESPONSE_TYPE);
+  return inCall('encodeResponse', () => responseFrame(response));
+}
+
+const RESPONSE_TYPE = oneOf(...Object.keys(ResponseId));
+const MEMBERS = kind(
+  `an array of at most ${MEMBERSHIP_SLOTS} addresses`,
+  (value) => ADDRESSES.accepts(value) && (value as unknown[]).length <= MEMBERSHIP_SLOTS,
+);
+
+function responseFrame(response: CpgResponse): Buffer {
   const size = RESPONSE_BYTES[response.type];
   const bytes = Buffer.alloc(size);
   const header = { id: ResponseId[response.type], size, error: response.error };
-  if ('members' in response) {
+  if (response.type === 'membershipGet' && 'members' in response) {
     const { members } = response;
-    if (members.length > MEMBERSHIP_SLOTS) {
-      throw new CpgError('CS_ERR_INVALID_PARAM', `a reply with ${members.length} members`, {
-        remedy: `give at most ${MEMBERSHIP_SLOTS}`,
-      });
-    }
+    check(response.type, 'members', members, MEMBERS);
     encodeAddresses(members, bytes, membershipGet.encode({ ...header, count: members.length }, bytes));
-  } else if ('handle' in response) {
+  } else if (response.type === 'iterationInitialize' && 'handle' in response) {
     iterationInitialize.encode({ ...header, handle: response.handle }, bytes);
-  } else if ('group' in response) {
+  } else if (response.type === 'iterationNext' && 'group' in response) {
     iterationNext.encode(
       { ...header, group: response.group, nodeId: response.nodeId, pid: response.pid },
       bytes,
     );
-  } else if ('nodeId' in response) {
+  } else if (response.type === 'localGet' && 'nodeId' in response) {
     localGet.encode({ ...header, nodeId: response.nodeId }, bytes);
   } else {
     responseHeader.encode(header, bytes);
@@ -156,6 +165,7 @@ export function encodeResponse(response: CpgResponse): Buffer {
 
 /** A reply from a frame. Throws CS_ERR_MESSAGE_ERROR for anything else. */
 export function decodeResponse(bytes: Uint8Array): CpgResponse {
+  check('decodeResponse', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
   const type = typeById.get(id);
   if (type === undefined) throw malformed(`a reply with id ${id}`, 'a known id');

@@ -11,7 +11,7 @@ import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
 import { asError, CpgError } from '../errors';
-import { untilAborted } from '../session/deadline';
+import { throwIfAborted, untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Session } from '../session/session';
 import { EventQueue } from './event-queue';
@@ -118,7 +118,7 @@ export class Dispatcher {
     let count = 0;
     for (;;) {
       if (this.#isOver()) return this.#dispatchEnded(tooLate ? undefined : flag, count);
-      signal?.throwIfAborted();
+      throwIfAborted(signal);
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'one' && count > 0) return count;
       // The connection may have ended with that, or a listener closed it.

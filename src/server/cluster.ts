@@ -1,8 +1,24 @@
 /** Several nodes in one process, and everything that can happen to them. */
 import type { Duplex } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
-import { connect, type ConnectOptions, type CpgClient } from '../client';
+import {
+  boolean,
+  callback,
+  check,
+  id,
+  invalid,
+  isFunction,
+  kind,
+  listOf,
+  number,
+  oneOf,
+  readOptions,
+  whole,
+  type OptionKinds,
+} from '../arguments';
+import { connect, CONNECT_OPTIONS, type ConnectOptions, type CpgClient } from '../client';
 import { CpgError } from '../errors';
+import { ADDRESS } from '../transport/address';
 import { Congestion } from './congestion';
 import { FaultState, type Faults } from './faults';
 import { privateAddress } from './listener';
@@ -35,7 +51,38 @@ const DEFAULT_MAX_CONNECTIONS = 1000;
  */
 const HOLD_BYTES: Record<ClockMode, number> = { real: 1024 * 1024, manual: 32 * 1024 * 1024 };
 const MAX_NODES = 128;
-const MAX_NODE_ID = 0xffffffff;
+const NODE_COUNT = whole(1, MAX_NODES);
+const NODE_IDS = listOf('nodeids', id);
+
+// What each call takes: see arguments.ts.
+export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
+  nodes: kind(
+    `a number of nodes from 1 to ${MAX_NODES}, or an array of as many different nodeids`,
+    (nodes) =>
+      Array.isArray(nodes)
+        ? NODE_COUNT.accepts(nodes.length) && NODE_IDS.accepts(nodes) && areDistinct(nodes)
+        : NODE_COUNT.accepts(nodes),
+  ),
+  address: callback,
+  clock: oneOf('real', 'manual'),
+  seed: whole(Number.MIN_SAFE_INTEGER),
+  strict: boolean,
+  maxConnections: whole(1),
+};
+// eslint-disable-next-line @typescript-eslint/no-unused-vars -- a node has its own
+const { address: _, ...NODE_CONNECT_OPTIONS } = CONNECT_OPTIONS;
+const STREAM = kind<Duplex>(
+  'a Duplex stream',
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    ['on', 'write', 'end', 'destroy'].every((method) => isFunction(value, method)),
+);
+const SIDES = kind<readonly (readonly number[])[]>(
+  'an array of nodeids for each side, each node on one side',
+  (sides) => Array.isArray(sides) && sides.every(Array.isArray) && areDistinct(sides.flat()),
+);
+const MS = number(0, Number.MAX_SAFE_INTEGER, 'milliseconds');
 /** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
 const FIRST_CLIENT_PID = 1001;
 /** Turns of the event loop without a request after which clients in this process have said all they had to. */
@@ -74,17 +121,17 @@ export class ClusterNode {
   }
 
   /** Connects a client to this node; see connect(). */
-  connect(options: Omit<ConnectOptions, 'address'> = {}): Promise<CpgClient> {
-    return connect({ ...options, address: this.address });
+  async connect(options?: Omit<ConnectOptions, 'address'>): Promise<CpgClient> {
+    return connect({ ...readOptions('connect', options, NODE_CONNECT_OPTIONS), address: this.address });
   }
 
   /** Serves a client on a stream that was accepted elsewhere. */
   handle(stream: Duplex): void {
-    this.#node.handle(stream);
+    this.#node.handle(check('handle', 'stream', stream, STREAM));
   }
 
   /** Replaces the faults of this node; none without an argument. */
-  inject(faults: Faults = {}): void {
+  inject(faults?: Faults): void {
     this.#node.setFaults(faults);
   }
 
@@ -93,6 +140,7 @@ export class ClusterNode {
    * of the rings); returns how many there were.
    */
   disconnect(pid?: number): number {
+    if (pid !== undefined) check('disconnect', 'pid', pid, id);
     return this.#node.disconnect(pid);
   }
 
@@ -145,10 +193,12 @@ export class SimulatedCluster {
   #stopping: Promise<void> | undefined;
 
   private constructor(options: ClusterOptions) {
-    const { clock = 'real', seed = 1, strict = true, maxConnections = DEFAULT_MAX_CONNECTIONS } = options;
+    const { nodes = 1, clock = 'real', seed = 1, strict = true } = options;
+    const { maxConnections = DEFAULT_MAX_CONNECTIONS } = options;
     this.#mode = clock;
     this.#order = new TotalOrder(clock, new Random(seed));
-    const nodeIds = checkedNodeIds(options.nodes ?? 1);
+    const nodeIds =
+      typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => index + 1) : [...nodes];
     let addressOf = options.address;
     if (addressOf === undefined) {
       const { address, remove } = privateAddress('cpg');
@@ -172,15 +222,16 @@ export class SimulatedCluster {
           this.#requests++;
         },
       };
-      const node = new Node(nodeId, addressOf(nodeId), host);
+      const address = check('SimulatedCluster.start', `address(${nodeId})`, addressOf(nodeId), ADDRESS);
+      const node = new Node(nodeId, address, host);
       const handle = new ClusterNode(node, this.#control);
       this.#places.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
     }
   }
 
-  /** Starts all nodes; resolves when they are one cluster and listen. Rejects as listen() and with RangeError. */
-  static async start(options: ClusterOptions = {}): Promise<SimulatedCluster> {
-    const cluster = new SimulatedCluster(options);
+  /** Starts all nodes; resolves when they are one cluster and listen. Rejects as startServer(). */
+  static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
+    const cluster = new SimulatedCluster(readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS));
     const places = [...cluster.#places.values()];
     try {
       const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
@@ -204,9 +255,9 @@ export class SimulatedCluster {
     return [...this.#places.values()].map(({ handle }) => handle);
   }
 
-  /** The node with this nodeid. Throws RangeError when there is none. */
+  /** The node with this nodeid. */
   node(nodeId: number): ClusterNode {
-    return this.#place(nodeId).handle;
+    return this.#place('node', nodeId).handle;
   }
 
   /**
@@ -214,10 +265,8 @@ export class SimulatedCluster {
    * forms its ring before this returns.
    */
   partition(...sides: readonly (readonly number[])[]): void {
-    const named = sides.flat();
-    if (new Set(named).size !== named.length)
-      throw new RangeError('partition: a node cannot be on two sides');
-    for (const nodeId of named) this.#place(nodeId);
+    check('partition', 'sides', sides, SIDES);
+    for (const nodeId of sides.flat()) this.#place('partition', nodeId);
     this.#catchUp();
     let alone = sides.length;
     for (const [nodeId, place] of this.#places) {
@@ -259,8 +308,7 @@ export class SimulatedCluster {
   /** Manual clock: makes the time go on, so that delayed messages become due. */
   advance(byMs: number): void {
     this.#assertManual('advance');
-    if (!(byMs >= 0)) throw new RangeError(`advance by ${byMs} ms`);
-    this.#order.advance(byMs);
+    this.#order.advance(check('advance', 'byMs', byMs, MS));
   }
 
   /** Manual clock: steps and advances until nothing is left to do. Returns the number of messages ordered. */
@@ -303,10 +351,10 @@ export class SimulatedCluster {
   }
 
   readonly #control: NodeControl = {
-    isRunning: (node) => this.#place(node.nodeId).state === 'running',
-    crash: (node) => this.#crash(this.#place(node.nodeId)),
+    isRunning: (node) => this.#places.get(node.nodeId)!.state === 'running',
+    crash: (node) => this.#crash(this.#places.get(node.nodeId)!),
     shutDown: (node) => {
-      const place = this.#place(node.nodeId);
+      const place = this.#places.get(node.nodeId)!;
       if (place.state !== 'running') return;
       this.#catchUp();
       // With the connections go their processes; the others hear of that while the node is still there.
@@ -315,7 +363,7 @@ export class SimulatedCluster {
       this.#crash(place);
     },
     restart: async (node) => {
-      const place = this.#place(node.nodeId);
+      const place = this.#places.get(node.nodeId)!;
       this.#crash(place);
       if (place.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
       place.state = 'starting';
@@ -365,9 +413,12 @@ export class SimulatedCluster {
     this.#order.form([...sides.values()]);
   }
 
-  #place(nodeId: number): Place {
+  #place(call: string, nodeId: number): Place {
     const place = this.#places.get(nodeId);
-    if (place === undefined) throw new RangeError(`there is no node ${nodeId}`);
+    if (place === undefined) {
+      const known = [...this.#places.keys()].join(', ');
+      throw invalid(call, 'nodeId', nodeId, `a nodeid of this cluster: ${known}`);
+    }
     return place;
   }
 
@@ -396,20 +447,8 @@ export class SimulatedCluster {
   }
 }
 
-function checkedNodeIds(nodes: number | readonly number[]): readonly number[] {
-  const nodeIds = typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => index + 1) : nodes;
-  const valid = nodeIds.every((nodeId) => Number.isInteger(nodeId) && nodeId > 0 && nodeId <= MAX_NODE_ID);
-  if (
-    !valid ||
-    nodeIds.length === 0 ||
-    nodeIds.length > MAX_NODES ||
-    new Set(nodeIds).size !== nodeIds.length
-  ) {
-    throw new RangeError(
-      `a cluster has 1 to ${MAX_NODES} nodes with different nodeids, not ${String(nodes)}`,
-    );
-  }
-  return nodeIds;
+function areDistinct(list: readonly unknown[]): boolean {
+  return new Set(list).size === list.length;
 }
 
 function stopped(nodeId: number): CpgError {

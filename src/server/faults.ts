@@ -1,4 +1,5 @@
 /** What can be made to go wrong on a node. */
+import { kind, number, oneOf, readOptions, whole, type OptionKinds } from '../arguments';
 import type { Ordered } from './ordered';
 import type { Random } from './random';
 import { REFUSALS, type Refusal } from './wire/handshake';
@@ -24,6 +25,21 @@ export interface Faults {
   refuse?: Refusal;
 }
 
+const DELAY = number(0, MAX_DELAY_MS);
+const FAULTS: OptionKinds<Faults> = {
+  drop: number(0, 1),
+  delayMs: kind(`${DELAY.expected}, or [from, to] of such`, (value) =>
+    Array.isArray(value)
+      ? value.length === 2 && DELAY.accepts(value[0]) && DELAY.accepts(value[1]) && value[0] <= value[1]
+      : DELAY.accepts(value),
+  ),
+  tryAgain: kind(
+    'a number of requests, or true for all',
+    (value) => value === true || whole(0).accepts(value),
+  ),
+  refuse: oneOf(...REFUSALS),
+};
+
 /** The faults of one node, as they are used up. */
 export class FaultState {
   #faults: Faults = {};
@@ -34,18 +50,10 @@ export class FaultState {
     this.#random = random;
   }
 
-  /** Replaces all faults. Throws RangeError for numbers that make no sense. */
-  set(faults: Faults): void {
-    const { drop = 0, delayMs = 0, tryAgain = 0 } = faults;
-    const [from, to] = typeof delayMs === 'number' ? [delayMs, delayMs] : delayMs;
-    if (!(drop >= 0 && drop <= 1)) throw new RangeError(`faults: drop ${drop} is not from 0 to 1`);
-    if (!(from >= 0 && to >= from && to <= MAX_DELAY_MS))
-      throw new RangeError(`faults: delayMs ${from} to ${to} is not from 0 to ${MAX_DELAY_MS}`);
-    if (tryAgain !== true && !(Number.isInteger(tryAgain) && tryAgain >= 0))
-      throw new RangeError(`faults: tryAgain ${tryAgain} is not a number of requests`);
-    if (faults.refuse !== undefined && !REFUSALS.includes(faults.refuse))
-      throw new RangeError(`faults: refuse ${faults.refuse} is none of ${REFUSALS.join(', ')}`);
-    this.#faults = faults;
+  /** Replaces all faults. */
+  set(given: Faults | undefined): void {
+    this.#faults = readOptions('inject', given, FAULTS);
+    const { tryAgain = 0 } = this.#faults;
     this.#tryAgainLeft = tryAgain === true ? Infinity : tryAgain;
   }
 

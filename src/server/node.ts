@@ -62,7 +62,7 @@ export class Node implements OrderedNode, ConnectionHost {
     return this.#host.faults;
   }
 
-  setFaults(faults: Faults): void {
+  setFaults(faults: Faults | undefined): void {
     this.faults.set(faults);
   }
 

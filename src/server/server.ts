@@ -1,7 +1,9 @@
 /** One node that serves CPG: corosync's socket without corosync. */
 import type { Duplex } from 'node:stream';
+import { id, readOptions, type OptionKinds } from '../arguments';
 import type { ConnectOptions, CpgClient } from '../client';
-import { SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
+import { ADDRESS } from '../transport/address';
+import { CLUSTER_OPTIONS, SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
 
 export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConnections' | 'seed'> {
   /** Where to listen: '/path' or '@name'. Default: a socket in a private directory that close() removes. */
@@ -9,6 +11,15 @@ export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConne
   /** Default 1. */
   nodeId?: number;
 }
+
+const { strict, maxConnections, seed } = CLUSTER_OPTIONS;
+const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
+  strict,
+  maxConnections,
+  seed,
+  address: ADDRESS,
+  nodeId: id,
+};
 
 export class CpgServer {
   readonly #cluster: SimulatedCluster;
@@ -35,7 +46,7 @@ export class CpgServer {
   }
 
   /** Connects a client; see connect(). */
-  connect(options: Omit<ConnectOptions, 'address'> = {}): Promise<CpgClient> {
+  connect(options?: Omit<ConnectOptions, 'address'>): Promise<CpgClient> {
     return this.#node.connect(options);
   }
 
@@ -56,11 +67,11 @@ export class CpgServer {
 
 /**
  * Starts a server; resolves when it listens. Rejects with CpgError: CS_ERR_EXIST when somebody listens at the
- * address, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_ACCESS where this user may not write, CS_ERR_LIBRARY for a
- * directory that is not there, and as the system says otherwise; RangeError for a bad nodeId.
+ * address, CS_ERR_INVALID_PARAM for bad options, CS_ERR_ACCESS where this user may not write, CS_ERR_LIBRARY for a
+ * directory that is not there, and as the system says otherwise.
  */
-export async function startServer(options: ServerOptions = {}): Promise<CpgServer> {
-  const { address, nodeId = 1, ...others } = options;
+export async function startServer(options?: ServerOptions): Promise<CpgServer> {
+  const { address, nodeId = 1, ...others } = readOptions('startServer', options, SERVER_OPTIONS);
   const cluster = await SimulatedCluster.start({
     ...others,
     nodes: [nodeId],

@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { CpgError } from '../errors';
 
 /** Longest time a Node timer can hold. */
-const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 export class Deadline {
   readonly #controller = new AbortController();
@@ -50,16 +50,30 @@ export class Deadline {
 
 /** Calls `listener` when `signal` aborts; else it has to be removed again. */
 export function listenForAbort(signal: AbortSignal, listener: () => void): void {
-  // One signal for many calls at once is no leak, and Node shall not warn of one. It warns only of its own.
-  if (signal instanceof EventTarget) setMaxListeners(0, signal);
+  // One signal for many calls at once is no leak, and Node shall not warn of one.
+  try {
+    setMaxListeners(0, signal);
+  } catch {
+    // It was made elsewhere, and Node warns only of its own.
+  }
   signal.addEventListener('abort', listener, { once: true });
+}
+
+/** Why `signal` was aborted; some that were made elsewhere do not say it. */
+export function abortReason(signal: AbortSignal): Error {
+  const reason = signal.reason as Error | undefined;
+  return reason ?? new DOMException('This operation was aborted', 'AbortError');
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw abortReason(signal);
 }
 
 /** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     // Work that can stop does so first: whoever sees the rejection then sees the state it left, too.
-    const onAbort = (): void => void setImmediate(() => reject(signal.reason as Error));
+    const onAbort = (): void => void setImmediate(() => reject(abortReason(signal)));
     const done = (): void => signal.removeEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
     else listenForAbort(signal, onAbort);
@@ -85,14 +99,4 @@ export class Backoff {
       throw signal.aborted ? signal.reason : error;
     }
   }
-}
-
-/** A time limit given by a user: a positive number of milliseconds. */
-export function checkedTimeout(timeoutMs: number): number {
-  if (!(timeoutMs > 0)) {
-    throw new CpgError('CS_ERR_INVALID_PARAM', `timeoutMs ${timeoutMs}`, {
-      remedy: 'give a positive number of milliseconds',
-    });
-  }
-  return Math.min(timeoutMs, MAX_TIMEOUT_MS);
 }

@@ -28,7 +28,7 @@ import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
 import type { Transport, TransportListener, TransportOptions } from '../transport/transport';
-import { Backoff, Deadline, listenForAbort, untilAborted } from './deadline';
+import { abortReason, Backoff, Deadline, listenForAbort, throwIfAborted, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import { Fence } from './fence';
 import { InFlight, MAX_CONFIRMATIONS } from './in-flight';
@@ -232,8 +232,8 @@ export class Session {
 
   async join(group: string | Uint8Array, initialTotemConfchg: boolean, signal?: AbortSignal): Promise<void> {
     assertAllowed(this.#state, 'join');
-    const name = groupBytes(group);
-    signal?.throwIfAborted();
+    const name = groupBytes(group, 'join');
+    throwIfAborted(signal);
     this.#state = 'joining';
     this.#group = name;
     const flags = initialTotemConfchg ? DELIVER_INITIAL_TOTEM_CONF : 0;
@@ -265,12 +265,12 @@ export class Session {
   async leave(group?: string | Uint8Array, signal?: AbortSignal): Promise<void> {
     assertAllowed(this.#state, 'leave');
     const joined = this.#group!;
-    if (group !== undefined && Buffer.compare(groupBytes(group), joined) !== 0) {
+    if (group !== undefined && Buffer.compare(groupBytes(group, 'leave'), joined) !== 0) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'leave: this handle has joined another group', {
         remedy: `leave ${JSON.stringify(groupText(joined))}, or call leave() without a name`,
       });
     }
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     this.#state = 'leaving';
     await this.#call('leave', signal, (limit) =>
       this.#ask('leave', { type: 'leave', group: joined, pid: this.pid }, 'leave', limit).then(
@@ -285,7 +285,7 @@ export class Session {
 
   async membership(group?: string | Uint8Array, signal?: AbortSignal): Promise<CpgAddress[]> {
     assertAllowed(this.#state, 'query', 'membership');
-    const name = group === undefined ? this.#group : groupBytes(group);
+    const name = group === undefined ? this.#group : groupBytes(group, 'membership');
     if (name === undefined) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'membership: no group is given and none is joined', {
         remedy: 'name a group',
@@ -484,7 +484,7 @@ export class Session {
     signal: AbortSignal | undefined,
     work: (limit: Deadline) => Promise<T>,
   ): Promise<T> {
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     const deadline = new Deadline(what, this.#timeoutMs, signal);
     try {
       return await untilAborted(work(deadline), deadline.signal);
@@ -555,7 +555,7 @@ export class Session {
   }
 
   #send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     if (message.length > this.maxAtomicMessageSize) return this.#sendFragmented(message, signal);
     if (this.#outbox.empty && this.#stage(message)) {
       const posted = this.#messageStaged(message);
@@ -581,7 +581,7 @@ export class Session {
   }
 
   async #addAbortable(job: Job, sent: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-    const onAbort = (): void => this.#cancel(job, signal?.reason as Error);
+    const onAbort = (): void => this.#cancel(job, abortReason(signal!));
     if (signal !== undefined) listenForAbort(signal, onAbort);
     try {
       this.#add(job);

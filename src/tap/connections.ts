@@ -5,6 +5,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { kind, uint32 } from '../arguments';
 
 export const SHM_DIRECTORY = '/dev/shm';
 
@@ -24,6 +25,22 @@ export interface TapConnection {
   /** The name of its directory, which no other connection of the machine has; a capture may not tell it. */
   readonly directory?: string;
 }
+
+export const CONNECTION = kind<TapConnection>(
+  'a TapConnection, as Tap and CaptureReader make them',
+  (value) => {
+    if (typeof value !== 'object' || value === null) return false;
+    const { id, service, clientPid, serverPid, clientName, serverName } = value as Record<string, unknown>;
+    return (
+      typeof service === 'string' &&
+      typeof clientName === 'string' &&
+      typeof serverName === 'string' &&
+      uint32.accepts(id) &&
+      uint32.accepts(clientPid) &&
+      uint32.accepts(serverPid)
+    );
+  },
+);
 
 const DIRECTORY = /^qb-(\d+)-(\d+)-\d+-[^/]+$/;
 const REQUEST_HEADER = /^qb-request-(.+)-header$/;

@@ -1,11 +1,13 @@
 /** Messages as a line of text for people, and as an object for JSON. */
+import { types } from 'node:util';
+import { check } from '../arguments';
 import type { CpgAddress } from '../codec/addresses';
 import { Guarantee, IterationType, FragmentType } from '../codec/requests';
 import { codeOf, CS_OK } from '../errors';
 import type { RingName, TapConnection } from './connections';
 import type { TapFrame } from './frames';
 import { jsonGroup, jsonMessage } from './json';
-import { payloadOf, type Content, type TapMessage } from './messages';
+import { MESSAGE, payloadOf, type Content, type TapMessage } from './messages';
 import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
 
 /** Characters of a message that a line shows. */
@@ -40,7 +42,12 @@ function endsOf({ connection, ring }: TapFrame): string {
 
 /** The parts of a message's line: when, who to whom, and what. */
 export function describeMessage(message: TapMessage): { time: string; ends: string; what: string } {
-  const { frame, name, group, error, problem, answers, afterNs, content } = message;
+  const { frame, name, group, error, problem, answers, afterNs, content } = check(
+    'describeMessage',
+    'message',
+    message,
+    MESSAGE,
+  );
   const words = [name];
   if (frame.ring === 'response' && error !== undefined)
     words.push(error === CS_OK ? 'CS_OK' : `${codeOf(error)} (${error})`);
@@ -133,6 +140,7 @@ function nameOf(table: Readonly<Record<string, number>>, value: number): string 
 
 /** The message with all its fields; bytes that are text as text, others in base64. */
 export function jsonOf(message: TapMessage): object {
+  check('jsonOf', 'message', message, MESSAGE);
   const { frame, number, id, name, group, error, problem, answers, afterNs, content } = message;
   const { connection, ring, timeNs, bytes, old, consumed, missed } = frame;
   return {
@@ -163,8 +171,8 @@ function fieldsOf(content: Content): object {
   const fields: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(content)) {
     if (key === 'type' || key === 'group' || key === 'error') continue;
-    if (key === 'message' && value instanceof Uint8Array) Object.assign(fields, jsonMessage(value));
-    else if (value instanceof Uint8Array) fields[`${key}Base64`] = Buffer.from(value).toString('base64');
+    if (key === 'message' && types.isUint8Array(value)) Object.assign(fields, jsonMessage(value));
+    else if (types.isUint8Array(value)) fields[`${key}Base64`] = Buffer.from(value).toString('base64');
     else fields[key] = value;
   }
   return fields;

@@ -1,7 +1,8 @@
 /** Which messages are wanted. Lists that are empty ask for nothing in particular. */
+import { check, kind } from '../arguments';
 import { groupText } from '../codec/groups';
-import type { RingName, TapConnection } from './connections';
-import { nodesOf, type TapMessage } from './messages';
+import { CONNECTION, type RingName, type TapConnection } from './connections';
+import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
 export interface Filter {
   /** Of either end; where the daemon sees no pid of the client, also the one that the client announces. */
@@ -16,12 +17,24 @@ export interface Filter {
 
 export const EVERYTHING: Filter = { pids: [], services: [], rings: [], names: [], groups: [], nodes: [] };
 
+const FILTER = kind<Filter>(
+  `a Filter: an object with the arrays ${Object.keys(EVERYTHING).join(', ')}`,
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.keys(EVERYTHING).every((name) => Array.isArray((value as Record<string, unknown>)[name])),
+);
+
 /** What can be decided before anything of a connection is read. */
 export function acceptsConnection(filter: Filter, connection: TapConnection): boolean {
-  const { services } = filter;
+  check('acceptsConnection', 'filter', filter, FILTER);
+  return mayAccept(filter, check('acceptsConnection', 'connection', connection, CONNECTION));
+}
+
+function mayAccept(filter: Filter, connection: TapConnection): boolean {
   return (
     (hasPid(filter, connection) || connection.clientPid === 0) &&
-    (services.length === 0 || services.includes(connection.service))
+    (filter.services.length === 0 || filter.services.includes(connection.service))
   );
 }
 
@@ -31,10 +44,10 @@ export function hasPid({ pids }: Filter, { clientPid, serverPid }: TapConnection
 }
 
 export function accepts(filter: Filter, message: TapMessage): boolean {
-  const { pids, rings, names, groups, nodes } = filter;
-  const { frame, name, group, content, announcedPid } = message;
+  const { pids, rings, names, groups, nodes } = check('accepts', 'filter', filter, FILTER);
+  const { frame, name, group, content, announcedPid } = check('accepts', 'message', message, MESSAGE);
   return (
-    acceptsConnection(filter, frame.connection) &&
+    mayAccept(filter, frame.connection) &&
     (hasPid(filter, frame.connection) || (announcedPid !== undefined && pids.includes(announcedPid))) &&
     (rings.length === 0 || rings.includes(frame.ring)) &&
     (names.length === 0 || names.includes(name)) &&

@@ -1,5 +1,7 @@
 /** What a tap and a capture are made of. */
-import type { RingName, TapConnection } from './connections';
+import { types } from 'node:util';
+import { kind, uint32 } from '../arguments';
+import { CONNECTION, RING_NAMES, type RingName, type TapConnection } from './connections';
 
 export interface TapFrame {
   readonly connection: TapConnection;
@@ -14,3 +16,20 @@ export interface TapFrame {
   /** Frames of this ring that were missed just before it; an estimate, at least 1 when any. */
   readonly missed: number;
 }
+
+/** What a capture has room for. */
+const END_OF_TIME_NS = 2n ** 64n;
+
+export const FRAME = kind<TapFrame>('a TapFrame, as Tap and CaptureReader make them', (value) => {
+  if (typeof value !== 'object' || value === null) return false;
+  const { connection, ring, timeNs, bytes, missed } = value as Record<string, unknown>;
+  return (
+    types.isUint8Array(bytes) &&
+    RING_NAMES.includes(ring as RingName) &&
+    typeof timeNs === 'bigint' &&
+    timeNs >= 0n &&
+    timeNs < END_OF_TIME_NS &&
+    uint32.accepts(missed) &&
+    CONNECTION.accepts(connection)
+  );
+});

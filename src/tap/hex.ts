@@ -1,10 +1,11 @@
 /** A frame as hex, each field in a line of its own with its place and name. */
+import { check } from '../arguments';
 import type { FieldSpan } from '../codec/fields';
 import { EVENT_SPANS } from '../codec/events';
 import { REQUEST_SPANS } from '../codec/requests';
 import { RESPONSE_SPANS } from '../codec/responses';
 import type { TapFrame } from './frames';
-import { payloadOf, type TapMessage } from './messages';
+import { MESSAGE, payloadOf, type TapMessage } from './messages';
 
 const BYTES_A_LINE = 16;
 /** Lines of one field that are shown. */
@@ -17,7 +18,7 @@ const RESPONSE_HEADER: FieldSpan[] = [...REQUEST_HEADER, { name: 'error', offset
 const ADDRESS_BYTES = 24;
 
 export function hexLines(message: TapMessage): string[] {
-  const { bytes } = message.frame;
+  const { bytes } = check('hexLines', 'message', message, MESSAGE).frame;
   const lines: string[] = [];
   let at = 0;
   for (const { name, offset, length } of [

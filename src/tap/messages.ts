@@ -2,14 +2,15 @@
  * What frames mean: a connection is a conversation, and only who follows it knows which group a message goes
  * to and which request a reply answers.
  */
+import { check, kind } from '../arguments';
 import { decodeEvent, type CpgWireEvent } from '../codec/events';
 import { asBuffer } from '../codec/fields';
 import { groupText } from '../codec/groups';
 import { decodeRequest, type CpgRequest } from '../codec/requests';
 import { decodeResponse, type CpgResponse } from '../codec/responses';
 import { isCpgError } from '../errors';
-import type { TapConnection } from './connections';
-import type { TapFrame } from './frames';
+import { CONNECTION, type TapConnection } from './connections';
+import { FRAME, type TapFrame } from './frames';
 import { expectsReply, messageName } from './services';
 
 const ID_BYTES = 4;
@@ -41,6 +42,17 @@ export interface TapMessage {
   readonly afterNs: bigint | undefined;
 }
 
+const CONTENT = kind<Content | undefined>(
+  'the content of a TapMessage',
+  (value) => value === undefined || (typeof value === 'object' && value !== null && 'type' in value),
+);
+
+export const MESSAGE = kind<TapMessage>('a TapMessage, as Conversations makes them', (value) => {
+  if (typeof value !== 'object' || value === null) return false;
+  const { frame, name, content } = value as Record<string, unknown>;
+  return typeof name === 'string' && CONTENT.accepts(content) && FRAME.accepts(frame);
+});
+
 interface Awaited {
   number: number;
   id: number;
@@ -58,8 +70,12 @@ export class Conversations {
   readonly #byConnection = new Map<TapConnection, Conversation>();
   #count = 0;
 
-  /** The next frame; never throws. */
+  /** The next frame, whatever its bytes. */
   add(frame: TapFrame): TapMessage {
+    return this.#add(check('Conversations.add', 'frame', frame, FRAME));
+  }
+
+  #add(frame: TapFrame): TapMessage {
     const { connection, ring, bytes } = frame;
     const conversation = this.#conversation(connection);
     // After a gap nobody knows whose reply comes next.
@@ -84,20 +100,20 @@ export class Conversations {
     };
   }
 
-  /** The next frame, when nobody is to see it: only what later ones need is kept of it. Never throws. */
+  /** The next frame, when nobody is to see it: only what later ones need is kept of it. */
   pass(frame: TapFrame): void {
-    const { connection, ring, bytes } = frame;
+    const { connection, ring, bytes } = check('Conversations.pass', 'frame', frame, FRAME);
     const tells =
       ring === 'response' ||
       (ring === 'request' && expectsReply(connection.service, idOf(bytes))) ||
       (ring === 'event' && this.#conversation(connection).group === undefined);
-    if (tells) this.add(frame);
+    if (tells) this.#add(frame);
     else this.#count++;
   }
 
   /** The connection is gone. */
   end(connection: TapConnection): void {
-    this.#byConnection.delete(connection);
+    this.#byConnection.delete(check('Conversations.end', 'connection', connection, CONNECTION));
   }
 
   #conversation(connection: TapConnection): Conversation {
@@ -160,6 +176,7 @@ function errorOf(bytes: Uint8Array): number | undefined {
 
 /** The nodes a message is about. */
 export function nodesOf(content: Content | undefined): number[] {
+  check('nodesOf', 'content', content, CONTENT);
   if (content === undefined) return [];
   switch (content.type) {
     case 'confchg':
@@ -175,6 +192,7 @@ export function nodesOf(content: Content | undefined): number[] {
 
 /** The message a frame carries for the members of the group, if it carries one whole or in part. */
 export function payloadOf(content: Content | undefined): Uint8Array | undefined {
+  check('payloadOf', 'content', content, CONTENT);
   if (content === undefined) return undefined;
   if ('message' in content) return content.message;
   return 'fragment' in content ? content.fragment : undefined;

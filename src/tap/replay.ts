@@ -1,10 +1,11 @@
 /** The messages of a capture that can be sent again. */
+import { check } from '../arguments';
 import { groupText } from '../codec/groups';
 import { FragmentType } from '../codec/requests';
 import { MAX_MESSAGE_BYTES } from '../codec/limits';
 import { CpgError } from '../errors';
 import type { TapConnection } from './connections';
-import type { TapMessage } from './messages';
+import { MESSAGE, type TapMessage } from './messages';
 
 /** What a plan may keep in memory. */
 export const MAX_REPLAY_BYTES = 512 * 1024 * 1024;
@@ -33,7 +34,8 @@ export class ReplayPlan {
   #bytes = 0;
 
   /** Takes a message in; messages that were not sent or delivered are passed over. Throws CS_ERR_TOO_BIG. */
-  add({ frame, content, group }: TapMessage): void {
+  add(given: TapMessage): void {
+    const { frame, content, group } = check('ReplayPlan.add', 'message', given, MESSAGE);
     if (content === undefined) return;
     const { connection, timeNs } = frame;
     if (content.type === 'mcast' && 'message' in content) {

@@ -1,8 +1,9 @@
 /** Message ids of corosync's services by name, from its ipc_*.h; cpg's come from the codec. */
+import { check, kind, oneOf, string } from '../arguments';
 import { EventId } from '../codec/events';
 import { RequestId } from '../codec/requests';
 import { RESPONSE_ID_OF, ResponseId } from '../codec/responses';
-import type { RingName } from './connections';
+import { RING_NAMES, type RingName } from './connections';
 
 type Names = readonly string[];
 
@@ -130,8 +131,14 @@ export function isMessageName(name: string): boolean {
   return named || /^id -?\d+$/.test(name);
 }
 
+const RING = oneOf(...RING_NAMES);
+const ID = kind<number>('a number', (value) => typeof value === 'number');
+
 /** The name of a message by its number; `id N` for one that is not known. */
 export function messageName(service: string, ring: RingName, id: number): string {
+  check('messageName', 'service', service, string);
+  check('messageName', 'ring', ring, RING);
+  check('messageName', 'id', id, ID);
   const names = SERVICES[service]?.[ring === 'request' ? 'request' : 'response'];
   return names?.[id] ?? `id ${id}`;
 }

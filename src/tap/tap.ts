@@ -9,6 +9,7 @@
  * not followed at all but sampled; flood.ts decides that.
  */
 import { watch, type FSWatcher } from 'node:fs';
+import { abortSignal, callback, readOptions, string, type OptionKinds } from '../arguments';
 import { debugTap as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import { Backlog, type Sight } from './backlog';
@@ -71,6 +72,13 @@ export interface TapOptions {
   onFlood?: (flooding: boolean) => void;
 }
 
+const TAP_OPTIONS: OptionKinds<TapOptions> = {
+  directory: string,
+  accept: callback,
+  signal: abortSignal,
+  onFlood: callback,
+};
+
 export interface TapBatch {
   timeNs: bigint;
   opened: TapConnection[];
@@ -117,12 +125,13 @@ export class Tap {
   #rested = true;
   #wake: (() => void) | undefined;
 
-  constructor({
-    directory = SHM_DIRECTORY,
-    accept = () => true,
-    signal,
-    onFlood = () => undefined,
-  }: TapOptions = {}) {
+  constructor(options?: TapOptions) {
+    const {
+      directory = SHM_DIRECTORY,
+      accept = () => true,
+      signal,
+      onFlood = () => undefined,
+    } = readOptions('Tap', options, TAP_OPTIONS);
     this.#root = directory;
     this.#accept = accept;
     this.#signal = signal;

@@ -1,6 +1,6 @@
 /** Where a daemon listens. */
 import { existsSync } from 'node:fs';
-import { CpgError } from '../errors';
+import { check, kind } from '../arguments';
 
 /** sizeof(sockaddr_un.sun_path); libqb's abstract names fill all of it. */
 const SUN_PATH_BYTES = 108;
@@ -20,35 +20,29 @@ export interface Address {
   path: string;
 }
 
+export const ADDRESS = kind<string>(
+  `'@name' for an abstract socket or '/path' for one in the filesystem, of at most ${SUN_PATH_BYTES - 1} bytes`,
+  (value) => {
+    if (typeof value !== 'string' || value.includes('\0')) return false;
+    const bytes = Buffer.byteLength(value);
+    return value.startsWith('/') ? bytes < SUN_PATH_BYTES : /^@./s.test(value) && bytes <= SUN_PATH_BYTES;
+  },
+);
+
 /**
- * '@name' is an abstract socket, padded with NUL to 108 bytes as libqb binds it; '/path' a filesystem socket.
- * Without `text` the environment's CPG_ADDRESS counts unless it is empty, then '@cpg'.
- * Throws CS_ERR_INVALID_PARAM for anything else.
+ * '@name' is an abstract socket, padded with NUL to 108 bytes as libqb binds it; '/path' a filesystem socket. Without
+ * `given` the environment's CPG_ADDRESS counts unless it is empty, then '@cpg'. Throws CS_ERR_INVALID_PARAM for anything
+ * else.
  */
-export function resolveAddress(
+export function resolveAddress(given?: string, fileExists = existsSync): Address {
   // eslint-disable-next-line @typescript-eslint/prefer-nullish-coalescing -- an empty variable is an unset one
-  text = process.env['CPG_ADDRESS'] || DEFAULT_ADDRESS,
-  fileExists = existsSync,
-): Address {
-  if (typeof (text as unknown) !== 'string') throw invalid(text, 'it is not a string');
-  const bytes = Buffer.byteLength(text);
-  if (text.includes('\0')) throw invalid(text, 'it contains a NUL');
-  if (text.startsWith('/')) {
-    if (bytes >= SUN_PATH_BYTES) throw invalid(text, `a socket path has at most ${SUN_PATH_BYTES - 1} bytes`);
-    return { text, path: text };
-  }
-  if (!text.startsWith('@') || bytes < 2) throw invalid(text, 'it begins neither with @ nor with /');
-  if (bytes > SUN_PATH_BYTES) throw invalid(text, `an abstract name has at most ${SUN_PATH_BYTES - 1} bytes`);
+  const text = given ?? (process.env['CPG_ADDRESS'] || DEFAULT_ADDRESS);
+  check('connect', given === undefined ? 'the environment variable CPG_ADDRESS' : 'address', text, ADDRESS);
+  if (text.startsWith('/')) return { text, path: text };
   const name = text.slice(1);
   if (fileExists(FORCE_FILESYSTEM_SOCKETS)) {
     const candidates = SOCKET_DIRECTORIES.map((directory) => `${directory}/${name}`);
     return { text, path: candidates.find((path) => fileExists(path)) ?? candidates[0]! };
   }
-  return { text, path: `\0${name}${'\0'.repeat(SUN_PATH_BYTES - bytes)}` };
-}
-
-function invalid(text: string, why: string): CpgError {
-  return new CpgError('CS_ERR_INVALID_PARAM', `the address ${JSON.stringify(text)} cannot be used: ${why}`, {
-    remedy: "give '@name' for an abstract socket or '/path' for one in the filesystem",
-  });
+  return { text, path: `\0${name}${'\0'.repeat(SUN_PATH_BYTES - Buffer.byteLength(text))}` };
 }

@@ -96,11 +96,12 @@ describe('nodes and network', () => {
   });
 
   test('nonsense', async () => {
+    const invalid = expect.objectContaining({ code: 'CS_ERR_INVALID_PARAM' }) as Error;
     await start({ nodes: [5, 9] });
     expect(cluster.nodes.map(({ nodeId }) => nodeId)).toEqual([5, 9]);
-    expect(() => cluster.node(1)).toThrow(RangeError);
-    expect(() => cluster.partition([5], [5, 9])).toThrow(RangeError);
-    expect(() => cluster.partition([1])).toThrow(RangeError);
+    expect(() => cluster.node(1)).toThrow(invalid);
+    expect(() => cluster.partition([5], [5, 9])).toThrow(invalid);
+    expect(() => cluster.partition([1])).toThrow(invalid);
     for (const faults of [
       { drop: 2 },
       { drop: NaN },
@@ -111,11 +112,11 @@ describe('nodes and network', () => {
       { tryAgain: 0.5 },
       { refuse: 'ENOENT' as 'EACCES' },
     ]) {
-      expect(() => cluster.node(5).inject(faults)).toThrow(RangeError);
+      expect(() => cluster.node(5).inject(faults)).toThrow(invalid);
     }
     await expect(cluster.step()).rejects.toMatchObject({ code: 'CS_ERR_INVALID_PARAM' });
-    await expect(SimulatedCluster.start({ nodes: 0 })).rejects.toThrow(RangeError);
-    await expect(SimulatedCluster.start({ nodes: [1, 1] })).rejects.toThrow(RangeError);
+    await expect(SimulatedCluster.start({ nodes: 0 })).rejects.toEqual(invalid);
+    await expect(SimulatedCluster.start({ nodes: [1, 1] })).rejects.toEqual(invalid);
   });
 
   test('stop ends everything, also a restart under way', async () => {

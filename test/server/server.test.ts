@@ -101,7 +101,7 @@ describe('addresses', () => {
   });
 
   test.each([0, -1, 1.5, 2 ** 32])('nodeid %p cannot be used', async (nodeId) => {
-    await expect(startServer({ nodeId })).rejects.toThrow(RangeError);
+    await expect(startServer({ nodeId })).rejects.toMatchObject({ code: 'CS_ERR_INVALID_PARAM' });
   });
 });
 

@@ -2,6 +2,7 @@
  * Frames from a pcapng file, also from one that Wireshark, editcap or mergecap has written again. What is not
  * ours is passed over and counted.
  */
+import { check, isFunction, kind, uint8Array } from '../../arguments';
 import { CpgError, isCpgError } from '../../errors';
 import type { TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
@@ -50,7 +51,11 @@ export class CaptureReader {
   frames = 0;
 
   /** The frames that are complete with these bytes. Throws CS_ERR_MESSAGE_ERROR; the reader is of no use then. */
-  *push(bytes: Uint8Array): Generator<TapFrame, void> {
+  push(bytes: Uint8Array): Generator<TapFrame, void> {
+    return this.#push(check('CaptureReader.push', 'bytes', bytes, uint8Array));
+  }
+
+  *#push(bytes: Uint8Array): Generator<TapFrame, void> {
     this.#pending = Buffer.concat([this.#pending, bytes]);
     for (;;) {
       const length = this.#blockLength();
@@ -242,12 +247,23 @@ export class CaptureReader {
   }
 }
 
+type Chunks = AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+const CHUNKS = kind<Chunks>(
+  'the bytes of a capture in pieces: an (async) iterable of Uint8Array',
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    (isFunction(value, Symbol.asyncIterator) || isFunction(value, Symbol.iterator)),
+);
+
 /** All frames of a capture. Throws CS_ERR_MESSAGE_ERROR after the last good one when the file is damaged. */
-export async function* readCapture(
-  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-): AsyncGenerator<TapFrame, void> {
+export function readCapture(chunks: Chunks): AsyncGenerator<TapFrame, void> {
+  return framesOf(check('readCapture', 'chunks', chunks, CHUNKS));
+}
+
+async function* framesOf(chunks: Chunks): AsyncGenerator<TapFrame, void> {
   const reader = new CaptureReader();
-  for await (const chunk of chunks) yield* reader.push(chunk);
+  for await (const chunk of chunks) yield* reader.push(check('readCapture', 'chunk', chunk, uint8Array));
   reader.end();
 }
 

@@ -1,8 +1,9 @@
 /** Frames as a pcapng file: one interface for each ring of each connection. */
 import { randomBytes } from 'node:crypto';
+import { check, listOf } from '../../arguments';
 import type { RingName, TapConnection } from '../connections';
 import { connectionLabel } from '../describe';
-import type { TapFrame } from '../frames';
+import { FRAME, type TapFrame } from '../frames';
 import { LINK_TYPE_EXPORTED_PDU, MAX_PART_BYTES, packetFields, packetPrefix } from './packet';
 import {
   BLOCK_OVERHEAD_BYTES,
@@ -23,6 +24,8 @@ const FLAGS_OPTION_BYTES = 8;
 const DROPS_OPTION_BYTES = 12;
 const OPTIONS_END_BYTES = 4;
 const WORD_BYTES = 6;
+
+const FRAMES = listOf('an array of TapFrames, as Tap and CaptureReader make them', FRAME);
 
 interface Interface {
   number: number;
@@ -52,11 +55,15 @@ export class CaptureWriter {
   }
 
   frame(frame: TapFrame): Buffer {
-    return this.frames([frame]);
+    return this.#frames([check('CaptureWriter.frame', 'frame', frame, FRAME)]);
   }
 
   /** Many at a time are much quicker: they are put into one piece of memory. */
   frames(frames: readonly TapFrame[]): Buffer {
+    return this.#frames(check('CaptureWriter.frames', 'frames', frames, FRAMES));
+  }
+
+  #frames(frames: readonly TapFrame[]): Buffer {
     const descriptions: Buffer[] = [];
     let length = 0;
     for (const frame of frames) length += packetBlocksBytes(this.#interface(frame, descriptions), frame);

@@ -1,7 +1,9 @@
 /** A timeline as the text of a Mermaid sequence diagram. */
-import type { Step, Timeline } from './model';
+import { check } from '../../arguments';
+import { TIMELINE, type Step, type Timeline } from './model';
 
-export function mermaid({ title, lanes, steps, omitted }: Timeline): string {
+export function mermaid(timeline: Timeline): string {
+  const { title, lanes, steps, omitted } = check('mermaid', 'timeline', timeline, TIMELINE);
   const ids = new Map(lanes.map((lane, index) => [lane, `m${index + 1}`]));
   const over = lanes.length > 1 ? `m1,m${lanes.length}` : 'm1';
   const lines = [

@@ -2,10 +2,11 @@
  * What happened in a group as steps of a sequence chart: messages with their senders, and notes about who
  * joined and left. It is told by one member, because what a member sees is in the group's own order.
  */
+import { check, kind, listOf, string } from '../../arguments';
 import { groupText } from '../../codec/groups';
 import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
-import type { TapMessage } from '../messages';
+import { MESSAGE, type TapMessage } from '../messages';
 import { cut, groupLabel, messageLabel, reasonLabel } from '../text';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
@@ -28,11 +29,37 @@ export interface Timeline {
   omitted: number;
 }
 
+const LANES = listOf('names', string);
+const STEPS = kind('', (value) => Array.isArray(value) && value.every(isStep));
+const GROUP = kind<string | undefined>(
+  'the name of a group as `groups` has it, or undefined',
+  (value) => value === undefined || typeof value === 'string',
+);
+
+export const TIMELINE = kind<Timeline>('a Timeline, as TimelineBuilder makes them', (value) => {
+  if (typeof value !== 'object' || value === null) return false;
+  const { title, lanes, steps, omitted } = value as Record<string, unknown>;
+  return (
+    typeof title === 'string' && typeof omitted === 'number' && LANES.accepts(lanes) && STEPS.accepts(steps)
+  );
+});
+
+function isStep(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { kind: what, timeNs, from, to, label, count, text } = value as Record<string, unknown>;
+  if (typeof timeNs !== 'bigint') return false;
+  if (what === 'note') return typeof text === 'string';
+  const told =
+    what === 'message' ? typeof label === 'string' : what === 'folded' && typeof count === 'number';
+  return told && typeof from === 'string' && LANES.accepts(to);
+}
+
 /** Collects messages, and makes the chart of one group. */
 export class TimelineBuilder {
   readonly #byWitness = new Map<TapConnection, TapMessage[]>();
 
   add(message: TapMessage): void {
+    check('TimelineBuilder.add', 'message', message, MESSAGE);
     if (message.frame.ring !== 'event' || message.content === undefined) return;
     const { connection } = message.frame;
     const list = this.#byWitness.get(connection) ?? [];
@@ -46,7 +73,8 @@ export class TimelineBuilder {
   }
 
   /** Undefined when nothing of that group, or of any, was seen. */
-  build(group: string | undefined): Timeline | undefined {
+  build(group?: string): Timeline | undefined {
+    check('TimelineBuilder.build', 'group', group, GROUP);
     const witness = this.#witnesses().find((candidate) => group === undefined || candidate.group === group);
     return witness === undefined ? undefined : chart(witness.group, witness.messages);
   }

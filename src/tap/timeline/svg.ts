@@ -1,6 +1,7 @@
 /** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
 import { timeLabel } from '../text';
-import type { Step, Timeline } from './model';
+import { check } from '../../arguments';
+import { TIMELINE, type Step, type Timeline } from './model';
 
 const TIME_WIDTH = 130;
 const LANE_WIDTH = 190;
@@ -22,7 +23,8 @@ const STYLE = `
     .dot { fill: #6db3f2; } .note rect { fill: #212a33; stroke: #3b4652; } .grave rect { fill: #3a2220; stroke: #7a423d; }
   }`;
 
-export function svg({ title, lanes, steps, omitted }: Timeline): string {
+export function svg(timeline: Timeline): string {
+  const { title, lanes, steps, omitted } = check('svg', 'timeline', timeline, TIMELINE);
   const bottom = HEAD_HEIGHT + (steps.length + 1) * STEP_HEIGHT;
   const x = new Map(lanes.map((lane, index) => [lane, TIME_WIDTH + (index + 0.5) * LANE_WIDTH]));
   const width = Math.ceil(
