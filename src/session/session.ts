@@ -40,6 +40,7 @@ import {
   type JobHost,
   type OutgoingMessage,
 } from './jobs';
+import { Nudge } from './nudge';
 import { Outbox, type Job } from './outbox';
 import { Pace } from './pace';
 import { assertAllowed, type SessionState } from './states';
@@ -90,6 +91,7 @@ export class Session {
   readonly #outbox: Outbox;
   readonly #confirmations = new Confirmations();
   readonly #pace: Pace;
+  readonly #nudge: Nudge;
   #state: SessionState = 'unjoined';
   #group: Uint8Array | undefined;
   #nodeId = 0;
@@ -115,6 +117,7 @@ export class Session {
     this.maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
     this.#outbox = new Outbox(transport);
     this.#pace = new Pace(transport.eventCapacityBytes, () => this.#drain());
+    this.#nudge = new Nudge(transport, this.#jobHost);
     transport.listen(this.#listener);
   }
 
@@ -528,6 +531,7 @@ export class Session {
       this.#wantsDrain = false;
       this.#observer?.onDrain();
     }
+    this.#nudge.consider();
   }
 
   // ---- what jobs need ------------------------------------------------------------------------------------
@@ -594,6 +598,7 @@ export class Session {
       this.#batch = undefined;
       this.#moved();
     },
+    onRingEmptied: () => this.#nudge.consider(),
     onClose: (reason) => this.#onClose(reason),
   };
 
