@@ -106,6 +106,33 @@ describe('no request of its own', () => {
     expect(asked(pair.connection)).toEqual(['membershipGet']);
   });
 
+  test('where a request was enough, because nothing was held back', async () => {
+    const pair = await sleepy();
+    const seen = numbersOf(pair);
+    while (pair.connection.event.free > 2 * BYTES) pair.connection.deliver(Buffer.alloc(BYTES));
+    await takeAll(pair, seen);
+    await pair.client.membership();
+    await turns();
+    expect(asked(pair.connection)).toEqual(['membershipGet']);
+  });
+
+  test('between requests that follow one another', async () => {
+    const pair = await sleepy();
+    const { client, connection } = pair;
+    const seen = numbersOf(pair);
+    connection.script('membershipGet', 'silence');
+    const both = client.membership().then(() => client.membership());
+    await connection.untilTaken('membershipGet');
+    const sent = fill(pair, 2);
+    await takeAll(pair, seen);
+    await turns();
+    connection.respond({ type: 'membershipGet', error: 1, members: [] });
+    await both;
+    while (seen.length < sent) await client.dispatch('one');
+    await turns();
+    expect(asked(connection)).toEqual(['membershipGet', 'membershipGet']);
+  });
+
   test('where a message goes out', async () => {
     const pair = await sleepy();
     pair.connection.echo = false;
