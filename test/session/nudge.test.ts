@@ -245,7 +245,7 @@ describe('a daemon that does not answer it', () => {
     await client.mcast('m');
     await connection.untilTaken('mcast');
     expect(asked(connection)).toEqual(['localGet', 'mcast']);
-    connection.respond({ type: 'localGet', error: 6, nodeId: 0 });
+    connection.respond({ type: 'localGet', error: 6 });
     await client.close();
     expect(errors).toEqual([]);
   });
