@@ -10,8 +10,11 @@ const BUILD = join(ROOT, 'build');
 const RUN_TIMEOUT_MS = 180_000;
 
 export interface Job {
-  /** margin: what a flood comes to when the receiver of libcpg has more to do, and in a loop that does nothing else. */
-  readonly workload: 'flood' | 'latency' | 'receive' | 'idle' | 'margin';
+  /**
+   * catchup: a receiver is blocked while others send, and then takes all that waits.
+   * margin: what a flood comes to when the receiver of libcpg has more to do, and in a loop that does nothing else.
+   */
+  readonly workload: 'flood' | 'latency' | 'receive' | 'catchup' | 'idle' | 'margin';
   readonly size: number;
   readonly count: number;
   readonly warmup: number;
@@ -62,6 +65,18 @@ export function bareLoop(memory: 'own' | 'reused'): Contestant {
       ...[process.execPath, join(BUILD, 'bench', 'bare-loop.js'), group],
       ...[size, count, warmup].map(String),
       memory,
+    ],
+  };
+}
+
+/** This package, in catch-up.ts. */
+export function catchUp(name: string, ...options: string[]): Contestant {
+  return {
+    name,
+    command: ({ count, warmup }, group) => [
+      ...[process.execPath, join(BUILD, 'bench', 'catch-up.js'), group],
+      ...[count, warmup].map(String),
+      ...options,
     ],
   };
 }
@@ -125,6 +140,11 @@ export class Run {
       }),
       this.result.then(() => undefined),
     ]);
+  }
+
+  /** A line on its standard input. */
+  goOn(): void {
+    this.child.stdin?.write('\n');
   }
 
   async end(): Promise<void> {

@@ -7,6 +7,8 @@
  *                                               WORK microseconds are spent on each that comes back
  *     libcpg latency GROUP SIZE COUNT WARMUP    one message at a time, from the call to its delivery
  *     libcpg receive GROUP 0 COUNT WARMUP       only receive; processor time for COUNT messages
+ *     libcpg catchup GROUP 0 COUNT WARMUP       receive, and block behind the warm-up until a line comes on standard
+ *                                               input: the time for those of COUNT messages that wait by then
  *     libcpg idle GROUP 0 CONNECTIONS 0         join with CONNECTIONS handles and wait for the end of standard input
  *
  * WARMUP messages come before the measurement. Prints one line of JSON at the end. A message begins with its
@@ -193,7 +195,7 @@ static void print_delivered(void)
 int main(int argc, char **argv)
 {
 	if (argc != 6 && argc != 7)
-		fail("usage: libcpg flood|latency|receive|idle GROUP SIZE COUNT WARMUP [WORK]", argc);
+		fail("usage: libcpg flood|latency|receive|catchup|idle GROUP SIZE COUNT WARMUP [WORK]", argc);
 	const char *mode = argv[1];
 	size_t size = strtoul(argv[3], NULL, 10);
 	uint32_t count = strtoul(argv[4], NULL, 10);
@@ -223,11 +225,15 @@ int main(int argc, char **argv)
 	struct iovec message = { .iov_base = calloc(1, size + sizeof(uint32_t)), .iov_len = size };
 	double *times = calloc(count + warmup + 1, sizeof *times);
 	uint32_t measured = count;
+	char line;
 
-	if (!strcmp(mode, "receive")) {
+	int receives = !strcmp(mode, "receive") || !strcmp(mode, "catchup");
+	if (receives) {
 		fprintf(stderr, "ready\n");
 		receive_until(handle, warmup, fd);
 		measured = warmup + count - received;
+		if (!strcmp(mode, "catchup") && read(0, &line, 1) != 1)
+			return 1;
 	} else if (!strcmp(mode, "flood")) {
 		flood(handle, &message, warmup, fd);
 		reset();
@@ -237,7 +243,7 @@ int main(int argc, char **argv)
 	}
 
 	double begin = now(), begin_cpu = cpu();
-	if (!strcmp(mode, "receive"))
+	if (receives)
 		receive_until(handle, warmup + count, fd);
 	else if (!strcmp(mode, "flood"))
 		flood(handle, &message, count, fd);
@@ -247,6 +253,8 @@ int main(int argc, char **argv)
 
 	print_delivered();
 	printf(",\"seconds\":%f,\"cpuMicrosPerMessage\":%f", seconds, cpu_micros);
+	if (!strcmp(mode, "catchup"))
+		printf(",\"waiting\":%u,\"microsPerMessage\":%f", measured, seconds * 1e6 / measured);
 	if (!strcmp(mode, "flood"))
 		printf(",\"messagesPerSecond\":%f,\"megabytesPerSecond\":%f", count / seconds, count * (double)size / seconds / 1e6);
 	if (!strcmp(mode, "latency")) {

@@ -11,6 +11,12 @@ const FLOOD_BYTES_OVER_NETWORK = 200_000_000;
 const SIZES = { flood: FLOOD_SIZES, margin: [8000, 40_000, 1_000_000] };
 const LATENCY = { workload: 'latency', size: 64, count: 20_000, warmup: 40_000 } as const;
 const RECEIVE = { workload: 'receive', size: 0, count: 200_000, warmup: 40_000 } as const;
+/** What waits for a blocked receiver is in the daemon's memory. */
+const CATCH_UP_SIZES = [64, 1000, 20_000];
+const CATCH_UP_COUNT = 300_000;
+const CATCH_UP_BYTES = 400_000_000;
+const CATCH_UP_WARMUP = 20_000;
+const CATCH_UP_WARMUP_BYTES = 100_000_000;
 const IDLE_CONNECTIONS = [1, 50];
 const IDLE_SECONDS = 5;
 
@@ -49,6 +55,11 @@ export async function measure(cluster: CorosyncCluster, plan: Plan): Promise<Dis
   }
   if (wanted('latency')) disciplines.push(await inTurn(node, plan, LATENCY));
   if (wanted('receive')) disciplines.push(await inTurn(node, plan, RECEIVE));
+  for (const size of wanted('catchup') ? CATCH_UP_SIZES : []) {
+    const count = Math.min(CATCH_UP_COUNT, CATCH_UP_BYTES / size);
+    const warmup = Math.min(CATCH_UP_WARMUP, CATCH_UP_WARMUP_BYTES / size);
+    disciplines.push(await inTurn(node, plan, { workload: 'catchup', size, count, warmup }));
+  }
   if (wanted('idle')) {
     for (const count of IDLE_CONNECTIONS) {
       disciplines.push(
@@ -84,18 +95,22 @@ async function runOnce(
   job: Job,
   group: string,
 ): Promise<Numbers> {
+  const receives = job.workload === 'receive' || job.workload === 'catchup';
+  const all = job.count + (receives ? job.warmup : 0);
   const run = new Run(node, contestant, job, group);
   try {
-    if (job.workload === 'receive') {
+    if (receives) {
       await run.ready();
-      const count = job.count + job.warmup;
-      const sender = new Run(node, plan.libcpg, { workload: 'flood', size: 64, count, warmup: 0 }, group);
-      assertComplete(contestant, job, await sender.result, count);
+      const { size } = job.workload === 'receive' ? LATENCY : job;
+      const flood = { workload: 'flood', size, count: all, warmup: 0 } as const;
+      const sender = new Run(node, plan.libcpg, flood, group);
+      assertComplete(contestant, job, await sender.result, all);
       await sender.end();
+      if (job.workload === 'catchup') run.goOn();
     }
     const numbers = await run.result;
     if (job.workload === 'idle') return { ...numbers, systemCalls: await countSystemCalls(run) };
-    assertComplete(contestant, job, numbers, job.count + (job.workload === 'receive' ? job.warmup : 0));
+    assertComplete(contestant, job, numbers, all);
     return numbers;
   } finally {
     await run.end();

@@ -18,6 +18,7 @@ const COMPARED = {
     ['p99', 'µs, 99 %', 'less'],
   ],
   receive: [['cpuMicrosPerMessage', 'µs of processor a message', 'less']],
+  catchup: [['microsPerMessage', 'µs for each waiting message', 'less']],
   idle: [
     ['systemCalls', 'system calls in 5 s', 'less'],
     ['bytesPerConnection', 'bytes of memory a connection', 'less'],

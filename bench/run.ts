@@ -11,7 +11,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { corosyncUnavailable, startCorosync } from '../test/support/corosync';
-import { bareLoop, buildLibcpg, ours, withWork } from './contestants';
+import { bareLoop, buildLibcpg, catchUp, ours, withWork } from './contestants';
 import { describeMachine } from './machine';
 import { measure, type Plan } from './measure';
 import { plotOf } from './plot';
@@ -19,6 +19,7 @@ import { reportOf, type Results } from './report';
 
 const EXIT_INTERRUPTED = 130;
 const MAPPED = '--mapped';
+const MANUAL = '--manual';
 const BUSY_POLLING = ['--busy-poll', '200'];
 /** For libcpg: what a receiver may do with a message. */
 const WORK_US = [1, 2, 5, 10, 20];
@@ -29,7 +30,7 @@ async function main(): Promise<void> {
     options: {
       nodes: { type: 'string', default: '1,3' },
       rounds: { type: 'string', default: '5' },
-      workload: { type: 'string', default: 'flood,margin,latency,receive,idle' },
+      workload: { type: 'string', default: 'flood,margin,latency,receive,catchup,idle' },
       write: { type: 'string' },
       quiet: { type: 'boolean', default: false },
     },
@@ -51,6 +52,10 @@ async function main(): Promise<void> {
       { workloads: ['flood'], contestant: ours('mapped, lent', MAPPED, '--lend') },
       { workloads: ['latency'], contestant: ours('busy polling', ...BUSY_POLLING) },
       { workloads: ['latency'], contestant: ours('mapped, busy polling', MAPPED, ...BUSY_POLLING) },
+      { workloads: ['catchup'], contestant: catchUp('corosync-cpg') },
+      { workloads: ['catchup'], contestant: catchUp('manual', MANUAL) },
+      { workloads: ['catchup'], contestant: catchUp('mapped', MAPPED) },
+      { workloads: ['catchup'], contestant: catchUp('mapped, manual', MAPPED, MANUAL) },
       { workloads: ['margin'], contestant: bareLoop('own') },
       { workloads: ['margin'], contestant: bareLoop('reused') },
       ...WORK_US.map((micros) => ({

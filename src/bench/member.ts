@@ -106,7 +106,7 @@ export function putNumber(message: Uint8Array, number: number): void {
   message[3] = number >>> 24;
 }
 
-function numberOf(message: Uint8Array): number {
+export function numberOf(message: Uint8Array): number {
   return (message[0]! | (message[1]! << 8) | (message[2]! << 16) | (message[3]! << 24)) >>> 0;
 }
 

@@ -43,6 +43,7 @@ import {
   type JobHost,
   type OutgoingMessage,
 } from './jobs';
+import { Nudge } from './nudge';
 import { Outbox, type Job } from './outbox';
 import { Pace } from './pace';
 import { assertAllowed, type SessionState } from './states';
@@ -96,6 +97,7 @@ export class Session {
   readonly #inFlight = new InFlight();
   readonly #fence: Fence;
   readonly #pace: Pace;
+  readonly #nudge: Nudge;
   #state: SessionState = 'unjoined';
   #group: Uint8Array | undefined;
   #nodeId = 0;
@@ -121,6 +123,7 @@ export class Session {
     this.#outbox = new Outbox(transport);
     this.#pace = new Pace(transport.eventCapacityBytes, () => this.#drain());
     this.#fence = new Fence(this.#jobHost, transport, this.#inFlight);
+    this.#nudge = new Nudge(transport, this.#jobHost);
     transport.listen(this.#listener);
   }
 
@@ -618,6 +621,7 @@ export class Session {
       this.#wantsDrain = false;
       this.#observer?.onDrain();
     }
+    this.#nudge.consider();
   }
 
   // ---- what jobs need ------------------------------------------------------------------------------------
@@ -685,6 +689,7 @@ export class Session {
       this.#batch = undefined;
       this.#moved();
     },
+    onRingEmptied: () => this.#nudge.consider(),
     onClose: (reason) => this.#onClose(reason),
   };
 

@@ -38,6 +38,10 @@ const FIRST_GUESS_BYTES = 512;
 const MAX_KEEP_BYTES = 2048;
 /** Consumed space is given back in the middle of reading when it is this part of the ring. */
 const RECLAIM_FRACTION = 8;
+/** With less than this part of the ring free, an event may have found no room. */
+const CROWDED_FRACTION = 8;
+/** A large chunk is expected again until so many times its length has passed in smaller ones. */
+const FORGET_FACTOR = 16;
 
 export class EventRing {
   readonly #ring: Ring;
@@ -57,6 +61,10 @@ export class EventRing {
   #sinceReset = 0;
   /** What the last chunks took on average, for the size of the next read. */
   #chunkBytes = FIRST_GUESS_BYTES;
+  /** The largest chunk that may be expected. */
+  #expectedBytes = 0;
+  /** Where write_pt stood when room was made in a crowded ring; undefined once the daemon knows of it. */
+  #crowdedAt: number | undefined;
 
   /** `largestFrame` is what the ring must always have room for, in bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
@@ -84,6 +92,27 @@ export class EventRing {
    */
   get worthReclaiming(): boolean {
     return this.#unreclaimedBytes > this.#keepBytes && this.#reclaimable;
+  }
+
+  /**
+   * Room was made in a ring that may have been too full for one more event, and the daemon was not woken since: it may
+   * hold events back, and looks again only when something wakes it.
+   */
+  get wasCrowded(): boolean {
+    return this.#crowdedAt !== undefined;
+  }
+
+  /** The same, and the daemon has not used the room either. */
+  holdsBack(): boolean {
+    if (this.#crowdedAt === undefined) return false;
+    this.#ring.readPointers();
+    if (this.#ring.writePointer !== this.#crowdedAt) this.#crowdedAt = undefined;
+    return this.wasCrowded;
+  }
+
+  /** The daemon was woken. */
+  noteWakeUp(): void {
+    this.#crowdedAt = undefined;
   }
 
   get #reclaimable(): boolean {
@@ -164,11 +193,16 @@ export class EventRing {
    */
   reclaim(): void {
     if (!this.#reclaimable || !this.#ring.open) return;
-    this.#checkEnd();
+    const freeBytes = this.capacityBytes - this.#checkEnd();
     this.#ring.setSemaphore(0);
     this.#ring.publishReadPointer(this.#pointer);
     this.#unreclaimedBytes = 0;
     this.#sinceReset = 0;
+    if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, this.#expectedBytes + CHUNK_MARGIN_BYTES))
+      return;
+    // What the daemon adds from now on goes into the room that was made.
+    this.#ring.readPointers();
+    this.#crowdedAt = this.#ring.writePointer;
   }
 
   #advance(bytes: number): void {
@@ -177,6 +211,7 @@ export class EventRing {
     this.#seen = Math.max(0, this.#seen - 1);
     this.#sinceReset++;
     this.#unreclaimedBytes += bytes;
+    this.#expectedBytes = Math.max(bytes, this.#expectedBytes - bytes / FORGET_FACTOR);
     // The frame is in memory of ours by now, so the handler need not be waited for.
     if (this.#unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
@@ -214,12 +249,13 @@ export class EventRing {
 
   /**
    * Bytes without chunks, or lengths that are too long, would lead us into what is left of older chunks: all
-   * that was consumed must lie before write_pt.
+   * that was consumed must lie before write_pt. Returns how many bytes are in use.
    */
-  #checkEnd(): void {
+  #checkEnd(): number {
     const from = this.#ring.readPointer;
     this.#ring.readPointers();
-    if (this.#ring.distance(from, this.#ring.writePointer) * WORD_BYTES >= this.#unreclaimedBytes) return;
+    const usedBytes = this.#ring.distance(from, this.#ring.writePointer) * WORD_BYTES;
+    if (usedBytes >= this.#unreclaimedBytes) return usedBytes;
     throw malformed(
       `${this.#ring.name}: an event was announced that is not there`,
       'one chunk for each byte',

@@ -105,6 +105,12 @@ export class ShmTransport implements Transport {
     return this.#events.available;
   }
 
+  get wantsWakeUp(): boolean {
+    // Frames that wait for the daemon, or for room, go out without further ado.
+    if (this.#ended || this.staged > 0 || this.#wantsRoom) return false;
+    return this.#guarded(() => this.#events.holdsBack(), false);
+  }
+
   listen(listener: TransportListener): void {
     this.#listener = listener;
     this.#service.count((count) => {
@@ -113,7 +119,8 @@ export class ShmTransport implements Transport {
       if (this.pendingEvents > 0) listener.onEvents();
       this.#reclaimLater();
       this.#stayAwake();
-      // The daemon is at work on our connection: a good moment to hand over what waits.
+      // The daemon is at work on our connection: its reply may come now, and it may take what waits.
+      if (this.#replying.running) this.#replying.start();
       if (this.#posting.running && !this.#tryPost()) this.#posting.start();
       return !this.#rest.received(count, count * this.#events.averageBytes);
     });
@@ -241,6 +248,7 @@ export class ShmTransport implements Transport {
     this.#daemonState = 'busy';
     this.#knownUntilMs = 0;
     this.#service.wakeUp(this.#requests.post());
+    this.#events.noteWakeUp();
     this.#rest.sent();
     this.#stayAwake();
     this.#listener?.onPosted();
@@ -258,10 +266,12 @@ export class ShmTransport implements Transport {
 
   /** At the end of the turn, so that what a listener sends goes out before; a little may stay for the next time. */
   #reclaimLater(): void {
-    if (!this.#events.worthReclaiming) return;
+    if (!this.#events.worthReclaiming && !this.#events.wasCrowded) return;
     this.#reclaiming ??= setImmediate(() => {
       this.#reclaiming = undefined;
-      if (!this.#ended) this.#guarded(() => this.#events.reclaim(), undefined);
+      if (this.#ended) return;
+      this.#guarded(() => this.#events.reclaim(), undefined);
+      if (this.#events.wasCrowded) this.#listener?.onRingEmptied();
     });
   }
 

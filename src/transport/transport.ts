@@ -15,6 +15,11 @@ export interface TransportListener {
   onRoom(): void;
   /** Staged frames were handed to the daemon. */
   onPosted(): void;
+  /**
+   * Room was made in an event ring that was nearly full. See `wantsWakeUp`; frames that are staged by then, or soon
+   * after, do as well as any.
+   */
+  onRingEmptied(): void;
   /** The connection ended; `reason` is absent when close() was called. Nothing follows. */
   onClose(reason?: CpgError): void;
 }
@@ -45,6 +50,11 @@ export interface Transport {
   readonly staged: number;
   /** Events that are known to be there and were not consumed yet. */
   readonly pendingEvents: number;
+  /**
+   * The daemon may hold events back for which the event ring had no room, and there is room now. It looks again only
+   * when something wakes it, up to 50 ms later; any frame does, and none is on its way.
+   */
+  readonly wantsWakeUp: boolean;
 
   /** To be called once, before anything else. */
   listen(listener: TransportListener): void;

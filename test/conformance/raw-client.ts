@@ -36,6 +36,7 @@ export class RawClient {
       },
       onRoom: () => this.#onRoom?.(),
       onPosted: () => undefined,
+      onRingEmptied: () => undefined,
       onClose: (reason) => {
         this.#lost = reason !== undefined;
         this.#awaiting?.reject(reason ?? new Error('closed'));

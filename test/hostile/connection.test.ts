@@ -99,7 +99,7 @@ const PHASES: Record<string, (client: CpgClient) => Promise<unknown>> = {
 const AWAITED = {
   join: 'join',
   leave: 'leave',
-  membership: 'membershipGet',
+  membership: 'iterationInitialize',
   localNodeId: 'localGet',
   groups: 'iterationInitialize',
   'mcast in fragments': 'partialMcast',

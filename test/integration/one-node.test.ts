@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { connect, CpgError, type ConnectOptions, type CpgClient, type CpgEvent } from '../../src';
+import { Nudge } from '../../src/session/nudge';
 import { Collector } from '../support/collector';
 import { startCorosync, type CorosyncCluster } from '../support/corosync';
 import { describeWithCorosync } from '../support/suites';
@@ -95,6 +96,35 @@ for (const mapped of [false, true])
           ({ group, nodeId, pid }) => group === 'kinds' && nodeId === 1 && pid === client.pid,
         ),
       ).toBe(true);
+    });
+
+    test('what waits for a blocked receiver arrives whole, and each full ring wakes the daemon', async () => {
+      const count = 20_000;
+      const { client: sender, seen } = await member('stalled');
+      const receiver = await open({ dispatch: 'manual' });
+      let received = 0;
+      let wrong = 0;
+      receiver.on('deliver', ({ message }) => {
+        if (Buffer.from(message).readUInt32LE(0) !== received++ || message.length !== 1000) wrong++;
+      });
+      await receiver.join('stalled');
+      const message = Buffer.alloc(1000);
+      for (let number = 0; number < count; number++) {
+        message.writeUInt32LE(number, 0);
+        while (!sender.tryMcast(message)) await once(sender, 'drain');
+      }
+      await seen.until('all of them', ({ deliveries }) => deliveries.length === count);
+      const nudges = jest.spyOn(Nudge.prototype, 'onReply');
+      try {
+        while (received < count) await receiver.dispatch('one');
+        expect(wrong).toBe(0);
+        // Each ring full would wait for the daemon to look by itself; one is there already.
+        const ringfuls = (count * 1000) / MIB;
+        expect(nudges.mock.calls.length).toBeGreaterThan(ringfuls / 2);
+        expect(nudges.mock.calls.length).toBeLessThan(8 * ringfuls);
+      } finally {
+        nudges.mockRestore();
+      }
     });
 
     test('the initial totem configuration comes on request', async () => {

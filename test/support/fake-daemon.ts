@@ -144,6 +144,8 @@ export class FakeConnection {
   readonly #iterations = new Map<bigint, { group: Uint8Array; nodeId: number; pid: number }[]>();
   /** Send mcast back as deliver. */
   echo = true;
+  /** Looks at events that found no room only when a request comes, as corosync does when nothing else happens. */
+  sleepy = false;
   /** While true, chunks and their bytes are left alone. */
   #held = false;
   #credits = 0;
@@ -246,6 +248,7 @@ export class FakeConnection {
         return;
       }
       this.#handle(frame);
+      if (this.sleepy) this.#flushEvents();
     }
   }
 
@@ -258,7 +261,13 @@ export class FakeConnection {
 
   /** Puts events into their ring, with their bytes; what finds no room waits, as in a daemon. */
   send(...events: (CpgWireEvent | Buffer)[]): void {
+    const queuing = this.#queuedEvents.length > 0;
     for (const event of events) this.#queuedEvents.push(Buffer.isBuffer(event) ? event : encodeEvent(event));
+    if (!queuing || !this.sleepy) this.#flushEvents();
+  }
+
+  /** Looks at what found no room, as for any reason of its own. */
+  wakeUp(): void {
     this.#flushEvents();
   }
 
@@ -378,7 +387,7 @@ export class FakeConnection {
       this.#queuedEvents.shift();
       this.socket.write(Buffer.alloc(1));
     }
-    if (this.#queuedEvents.length === 0 || this.#finished || this.#flushing) return;
+    if (this.#queuedEvents.length === 0 || this.#finished || this.#flushing || this.sleepy) return;
     // Looked at again and again, as corosync does.
     this.#flushing = true;
     setImmediate(() => {

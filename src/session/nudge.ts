@@ -1,0 +1,57 @@
+/**
+ * Wakes the daemon when it may hold events back.
+ *
+ * Events that find no room in our ring wait in the daemon's memory. It looks at them again when its loop wakes, and
+ * when nothing else happens that is as late as 50 ms after there is room, for each ring full. Any frame wakes it. When
+ * none goes out, this sends a small request, and drops the reply.
+ *
+ * A request in flight may have been read before there was room, so it does not count: after its reply the question is
+ * asked again. What the user sends comes first, so the nudge waits for the end of the turn, and holds nothing up: it
+ * is not in the outbox, and has no deadline. A daemon that never answers keeps the place of the request in flight, as
+ * it would with any other.
+ */
+import { encodeRequest, RequestId } from '../codec/requests';
+import { debugMessage } from '../debug';
+import type { Transport } from '../transport/transport';
+import type { AwaitingReply, JobHost } from './jobs';
+
+const REQUEST = { type: 'localGet' } as const;
+
+export class Nudge implements AwaitingReply {
+  readonly requestId = RequestId.localGet;
+  readonly #frame = encodeRequest(REQUEST);
+  #turn: NodeJS.Immediate | undefined;
+
+  constructor(
+    private readonly transport: Transport,
+    private readonly host: Pick<JobHost, 'claimReply' | 'releaseReply' | 'replyExpected'>,
+  ) {}
+
+  /** To be called whenever it may be wanted and could go. */
+  consider(): void {
+    if (this.#turn !== undefined || !this.transport.wantsWakeUp) return;
+    this.#turn = setImmediate(() => {
+      this.#turn = undefined;
+      this.#send();
+    });
+  }
+
+  #send(): void {
+    if (!this.transport.wantsWakeUp || !this.host.claimReply(this)) return;
+    if (!this.transport.stage(this.#frame, [], this.#frame.length)) {
+      // Flow control holds us: consider() is called when it ends.
+      this.host.releaseReply();
+      return;
+    }
+    debugMessage('>', REQUEST);
+    this.host.replyExpected();
+  }
+
+  onReply(): void {
+    // It was the waking that mattered.
+  }
+
+  fail(): void {
+    // Nobody waits.
+  }
+}
