@@ -30,6 +30,7 @@ export function check<T>(call: string, name: string, value: unknown, kind: Kind<
 /** The one error for a value that a call cannot take. */
 export function invalid(call: string, name: string, value: unknown, expected: string): CpgError {
   return new CpgError('CS_ERR_INVALID_PARAM', `${call}: ${name} is ${shown(value)}`, {
+    reason: 'bad-argument',
     remedy: `give ${expected}`,
   });
 }
@@ -61,8 +62,8 @@ export function inCall<T>(call: string, work: () => T): T {
     return work();
   } catch (error) {
     if (!isCpgError(error)) throw error;
-    const { code, what, remedy, cause } = error;
-    throw new CpgError(code, `${call}: ${what}`, { remedy, cause });
+    const { code, what, reason, remedy, cause } = error;
+    throw new CpgError(code, `${call}: ${what}`, { reason, remedy, cause });
   }
 }
 
@@ -155,7 +156,7 @@ function unknownOption(call: string, name: string, value: unknown, known: readon
   return new CpgError(
     'CS_ERR_INVALID_PARAM',
     `${call}: there is no option ${shown(name)} (its value is ${shown(value)})`,
-    { remedy: `${question}give any of ${known.join(', ')}` },
+    { reason: 'bad-argument', remedy: `${question}give any of ${known.join(', ')}` },
   );
 }
 

@@ -100,20 +100,89 @@ export function codeOf(errno: number): CpgErrorCode {
   return codeByErrno.get(errno) ?? 'CS_ERR_LIBRARY';
 }
 
+/**
+ * Tells apart causes that share a code. Absent where the code says it all.
+ *
+ * | reason | code | cause |
+ * |---|---|---|
+ * | `no-daemon` | CS_ERR_LIBRARY | nobody listens at the address |
+ * | `connection-lost` | CS_ERR_LIBRARY | the daemon closed the connection: it stopped, crashed or dropped us |
+ * | `handshake-failed` | CS_ERR_LIBRARY | the connection was closed before the daemon answered |
+ * | `rings-not-there` | CS_ERR_LIBRARY | the daemon's ring files do not exist here: /dev/shm is not shared |
+ * | `not-allowed` | CS_ERR_ACCESS | the daemon does not allow this user |
+ * | `socket-permission` | CS_ERR_ACCESS | the system does not let this user reach the socket |
+ * | `ring-permission` | CS_ERR_ACCESS | the system does not let this user open the rings |
+ * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket) |
+ * | `old-libqb` | CS_ERR_NOT_SUPPORTED | the daemon runs with a libqb before 1.0.4 |
+ * | `ring-layout` | CS_ERR_NOT_SUPPORTED | the rings have an unknown layout: a 32-bit daemon |
+ * | `old-node` | CS_ERR_NOT_SUPPORTED | this Node cannot reach an abstract socket |
+ * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped` needs the package koffi |
+ * | `bad-argument` | CS_ERR_INVALID_PARAM | an argument or an option cannot be used |
+ * | `second-join` | CS_ERR_INVALID_PARAM | the handle has joined, or is joining |
+ * | `other-group` | CS_ERR_INVALID_PARAM | leave() of a group that is not the joined one |
+ * | `left` | CS_ERR_INVALID_PARAM, CS_ERR_NOT_EXIST, CS_ERR_INTERRUPT | the handle has left its group |
+ * | `not-joined` | CS_ERR_NOT_EXIST | the handle has not joined a group |
+ * | `joining` | CS_ERR_BUSY | the join of the handle is not complete |
+ * | `pid-taken` | CS_ERR_EXIST | a member on this node has the same pid |
+ * | `outbox-full` | CS_ERR_TRY_AGAIN | too much waits to be sent |
+ * | `no-event` | CS_ERR_TRY_AGAIN | dispatch('oneNonblocking') found nothing |
+ * | `no-answer` | CS_ERR_TIMEOUT | the daemon did not answer |
+ * | `refused-until-deadline` | CS_ERR_TIMEOUT | the daemon answered "try again" until the deadline |
+ * | `not-sent` | CS_ERR_TIMEOUT | the daemon took nothing; the message will not be sent |
+ * | `sent-later` | CS_ERR_TIMEOUT | the daemon took nothing yet; the message is sent when it goes on |
+ * | `not-confirmed` | CS_ERR_TIMEOUT | the message was sent and has not come back; it may still |
+ * | `unread-events` | CS_ERR_QUEUE_FULL | events came and were dropped before anything listened |
+ * | `refused` | any | the daemon answered with this code |
+ */
+export type CpgErrorReason =
+  | 'no-daemon'
+  | 'connection-lost'
+  | 'handshake-failed'
+  | 'rings-not-there'
+  | 'not-allowed'
+  | 'socket-permission'
+  | 'ring-permission'
+  | 'socket-mode'
+  | 'old-libqb'
+  | 'ring-layout'
+  | 'old-node'
+  | 'no-koffi'
+  | 'bad-argument'
+  | 'second-join'
+  | 'other-group'
+  | 'left'
+  | 'not-joined'
+  | 'joining'
+  | 'pid-taken'
+  | 'outbox-full'
+  | 'no-event'
+  | 'no-answer'
+  | 'refused-until-deadline'
+  | 'not-sent'
+  | 'sent-later'
+  | 'not-confirmed'
+  | 'unread-events'
+  | 'refused';
+
 export interface CpgErrorOptions {
+  /** Which of the causes that share the code. */
+  reason?: CpgErrorReason | undefined;
   /** What to do next; the table's general advice when absent. */
   remedy?: string;
   cause?: unknown;
 }
 
 /**
- * The one error type of this package. Match on `code`; `errno` is the same as a cs_error_t number.
+ * The one error type of this package. Match on `code`, and on `reason` where causes share a code; `errno` is the same
+ * as a cs_error_t number.
  * The message reads `<what happened>: <CODE> (<errno>): <what to do>`.
  */
 export class CpgError extends Error {
   override readonly name = 'CpgError';
   readonly code: CpgErrorCode;
   readonly errno: number;
+  /** Which cause, where several share the code. */
+  declare readonly reason?: CpgErrorReason;
   /** What happened, without code and advice. */
   readonly what: string;
   /** What to do next. */
@@ -134,6 +203,7 @@ export class CpgError extends Error {
     );
     this.code = code;
     this.errno = entry.errno;
+    if (options.reason !== undefined) this.reason = options.reason;
     this.what = happened;
     this.remedy = remedy;
   }
@@ -142,8 +212,10 @@ export class CpgError extends Error {
   static fromReply(errno: number, what: string): CpgError {
     const code = codeByErrno.get(errno);
     if (code === undefined)
-      return new CpgError('CS_ERR_LIBRARY', `${what}: the daemon answered the unknown error ${errno}`);
-    return new CpgError(code, `${what}: ${CS_ERRORS[code].text}`);
+      return new CpgError('CS_ERR_LIBRARY', `${what}: the daemon answered the unknown error ${errno}`, {
+        reason: 'refused',
+      });
+    return new CpgError(code, `${what}: ${CS_ERRORS[code].text}`, { reason: 'refused' });
   }
 }
 

@@ -1,5 +1,5 @@
 /** Errors of the system (errno), as CpgError. */
-import { CpgError, isCpgError, type CpgErrorCode } from './errors';
+import { CpgError, isCpgError, type CpgErrorCode, type CpgErrorReason } from './errors';
 
 /** As corosync translates them (qb_to_cs_error), and what it leaves out; everything else is CS_ERR_LIBRARY. */
 const CODES: Readonly<Record<string, CpgErrorCode>> = {
@@ -39,13 +39,19 @@ export function systemErrorCode(name: string | undefined): CpgErrorCode {
 }
 
 /** The error `what`, caused by an error of the system; a CpgError stays what it is. */
-export function systemError(error: unknown, what: string, remedies: Remedies = {}): CpgError {
+export function systemError(
+  error: unknown,
+  what: string,
+  remedies: Remedies = {},
+  reason?: CpgErrorReason,
+): CpgError {
   if (isCpgError(error)) return error;
   const { code: name } = error as NodeJS.ErrnoException;
   const code = systemErrorCode(name);
   const remedy = remedies[code] ?? REMEDIES[code];
   return new CpgError(code, `${what} (${name ?? String(error)})`, {
     cause: error,
+    reason,
     ...(remedy === undefined ? {} : { remedy }),
   });
 }

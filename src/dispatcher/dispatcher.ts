@@ -109,6 +109,7 @@ export class Dispatcher {
   async dispatch(flag: DispatchFlag, signal?: AbortSignal): Promise<number> {
     if (this.#mode !== 'manual') {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'dispatch on a handle that dispatches by itself', {
+        reason: 'bad-argument',
         remedy: "connect with { dispatch: 'manual' }, or listen to the events",
       });
     }
@@ -125,7 +126,8 @@ export class Dispatcher {
       if (this.#isOver()) continue;
       if (flag === 'all') return count;
       if (flag === 'oneNonblocking') {
-        if (count === 0) throw new CpgError('CS_ERR_TRY_AGAIN', 'there is no event to dispatch');
+        if (count === 0)
+          throw new CpgError('CS_ERR_TRY_AGAIN', 'there is no event to dispatch', { reason: 'no-event' });
         return count;
       }
       this.#arrival ??= deferred<void>();
@@ -256,6 +258,7 @@ export class Dispatcher {
     if (!this.#missed) return;
     this.#missed = false;
     const error = new CpgError('CS_ERR_QUEUE_FULL', 'events that came before anybody listened were dropped', {
+      reason: 'unread-events',
       remedy: 'begin to listen before join(), or right after it',
     });
     setImmediate(() => this.#sink.report(error));

@@ -1,7 +1,7 @@
 /** A time limit and the caller's AbortSignal as one signal, for one call. */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
-import { CpgError } from '../errors';
+import { CpgError, type CpgErrorReason } from '../errors';
 
 /** Longest time a Node timer can hold. */
 export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
@@ -14,6 +14,8 @@ export class Deadline {
   lastAnswer: Error | undefined;
   /** What to do when it is missed, where the general advice does not fit. */
   remedy: string | undefined;
+  /** Which cause it is that it was missed, where it is not the daemon's silence. */
+  reason: CpgErrorReason | undefined;
   readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
 
   /** `what` is the call the time is for, as it shall stand in the error. */
@@ -25,7 +27,8 @@ export class Deadline {
         lastAnswer === undefined
           ? `${what}: no answer within ${timeoutMs} ms`
           : `${what}: no success within ${timeoutMs} ms (last answer: ${lastAnswer.message})`;
-      const options = { cause: lastAnswer, ...(remedy !== undefined && { remedy }) };
+      const reason = this.reason ?? (lastAnswer === undefined ? 'no-answer' : 'refused-until-deadline');
+      const options = { cause: lastAnswer, reason, ...(remedy !== undefined && { remedy }) };
       this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, options));
     }, timeoutMs);
     if (userSignal?.aborted === true) this.#onUserAbort();

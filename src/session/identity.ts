@@ -40,6 +40,7 @@ export class Identity {
         : `join: each of ${this.#draws} pids drawn at random is in this group already`;
     return new CpgError('CS_ERR_EXIST', what, {
       cause,
+      reason: 'pid-taken',
       remedy:
         this.#draws === 0
           ? 'another handle of this process may have it, or a process with the same pid in another pid namespace; give connect() another pid (option pid)'

@@ -56,11 +56,6 @@ export class InFlight {
     return this.#pending;
   }
 
-  /** Nothing of ours is in flight, as far as we can know. */
-  get empty(): boolean {
-    return this.#segments.length === 1 && inFlight(this.#segments[0]!) === 0;
-  }
-
   /** Whether a fence must be sent before a message that is to be confirmed, or one that is not. */
   needsFence(confirmed: boolean): boolean {
     const last = this.#segments.at(-1)!;
@@ -79,24 +74,13 @@ export class InFlight {
     this.#pending++;
   }
 
-  /** One of our messages was delivered, not one in fragments. */
-  delivered(message: Uint8Array): void {
+  /** One of our messages was delivered, not one in fragments. True when nothing sent before or after it is in flight. */
+  delivered(message: Uint8Array): boolean {
     const segment = this.#segments[0]!;
-    if (!segment.confirmed) {
-      if (segment.unconfirmed > 0) segment.unconfirmed--;
-      return;
-    }
-    const { pending, first } = segment;
-    if (first === pending.length) return;
-    // Nearly always the first one. Its bytes count only to find out what was dropped before it.
-    let index = first;
-    while (index < pending.length && !equalBytes(pending[index]!, message)) index++;
-    // Equal to none: the caller changed the bytes of a message that was sent.
-    if (index === pending.length) index = first;
-    this.#rejectDropped(segment, index);
-    const { confirm } = pending[index]!;
-    this.#forget(segment, index + 1);
-    confirm.resolve();
+    if (inFlight(segment) === 0) return false;
+    if (segment.confirmed) this.#confirm(segment, message);
+    else segment.unconfirmed--;
+    return this.#segments.length === 1 && inFlight(segment) === 0;
   }
 
   /** A fence is on its way; until the daemon answers it nothing else is sent. */
@@ -142,6 +126,19 @@ export class InFlight {
     this.#segments = [newSegment()];
     this.#pending = 0;
     for (const confirm of all) confirm?.reject(error);
+  }
+
+  #confirm(segment: Segment, message: Uint8Array): void {
+    const { pending, first } = segment;
+    // Nearly always the first one. Its bytes count only to find out what was dropped before it.
+    let index = first;
+    while (index < pending.length && !equalBytes(pending[index]!, message)) index++;
+    // Equal to none: the caller changed the bytes of a message that was sent.
+    if (index === pending.length) index = first;
+    this.#rejectDropped(segment, index);
+    const { confirm } = pending[index]!;
+    this.#forget(segment, index + 1);
+    confirm.resolve();
   }
 
   /** All before `end` were overtaken, so they were dropped. */

@@ -46,6 +46,7 @@ export class Outbox {
     const bytes = job.bytes + JOB_BYTES;
     if (this.#queuedBytes + bytes > MAX_QUEUED_BYTES) {
       throw new CpgError('CS_ERR_TRY_AGAIN', `${this.#queuedBytes} bytes wait to be sent already`, {
+        reason: 'outbox-full',
         remedy: "await mcast(), or use tryMcast() and the 'drain' event",
       });
     }

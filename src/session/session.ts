@@ -206,10 +206,10 @@ export class Session {
 
   /** A message of our own was delivered. */
   ownDelivered(message: Uint8Array): void {
-    this.#inFlight.delivered(message);
+    const wasLast = this.#inFlight.delivered(message);
     this.#pace.delivered(message.length);
     // A request may be on its way besides.
-    if (this.#inFlight.empty && this.#awaiting === undefined) this.transport.noteAllTaken();
+    if (wasLast && this.#awaiting === undefined) this.transport.noteAllTaken();
   }
 
   /** A fragment of our own was delivered: the end of a large message, or a fence. */
@@ -228,6 +228,7 @@ export class Session {
     if (!this.#enter('leaving', 'left')) this.#enter('joined', 'left');
     this.#inFlight.failAll(
       new CpgError('CS_ERR_INTERRUPT', 'this handle left the group before the message was delivered', {
+        reason: 'left',
         remedy: 'connect again, join, and send again',
       }),
     );
@@ -270,6 +271,7 @@ export class Session {
     const joined = this.#group!;
     if (group !== undefined && Buffer.compare(groupBytes(group, 'leave'), joined) !== 0) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'leave: this handle has joined another group', {
+        reason: 'other-group',
         remedy: `leave ${JSON.stringify(groupText(joined))}, or call leave() without a name`,
       });
     }
@@ -291,6 +293,7 @@ export class Session {
     const name = group === undefined ? this.#group : groupBytes(group, 'membership');
     if (name === undefined) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'membership: no group is given and none is joined', {
+        reason: 'bad-argument',
         remedy: 'name a group',
       });
     }
@@ -548,6 +551,7 @@ export class Session {
       // Reading may have stopped because a loop was full.
       this.#observer?.onEvents();
       await this.#call('mcast with confirm', options.signal, (limit) => {
+        limit.reason = 'not-confirmed';
         limit.remedy =
           'it was sent and may still be delivered; events must be read meanwhile (by dispatch, and by loops that go on)';
         return confirm.promise;
@@ -781,11 +785,14 @@ export class Session {
     const what = `mcast: the daemon took nothing for ${this.#timeoutMs} ms`;
     const look = 'see whether the node is overloaded, has lost its cluster, or is stopped';
     this.#batch?.reject(
-      new CpgError('CS_ERR_TIMEOUT', what, { remedy: `it is sent once the daemon goes on; ${look}` }),
+      new CpgError('CS_ERR_TIMEOUT', what, {
+        reason: 'sent-later',
+        remedy: `it is sent once the daemon goes on; ${look}`,
+      }),
     );
     this.#batch = undefined;
     this.#outbox.failMessages(
-      new CpgError('CS_ERR_TIMEOUT', what, { remedy: `nothing of it was sent; ${look}` }),
+      new CpgError('CS_ERR_TIMEOUT', what, { reason: 'not-sent', remedy: `nothing of it was sent; ${look}` }),
     );
     this.#drain();
     this.#armStall();

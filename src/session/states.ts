@@ -8,7 +8,7 @@
  *         ^                 |               ^                 |
  *         +----- error -----+               +----- error -----+        any state --close--> closed
  */
-import { CpgError, type CpgErrorCode } from '../errors';
+import { CpgError, type CpgErrorCode, type CpgErrorReason } from '../errors';
 
 export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
 
@@ -17,6 +17,7 @@ export type SessionCall = 'join' | 'leave' | 'mcast' | 'query';
 
 interface Refusal {
   code: CpgErrorCode;
+  reason?: CpgErrorReason;
   why: string;
   remedy: string;
 }
@@ -24,6 +25,7 @@ interface Refusal {
 const ok = 'ok';
 const secondJoin: Refusal = {
   code: 'CS_ERR_INVALID_PARAM',
+  reason: 'second-join',
   why: 'this handle has joined a group already',
   remedy: 'a handle joins one group once; connect again for another group',
 };
@@ -33,21 +35,25 @@ const joining: Refusal = {
 };
 const spent: Refusal = {
   code: 'CS_ERR_INVALID_PARAM',
+  reason: 'left',
   why: 'this handle has left its group',
   remedy: 'a handle is spent after a leave; connect again to join',
 };
 const notJoined: Refusal = {
   code: 'CS_ERR_NOT_EXIST',
+  reason: 'not-joined',
   why: 'this handle has not joined a group',
   remedy: 'await join() first',
 };
 const stillJoining: Refusal = {
   code: 'CS_ERR_BUSY',
+  reason: 'joining',
   why: 'the join of this handle is not complete',
   remedy: 'await join() first',
 };
 const gone: Refusal = {
   code: 'CS_ERR_NOT_EXIST',
+  reason: 'left',
   why: 'this handle is not a member of its group any more',
   remedy: 'connect again and join',
 };
@@ -67,5 +73,7 @@ export const SESSION_TABLE: Readonly<
 /** Throws the table's CpgError unless `call` is allowed in `state`; `name` is what the user called. */
 export function assertAllowed(state: SessionState, call: SessionCall, name: string = call): void {
   const cell = SESSION_TABLE[state][call];
-  if (cell !== ok) throw new CpgError(cell.code, `${name}: ${cell.why}`, { remedy: cell.remedy });
+  if (cell === ok) return;
+  const { code, reason, why, remedy } = cell;
+  throw new CpgError(code, `${name}: ${why}`, { reason, remedy });
 }

@@ -27,6 +27,7 @@ export async function connectTransport(
         'CS_ERR_NOT_SUPPORTED',
         `${address.text} uses datagram sockets (qb_ipc_type: socket)`,
         {
+          reason: 'socket-mode',
           remedy: 'set "qb_ipc_type: native" in the system section of corosync.conf and restart corosync',
         },
       );
@@ -56,6 +57,7 @@ function assertReachable(address: Address): void {
     'CS_ERR_NOT_SUPPORTED',
     `Node ${process.versions.node} cannot reach the abstract socket ${address.text}`,
     {
+      reason: 'old-node',
       remedy: "use Node 20.8 or later, or a filesystem socket ('/path')",
     },
   );

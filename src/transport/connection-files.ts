@@ -10,7 +10,7 @@ import { basename, dirname, isAbsolute, normalize } from 'node:path';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
-import { systemError } from '../system-error';
+import { systemError, systemErrorCode, type Remedies } from '../system-error';
 import { Ring } from './ring';
 import { storeInFiles, type OpenStorage } from './ring-storage';
 import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
@@ -116,7 +116,10 @@ function misnamed(answer: HandshakeResponse): CpgError {
     return new CpgError(
       'CS_ERR_NOT_SUPPORTED',
       `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`,
-      { remedy: 'update libqb on this node: its rings have been in private directories since 1.0.4' },
+      {
+        reason: 'old-libqb',
+        remedy: 'update libqb on this node: its rings have been in private directories since 1.0.4',
+      },
     );
   }
   return refused(
@@ -180,12 +183,16 @@ function openError(error: unknown, directory: string): CpgError {
   if (NO_PLAIN_FILE.includes((error as NodeJS.ErrnoException).code)) {
     return refused(`${directory} holds other things than plain files`);
   }
-  return systemError(error, `cannot open the rings in ${directory}`, {
+  const remedies: Remedies = {
     CS_ERR_LIBRARY:
       'the daemon made them in its own /dev/shm: share that with this container, or see whether the daemon is stopping',
     CS_ERR_NO_SPACE: SHM_REMEDY,
     CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
     CS_ERR_ACCESS:
       'the daemon let us in and gave the rings to our real user: see whether the effective user is another one, /dev/shm is mounted read-only, or a security module forbids it',
-  });
+  };
+  const { code } = error as NodeJS.ErrnoException;
+  const forbidden = systemErrorCode(code) === 'CS_ERR_ACCESS';
+  const reason = code === 'ENOENT' ? 'rings-not-there' : forbidden ? 'ring-permission' : undefined;
+  return systemError(error, `cannot open the rings in ${directory}`, remedies, reason);
 }

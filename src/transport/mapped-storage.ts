@@ -90,6 +90,7 @@ function loadMapper(): Mapper {
   } catch (error) {
     throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
       cause: error,
+      reason: 'no-koffi',
       remedy: `npm install koffi (version ${KOFFI_MAJOR} or later), or connect without mapped`,
     });
   }

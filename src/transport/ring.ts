@@ -105,6 +105,7 @@ export class Ring {
       const headerSize = fstatSync(headerFd).size;
       if (headerSize !== RING_HEADER_BYTES) {
         throw new CpgError('CS_ERR_NOT_SUPPORTED', `ring header ${stem}-header has ${headerSize} bytes`, {
+          reason: 'ring-layout',
           remedy: `only the 64-bit layout of libqb 1 and 2 is known (${RING_HEADER_BYTES} bytes)`,
         });
       }

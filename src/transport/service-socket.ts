@@ -156,11 +156,13 @@ export class ServiceSocket {
   }
 }
 
-function closedInHandshake(address: Address, received: number): CpgError {
+function closedInHandshake(address: Address, received: number, cause?: Error): CpgError {
   return new CpgError(
     'CS_ERR_LIBRARY',
     `${address.text} closed the connection after ${received} bytes of its handshake answer`,
     {
+      cause,
+      reason: 'handshake-failed',
       remedy: 'check that this is a corosync daemon, and its log; it may be shutting down',
     },
   );
@@ -170,16 +172,20 @@ const START_REMEDY =
   'no corosync listens there: start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
 
 function connectError(error: NodeJS.ErrnoException, address: Address): CpgError {
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return closedInHandshake(address, 0, error);
   // The daemon was not even asked, so no stanza of its configuration would help.
-  const who = systemErrorCode(error.code) === 'CS_ERR_ACCESS' ? ` as ${whoWeAre()}` : '';
+  const forbidden = systemErrorCode(error.code) === 'CS_ERR_ACCESS';
+  const who = forbidden ? ` as ${whoWeAre()}` : '';
   const nobodyThere = error.code === 'ECONNREFUSED' || error.code === 'ENOENT';
-  return systemError(error, `cannot connect to ${address.text}${who}`, {
+  const remedies: Remedies = {
     ...(nobodyThere && { CS_ERR_LIBRARY: START_REMEDY }),
     CS_ERR_ACCESS:
       'the system keeps this user from the socket: see its permissions and those of its directories',
     CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
     CS_ERR_TRY_AGAIN: 'the daemon has too many connections waiting; try again',
-  });
+  };
+  const reason = nobodyThere ? 'no-daemon' : forbidden ? 'socket-permission' : undefined;
+  return systemError(error, `cannot connect to ${address.text}${who}`, remedies, reason);
 }
 
 /** The daemon's refusal, a negative errno, as an error that says what to do about it. */
@@ -214,6 +220,7 @@ function accessDenied(what: string): CpgError {
   const { uid, gid } = identity();
   const file = `/etc/corosync/uidgid.d/uid-${uid}`;
   return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
+    reason: 'not-allowed',
     remedy:
       `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of ` +
       `/etc/corosync/uidgid.d and run corosync-cfgtool -R; as root: ` +

@@ -333,6 +333,7 @@ export class ShmTransport implements Transport {
 function hungUp(serverPid: number, cause?: Error): CpgError {
   return new CpgError('CS_ERR_LIBRARY', `the daemon (pid ${serverPid}) closed the connection`, {
     cause,
+    reason: 'connection-lost',
     remedy: 'it stopped, crashed or dropped this client (see its log); connect and join again',
   });
 }

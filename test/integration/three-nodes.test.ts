@@ -232,18 +232,15 @@ describeWithPeer('together with libcpg', () => {
 
 async function everybodySees(members: readonly Member[], count: number): Promise<void> {
   await Promise.all(
-    members.map(
-      ({ client }) =>
-        new Promise<void>((resolve, reject) => {
-          const look = (): void => {
-            client.membership().then((list) => {
-              if (list.length >= count) resolve();
-              else client.once('confchg', look);
-            }, reject);
-          };
-          look();
-        }),
-    ),
+    members.map(async ({ client }) => {
+      // Before asking: the answer is that of the moment at which it was asked.
+      const seen = new Promise<void>((resolve) => {
+        client.on('confchg', (event) => {
+          if (event.members.length >= count) resolve();
+        });
+      });
+      if ((await client.membership()).length < count) await seen;
+    }),
   );
 }
 

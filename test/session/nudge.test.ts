@@ -100,10 +100,10 @@ describe('no request of its own', () => {
     const seen = numbersOf(pair);
     const sent = fill(pair, 2);
     await takeAll(pair, seen);
-    await pair.client.membership();
+    await pair.client.leave();
     while (seen.length < sent) await pair.client.dispatch('one');
     await turns();
-    expect(asked(pair.connection)).toEqual(['membershipGet']);
+    expect(asked(pair.connection)).toEqual(['leave']);
   });
 
   test('where a request was enough, because nothing was held back', async () => {
@@ -111,26 +111,26 @@ describe('no request of its own', () => {
     const seen = numbersOf(pair);
     while (pair.connection.event.free > 2 * BYTES) pair.connection.deliver(Buffer.alloc(BYTES));
     await takeAll(pair, seen);
-    await pair.client.membership();
+    await pair.client.leave();
     await turns();
-    expect(asked(pair.connection)).toEqual(['membershipGet']);
+    expect(asked(pair.connection)).toEqual(['leave']);
   });
 
   test('between requests that follow one another', async () => {
     const pair = await sleepy();
     const { client, connection } = pair;
     const seen = numbersOf(pair);
-    connection.script('membershipGet', 'silence');
-    const both = client.membership().then(() => client.membership());
-    await connection.untilTaken('membershipGet');
+    connection.script('leave', 'silence');
+    const both = client.leave().then(() => client.groups().next());
+    await connection.untilTaken('leave');
     const sent = fill(pair, 2);
     await takeAll(pair, seen);
     await turns();
-    connection.respond({ type: 'membershipGet', error: 1, members: [] });
+    connection.respond({ type: 'leave', error: 1 });
     await both;
     while (seen.length < sent) await client.dispatch('one');
     await turns();
-    expect(asked(connection)).toEqual(['membershipGet', 'membershipGet']);
+    expect(asked(connection)).toEqual(['leave', 'iterationInitialize', 'iterationNext', 'iterationFinalize']);
   });
 
   test('where a message goes out', async () => {
@@ -169,17 +169,17 @@ test('after a request that was read before there was room, once its reply is the
   const pair = await sleepy();
   const { client, connection } = pair;
   const seen = numbersOf(pair);
-  connection.script('membershipGet', 'silence');
-  const members = client.membership();
-  await connection.untilTaken('membershipGet');
+  connection.script('leave', 'silence');
+  const leaving = client.leave();
+  await connection.untilTaken('leave');
   const sent = fill(pair, 2);
   await takeAll(pair, seen);
   await turns();
-  expect(asked(connection)).toEqual(['membershipGet']);
-  connection.respond({ type: 'membershipGet', error: 1, members: [] });
-  await members;
+  expect(asked(connection)).toEqual(['leave']);
+  connection.respond({ type: 'leave', error: 1 });
+  await leaving;
   while (seen.length < sent) await client.dispatch('one');
-  expect(asked(connection)).toEqual(['membershipGet', 'localGet']);
+  expect(asked(connection)).toEqual(['leave', 'localGet']);
 });
 
 describe('while flow control holds requests back', () => {
@@ -207,14 +207,14 @@ describe('while flow control holds requests back', () => {
     const { client, connection } = pair;
     expect(client.tryMcast('refused')).toBe(false);
     const drained = once(client, 'drain');
-    const all = Promise.all([client.mcast('a'), client.membership()]);
+    const all = Promise.all([client.mcast('a'), client.leave()]);
     await turns();
     connection.request.flowControl = 0;
     await all;
     await drained;
     while (seen.length < sent) await client.dispatch('one');
     await turns();
-    expect(asked(connection)).toEqual(['mcast', 'membershipGet']);
+    expect(asked(connection)).toEqual(['mcast', 'leave']);
   });
 
   test('it is not needed any more when the daemon has looked meanwhile', async () => {
