@@ -127,6 +127,35 @@ for (const mapped of [false, true])
       }
     });
 
+    test('whoever sees itself in a configuration change may send, before its join is answered', async () => {
+      for (let index = 0; index < 50; index++) {
+        const client = await open();
+        const sent = new Promise((resolve, reject) => {
+          client.once('confchg', () => {
+            client.mcast('state, please', { confirm: true }).then(() => resolve(client.state), reject);
+          });
+        });
+        await client.join(`early ${index}`);
+        expect(await sent).toBe('joined');
+        await client.close();
+      }
+    });
+
+    test('a confirmed message between unconfirmed ones of equal bytes', async () => {
+      const { client, seen } = await member('transfers');
+      const expected: string[] = [];
+      for (let index = 0; index < 200; index++) {
+        const text = index % 3 === 0 ? 'heartbeat' : `transfer ${index}`;
+        expected.push('heartbeat', text, 'heartbeat');
+        await client.mcast('heartbeat');
+        const confirmed = client.mcast(text, { confirm: true });
+        const after = client.mcast('heartbeat');
+        await Promise.all([confirmed, after]);
+      }
+      await seen.until('all', ({ texts }) => texts.length === expected.length);
+      expect(seen.texts).toEqual(expected);
+    });
+
     test('the initial totem configuration comes on request', async () => {
       const client = await open();
       const seen = new Collector(client);
@@ -437,6 +466,33 @@ for (const mapped of [false, true])
   });
 
 describeWithCorosync('one node, other ways to reach it', () => {
+  test('a group of 386 members: membership() by iteration, which the daemon survives', async () => {
+    const cluster = await startCorosync();
+    const clients: CpgClient[] = [];
+    try {
+      const { address } = cluster.nodes[0]!;
+      const pids = Array.from({ length: 386 }, (_, index) => 600_000 + index);
+      for (const pid of pids) {
+        const client = await connect({ address, pid });
+        clients.push(client);
+        await client.join('big');
+      }
+      const asker = await connect({ address });
+      clients.push(asker);
+      let members = await asker.membership('big');
+      // Joins are taken at once, and ordered later.
+      while (members.length < pids.length) members = await asker.membership('big');
+      expect(members).toEqual(pids.map((pid) => ({ nodeId: 1, pid, reason: 0 })));
+      const rows: number[] = [];
+      for await (const { pid } of asker.groups({ group: 'big' })) rows.push(pid);
+      expect(rows.sort((one, other) => one - other)).toEqual(pids);
+      expect(await asker.localNodeId()).toBe(1);
+    } finally {
+      await Promise.all(clients.map((client) => client.close()));
+      await cluster.stop();
+    }
+  });
+
   test('abstract sockets, from inside the network namespace', async () => {
     const cluster = await startCorosync({ sockets: 'abstract' });
     try {
