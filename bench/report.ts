@@ -37,7 +37,8 @@ export function reportOf({ date, rounds, machine, clusters }: Results): string {
   ];
   for (const { nodes, disciplines, taps } of clusters) {
     lines.push('', `### ${nodes === 1 ? 'One node' : `${nodes} nodes`}`, '');
-    lines.push('| | bytes | libcpg | corosync-cpg | ratio | better is |', '|---|--:|--:|--:|--:|---|');
+    if (disciplines.length > 0)
+      lines.push('| | bytes | libcpg | corosync-cpg | ratio | better is |', '|---|--:|--:|--:|--:|---|');
     for (const discipline of disciplines) {
       const { workload } = discipline;
       if (workload !== 'margin' && workload !== 'paced') lines.push(...rowsOf(discipline, workload));
