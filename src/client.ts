@@ -323,8 +323,8 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. One snapshot of
-   * the daemon, asked for by iteration (cpg_iteration_initialize), a round trip for each member, because the daemon
-   * aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
+   * the daemon, asked for by iteration (cpg_iteration_initialize), a round trip with its own deadline for each
+   * member, because the daemon aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
    */
   async membership(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<CpgAddress[]> {
     return this.#session.membership(group, readOptions('membership', options, SIGNAL_OPTIONS).signal);

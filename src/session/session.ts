@@ -298,11 +298,9 @@ export class Session {
       });
     }
     // Never membershipGet: a group of more members than its reply holds makes the daemon overrun its stack and abort.
-    const rows = await this.#call('membership', signal, (limit) =>
-      collect(this.#iterate('membership', IterationType.ONE_GROUP, name, limit.signal)),
-    );
+    const rows = this.#iterate('membership', IterationType.ONE_GROUP, name, signal);
     // The daemon puts the first member first and each further one right behind it.
-    const [first, ...others] = rows;
+    const [first, ...others] = await collect(rows);
     const members = first === undefined ? [] : [first, ...others.reverse()];
     return members.map(({ nodeId, pid }) => ({ nodeId, pid, reason: Reason.UNDEFINED }));
   }
