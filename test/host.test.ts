@@ -140,6 +140,29 @@ test('many calls with one signal add one listener to it, change no limit of it, 
   });
 });
 
+test('a listener that throws with every message warns ten times, and the last time says so', () => {
+  const { warnings, delivered } = inProcess(`
+    const warnings = (report.warnings = []);
+    process.removeAllListeners('warning');
+    process.on('warning', ({ message }) => warnings.push(message));
+    const { startServer } = require(${DIST} + '/server');
+    const server = await startServer();
+    const client = await server.connect();
+    await client.join('g');
+    report.delivered = 0;
+    client.on('deliver', () => {
+      report.delivered++;
+      throw new Error('of the test');
+    });
+    for (let count = 0; count < 100; count++) await client.mcast('m', { confirm: true });
+    await server.close();
+    await new Promise(setImmediate);
+  `);
+  const last = "of the test (the last warning of this client: listen to 'error')";
+  expect(warnings).toEqual([...Array<string>(9).fill('of the test'), last]);
+  expect(delivered).toBe(100);
+});
+
 test('a server listens to signals of the process when it is asked to, until the last one is closed', () => {
   const none = { SIGHUP: 0, SIGINT: 0, SIGTERM: 0 };
   const one = { SIGHUP: 1, SIGINT: 1, SIGTERM: 1 };
