@@ -198,6 +198,7 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
 export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIterable<CpgEvent> {
   readonly #session: Session;
   readonly #dispatcher: Dispatcher;
+  #warnings = 0;
   /** Anything of yours: cpg_context_get and cpg_context_set. */
   context: unknown;
 
@@ -406,23 +407,33 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   #report(error: Error): void {
     debug('%s', error.stack);
     if (this.listenerCount('error') === 0) {
-      warn(error);
+      this.#warn(error);
       return;
     }
     try {
       this.emit('error', error);
     } catch (second) {
-      warn(asError(second));
+      this.#warn(asError(second));
     }
+  }
+
+  /** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
+  #warn(error: Error): void {
+    // A listener that throws with every message must not flood standard error.
+    if (++this.#warnings > MAX_WARNINGS) return;
+    const last =
+      this.#warnings === MAX_WARNINGS ? " (the last warning of this client: listen to 'error')" : '';
+    const { name, message, stack } = error;
+    const code = isCpgError(error) ? { code: error.code } : {};
+    process.emitWarning(message + last, {
+      type: name,
+      ...code,
+      ...(stack !== undefined && { detail: stack }),
+    });
   }
 }
 
-/** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
-function warn(error: Error): void {
-  const { name, message, stack } = error;
-  const code = isCpgError(error) ? { code: error.code } : {};
-  process.emitWarning(message, { type: name, ...code, ...(stack !== undefined && { detail: stack }) });
-}
+const MAX_WARNINGS = 10;
 
 /** Most messages are sent without options. */
 const PLAIN: McastOptions = { guarantee: Guarantee.AGREED, signal: undefined, confirm: false };

@@ -19,6 +19,9 @@ class OldSignal {
   removeEventListener(_: string, listener: () => void): void {
     this.#listeners.delete(listener);
   }
+  get listeners(): number {
+    return this.#listeners.size;
+  }
   abort(): void {
     this.aborted = true;
     for (const listener of this.#listeners) listener();
@@ -101,6 +104,24 @@ describe('signals that know less than those of Node', () => {
     await expect(manual.leave('h', options)).rejects.toMatchObject(aborted);
     await expect(client.join('h', options)).rejects.toMatchObject(aborted);
     await expect(connect({ address: server.address, ...options })).rejects.toMatchObject(aborted);
+  });
+
+  test('have one listener while calls wait for them, and none afterwards', async () => {
+    await client.join('g');
+    for (const ending of ['settled', 'aborted']) {
+      const signal = new OldSignal();
+      const options = { signal: asSignal(signal) };
+      const calls = [1, 2, 3].flatMap(() => [
+        client.localNodeId(options),
+        client.mcast('m', options),
+        client.mcast('m', { ...options, confirm: true }),
+        client.mcast(Buffer.alloc(2_000_000), options),
+      ]);
+      expect(signal.listeners).toBe(1);
+      if (ending === 'aborted') signal.abort();
+      await Promise.allSettled(calls);
+      expect(signal.listeners).toBe(0);
+    }
   });
 });
 

@@ -1,13 +1,6 @@
 /**
- * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb).
- *
- *     request    header @0   max_msg_size uint32 @16                              24 bytes
- *     response   header @0   connection_type int32 @24   max_msg_size uint32 @28
- *                connection uint64 @32   request char[4096] @40   response @4136   event @8232
- *                                                                                 12,328 bytes
- *
- * connection_type and max_msg_size share one 8-byte cell. With shared memory the strings are the path
- * stems of the three rings.
+ * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb): see docs/protocol.md.
+ * With shared memory the strings of the answer are the path stems of the three rings.
  */
 import { check, inCall, plainObject, uint8Array } from '../arguments';
 import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';

@@ -20,6 +20,7 @@ import { connect, CONNECT_OPTIONS, type ConnectOptions, type CpgClient } from '.
 import { CpgError } from '../errors';
 import { ADDRESS } from '../transport/address';
 import { Congestion } from './congestion';
+import { removeOnSignals } from './exit';
 import { FaultState, type Faults } from './faults';
 import { privateAddress } from './listener';
 import { Node, type NodeHost } from './node';
@@ -42,6 +43,12 @@ export interface ClusterOptions {
   strict?: boolean;
   /** Clients that one node serves at a time; more are told CS_ERR_NO_RESOURCES. Default 1000. */
   maxConnections?: number;
+  /**
+   * Whether to listen to SIGHUP, SIGINT and SIGTERM of this process until it is stopped: a signal that nothing else
+   * listens to then removes sockets and rings of all servers of the process before it ends it. Without it they are
+   * removed when the process exits by itself, and stay behind when a signal ends it. Default false.
+   */
+  handleSignals?: boolean;
 }
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
@@ -68,6 +75,7 @@ export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
   seed: whole(Number.MIN_SAFE_INTEGER),
   strict: boolean,
   maxConnections: whole(1),
+  handleSignals: boolean,
 };
 // eslint-disable-next-line @typescript-eslint/no-unused-vars -- a node has its own
 const { address: _, ...NODE_CONNECT_OPTIONS } = CONNECT_OPTIONS;
@@ -187,6 +195,7 @@ export class SimulatedCluster {
   readonly #mode: ClockMode;
   readonly #congestion = new Congestion((held) => this.#onCongestion(held));
   readonly #removeDirectory: () => void;
+  #ignoreSignals: (() => void) | undefined;
   #congested = false;
   #lastClientPid = FIRST_CLIENT_PID - 1;
   #requests = 0;
@@ -231,7 +240,8 @@ export class SimulatedCluster {
 
   /** Starts all nodes; resolves when they are one cluster and listen. Rejects as startServer(). */
   static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
-    const cluster = new SimulatedCluster(readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS));
+    const read = readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS);
+    const cluster = new SimulatedCluster(read);
     const places = [...cluster.#places.values()];
     try {
       const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
@@ -247,6 +257,7 @@ export class SimulatedCluster {
       cluster.#order.add(place.node);
     }
     cluster.#form();
+    if (read.handleSignals === true) cluster.#ignoreSignals = removeOnSignals();
     return cluster;
   }
 
@@ -348,6 +359,7 @@ export class SimulatedCluster {
     );
     this.#congestion.close();
     this.#removeDirectory();
+    this.#ignoreSignals?.();
   }
 
   readonly #control: NodeControl = {

@@ -5,18 +5,22 @@ import type { ConnectOptions, CpgClient } from '../client';
 import { ADDRESS } from '../transport/address';
 import { CLUSTER_OPTIONS, SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
 
-export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConnections' | 'seed'> {
+export interface ServerOptions extends Pick<
+  ClusterOptions,
+  'strict' | 'maxConnections' | 'seed' | 'handleSignals'
+> {
   /** Where to listen: '/path' or '@name'. Default: a socket in a private directory that close() removes. */
   address?: string;
   /** Default 1. */
   nodeId?: number;
 }
 
-const { strict, maxConnections, seed } = CLUSTER_OPTIONS;
+const { strict, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
 const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
   strict,
   maxConnections,
   seed,
+  handleSignals,
   address: ADDRESS,
   nodeId: id,
 };

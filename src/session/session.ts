@@ -28,7 +28,7 @@ import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
 import type { Transport, TransportListener, TransportOptions } from '../transport/transport';
-import { abortReason, Backoff, Deadline, listenForAbort, throwIfAborted, untilAborted } from './deadline';
+import { abortReason, Backoff, Deadline, throwIfAborted, untilAborted, whenAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import { Fence } from './fence';
 import { InFlight, MAX_CONFIRMATIONS } from './in-flight';
@@ -586,13 +586,12 @@ export class Session {
   }
 
   async #addAbortable(job: Job, sent: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-    const onAbort = (): void => this.#cancel(job, abortReason(signal!));
-    if (signal !== undefined) listenForAbort(signal, onAbort);
+    const ignore = signal && whenAborted(signal, () => this.#cancel(job, abortReason(signal)));
     try {
       this.#add(job);
       await sent;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      ignore?.();
     }
   }
 

@@ -9,7 +9,7 @@
  * place is given back. Who does not want to wait for the byte can look() at the semaphore.
  */
 import { malformed } from '../codec/fields';
-import { freshMemory, giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
+import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
 import {
   CHUNK_HEADER_BYTES,
   CHUNK_HEADER_WORDS,
@@ -148,7 +148,7 @@ export class EventRing {
       while (going && consumed < wanted) {
         const fresh = this.#handsOutMemory;
         const readBytes = this.#readBytes(Math.min(wanted - consumed, fresh ? MAX_SHARERS : Infinity));
-        const memory = fresh ? freshMemory(readBytes) : window;
+        const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
         this.#ring.read(this.#pointer, memory, readBytes);
         let offset = 0;
         let chunks = 0;
@@ -223,7 +223,7 @@ export class EventRing {
 
   /** The payload of the next chunk. */
   #readLarge(length: number): Buffer {
-    const frame = this.#lent?.take(length) ?? freshMemory(length);
+    const frame = this.#lent?.take(length) ?? Buffer.allocUnsafeSlow(length);
     this.#ring.read(this.#ring.advance(this.#pointer, CHUNK_HEADER_WORDS), frame);
     return frame;
   }
