@@ -28,10 +28,12 @@ import {
 } from './dispatcher/dispatcher';
 import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
 import { asError, isCpgError, type CpgError } from './errors';
-import { MAX_TIMEOUT_MS } from './session/deadline';
-import { Session, type GroupEntry, type McastOptions } from './session/session';
+import { openTransport } from './session/connect';
+import { Deadline, MAX_TIMEOUT_MS } from './session/deadline';
+import { Session, type GroupEntry, type McastOptions, type SessionOptions } from './session/session';
 import type { SessionState } from './session/states';
 import { ADDRESS } from './transport/address';
+import type { Transport } from './transport/transport';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 export const MAX_BUSY_POLL_US = 1_000_000;
@@ -183,39 +185,67 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
     mapped = false,
     maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
   } = readOptions('connect', options, CONNECT_OPTIONS);
-  const session = await Session.connect({
-    address,
-    timeoutMs: Math.min(timeoutMs, MAX_TIMEOUT_MS),
-    signal,
-    pid,
-    // Who dispatches himself rests as he likes, and gets all there is when he asks.
-    transport: { mapped, lend, busyPollUs, restMs: dispatch === 'manual' ? 0 : restMs },
-  });
-  return new CpgClient(session, { mode: dispatch, lend, maxReassemblyBytes });
+  const limitMs = Math.min(timeoutMs, MAX_TIMEOUT_MS);
+  const limit = new Deadline('connect', limitMs, signal);
+  try {
+    const transport = await openTransport(address, limit, {
+      mapped,
+      lend,
+      busyPollUs,
+      // Who dispatches himself rests as he likes, and gets all there is when he asks.
+      restMs: dispatch === 'manual' ? 0 : restMs,
+    });
+    const options = { timeoutMs: limitMs, pid, mode: dispatch, lend, maxReassemblyBytes };
+    return await CpgClient.open(transport, options, limit);
+  } finally {
+    limit.dispose();
+  }
 }
+
+type ClientOptions = DispatcherOptions & Omit<SessionOptions, 'onDrain'>;
 
 /** One handle on a daemon. It joins at most one group, once; connect again for another. */
 export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIterable<CpgEvent> {
+  readonly #transport: Transport;
   readonly #session: Session;
   readonly #dispatcher: Dispatcher;
   #warnings = 0;
+  /** connect() is about to resolve: events are not read before. */
+  #opened = false;
   /** Anything of yours: cpg_context_get and cpg_context_set. */
   context: unknown;
 
   /** @internal Use connect(). */
-  constructor(session: Session, options: DispatcherOptions) {
+  constructor(transport: Transport, options: ClientOptions) {
     super();
-    this.#session = session;
-    this.#dispatcher = new Dispatcher(session, this.#sink, options);
-    session.observe({
-      onEvents: () => this.#dispatcher.onEvents(),
+    this.#transport = transport;
+    this.#session = new Session(transport, {
+      ...options,
       onDrain: () => this.#safely(() => this.emit('drain')),
+    });
+    this.#dispatcher = new Dispatcher(transport, this.#session, this.#sink, options);
+    this.#watchListeners();
+    transport.listen({
+      ...this.#session.listener,
+      onEvents: () => {
+        if (this.#opened) this.#dispatcher.onEvents();
+      },
       onClose: (reason) => {
+        this.#session.end(reason);
         this.#dispatcher.end(reason);
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
       },
     });
-    this.#watchListeners();
+  }
+
+  /** @internal Use connect(). */
+  static async open(transport: Transport, options: ClientOptions, limit: Deadline): Promise<CpgClient> {
+    const client = new CpgClient(transport, options);
+    await client.#session.open(limit);
+    client.#opened = true;
+    // What came before; later, so that the caller can begin to listen.
+    if (transport.pendingEvents > 0) setImmediate(() => client.#dispatcher.onEvents());
+    return client;
   }
 
   /** What came before anybody listened is for the first one who does. */
@@ -261,12 +291,12 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /** The daemon's flow control flag, read now: cpg_flow_control_state_get. True: do not send. */
   get flowControl(): boolean {
-    return this.#session.transport.flowControl();
+    return this.#transport.flowControl();
   }
 
   /** The descriptor of the service socket: cpg_fd_get. -1 after close. */
   get fd(): number {
-    return this.#session.transport.fd;
+    return this.#transport.fd;
   }
 
   /**
@@ -379,7 +409,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     return this.#dispatcher.loop();
   }
 
-  get #sink(): ConstructorParameters<typeof Dispatcher>[1] {
+  get #sink(): ConstructorParameters<typeof Dispatcher>[2] {
     const listening = (): boolean =>
       this.listenerCount('confchg') + this.listenerCount('deliver') + this.listenerCount('totemConfchg') > 0;
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name

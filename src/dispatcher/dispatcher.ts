@@ -13,7 +13,8 @@ import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug'
 import { asError, CpgError } from '../errors';
 import { throwIfAborted, untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
-import type { Session } from '../session/session';
+import type { OwnMessages } from '../session/session';
+import type { Transport } from '../transport/transport';
 import { EventQueue } from './event-queue';
 import type { CpgEvent, EventPayloads } from './events';
 import { Reassembly } from './reassembly';
@@ -46,7 +47,8 @@ const EARLY_PATIENCE_MS = 1000;
 const EVENTS_PER_TURN = 4096;
 
 export class Dispatcher {
-  readonly #session: Session;
+  readonly #transport: Transport;
+  readonly #own: OwnMessages;
   readonly #sink: EventSink;
   readonly #mode: DispatchMode;
   readonly #lend: boolean;
@@ -71,8 +73,14 @@ export class Dispatcher {
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(session: Session, sink: EventSink, { mode, lend, maxReassemblyBytes }: DispatcherOptions) {
-    this.#session = session;
+  constructor(
+    transport: Transport,
+    own: OwnMessages,
+    sink: EventSink,
+    { mode, lend, maxReassemblyBytes }: DispatcherOptions,
+  ) {
+    this.#transport = transport;
+    this.#own = own;
     this.#sink = sink;
     this.#mode = mode;
     this.#lend = lend;
@@ -180,15 +188,21 @@ export class Dispatcher {
     this.#dispatched = 0;
     while (this.#dispatched < limit && !this.#isOver() && this.#hasRoom()) {
       const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
-      if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
+      if (this.#read(frames) === 0) break;
     }
     return this.#dispatched;
   }
 
   #run(): void {
     if (this.#ended || this.#turn !== undefined || !this.#hasRoom()) return;
-    this.#session.transport.consumeEvents(EVENTS_PER_TURN, this.#handle);
-    if (this.#session.transport.pendingEvents > 0) this.#later();
+    this.#read(EVENTS_PER_TURN);
+    if (this.#transport.pendingEvents > 0) this.#later();
+  }
+
+  #read(limit: number): number {
+    const count = this.#transport.consumeEvents(limit, this.#handle);
+    this.#own.batchRead();
+    return count;
   }
 
   /** A loop has room again, or there is more to read. */
@@ -227,7 +241,7 @@ export class Dispatcher {
     if (this.#early?.full === true) return false;
     for (const loop of this.#loops) {
       // Who awaits a confirmation takes no event meanwhile, and the confirmation is behind those he has.
-      if (loop.full && (loop.overfull || !this.#session.awaitsConfirmation)) return false;
+      if (loop.full && (loop.overfull || !this.#own.awaitsConfirmation)) return false;
     }
     return true;
   }
@@ -325,7 +339,7 @@ export class Dispatcher {
     const pid = frame.readUInt32LE(DELIVER.pid);
     let message =
       owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
+    if (this.#own.isOwn(nodeId, pid)) this.#own.delivered(message);
     // Who takes events later needs bytes of his own.
     if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
       message = copiedFrom(message, 0);
@@ -346,18 +360,18 @@ export class Dispatcher {
   #confchg({ group, members, left, joined }: Extract<CpgWireEvent, { type: 'confchg' }>): void {
     for (const { nodeId, pid } of left) {
       this.#reassembly.forget(nodeId, pid);
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownLeft();
+      if (this.#own.isOwn(nodeId, pid)) this.#own.left();
     }
     for (const { nodeId, pid } of members) {
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownJoined();
+      if (this.#own.isOwn(nodeId, pid)) this.#own.joined();
     }
     this.#give('confchg', { group: groupText(group), members, left, joined });
   }
 
   #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
     const { nodeId, pid, fragmentType, fragment } = event;
-    if (this.#session.isOwn(nodeId, pid)) {
-      this.#session.ownFragmentDelivered(fragmentType, fragment.length);
+    if (this.#own.isOwn(nodeId, pid)) {
+      this.#own.fragmentDelivered(fragmentType, fragment.length);
     }
     const message = this.#reassembly.add(event);
     if (message !== undefined) this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
