@@ -13,18 +13,19 @@ import { Backoff } from './deadline';
 import { deferred } from './deferred';
 import type { InFlightWindow } from './in-flight';
 import type { OutgoingMessage } from './message';
-import type { Job } from './outbox';
+import type { Job, Outbox } from './outbox';
 import type { Exchange, RequestChannel } from './request-channel';
 
 /** How often a large message begins again because the membership changed under it. */
 const MAX_RESTARTS = 16;
 
 const EMPTY = Buffer.alloc(0);
-/** Where fragments go, and how to go on after a pause. */
+
+/** Where fragments go; the outbox goes on after a pause. */
 export interface FragmentRoute {
   readonly requests: RequestChannel;
   readonly window: InFlightWindow;
-  resume(): void;
+  readonly outbox: Outbox;
 }
 
 /** Sends one fragment after the other. After CS_ERR_TRY_AGAIN it is busy for a pause, which grows, and then resumes. */
@@ -67,7 +68,7 @@ class FragmentExchange implements Exchange {
       this.#state = 'paused';
       this.#pause = setTimeout(() => {
         this.#state = 'idle';
-        this.route.resume();
+        this.route.outbox.drain();
       }, this.#backoff.pauseMs);
     } else {
       this.#state = 'idle';

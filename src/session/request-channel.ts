@@ -88,8 +88,7 @@ export class RequestChannel {
     for (;;) {
       limit.signal.throwIfAborted();
       debugMessage('>', request);
-      const job = new RequestJob(this, encodeRequest(request), RequestId[request.type]);
-      const reply = await this.#outbox.run(job, limit.signal);
+      const reply = await this.#outbox.run(this.#job(request), limit.signal);
       if (reply.error === CS_OK) {
         if (reply.type !== expected) throw unexpected(reply, expected);
         return reply as SuccessfulReply<Type>;
@@ -100,6 +99,24 @@ export class RequestChannel {
       limit.lastAnswer = refusal;
       await backoff.pause(limit.signal);
     }
+  }
+
+  /** A request that waits for its turn, then for its reply. In flight, only the channel knows what becomes of it. */
+  #job(request: CpgRequest): Job<CpgResponse> {
+    const { promise, resolve, reject } = deferred<CpgResponse>();
+    const frame = encodeRequest(request);
+    const exchange = { requestId: RequestId[request.type], onReply: resolve, fail: reject };
+    let inFlight = false;
+    return {
+      done: promise,
+      bytes: frame.length,
+      hasDeadline: true,
+      cancelled: false,
+      advance: () => (inFlight = this.stage(exchange, frame, [], frame.length)),
+      fail: (error) => {
+        if (!inFlight) reject(error);
+      },
+    };
   }
 
   /** Stages a frame that is answered. False when another one is in flight, or there is no room. */
@@ -144,40 +161,6 @@ export class RequestChannel {
     const exchange = this.#exchange;
     this.#exchange = undefined;
     exchange?.fail?.(error);
-  }
-}
-
-/** A request that waits for its turn, then for its reply. */
-class RequestJob implements Job<CpgResponse> {
-  readonly #reply = deferred<CpgResponse>();
-  readonly hasDeadline = true;
-  cancelled = false;
-  #inFlight = false;
-
-  constructor(
-    private readonly channel: RequestChannel,
-    private readonly frame: Buffer,
-    private readonly requestId: number,
-  ) {}
-
-  get done(): Promise<CpgResponse> {
-    return this.#reply.promise;
-  }
-
-  get bytes(): number {
-    return this.frame.length;
-  }
-
-  advance(): boolean {
-    const { resolve: onReply, reject: fail } = this.#reply;
-    const exchange = { requestId: this.requestId, onReply, fail };
-    this.#inFlight = this.channel.stage(exchange, this.frame, [], this.frame.length);
-    return this.#inFlight;
-  }
-
-  /** In flight, only the channel knows what becomes of it. */
-  fail(error: Error): void {
-    if (!this.#inFlight) this.#reply.reject(error);
   }
 }
 

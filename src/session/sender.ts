@@ -8,18 +8,13 @@ import type { Transport } from '../transport/transport';
 import { Deadline, throwIfAborted, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import { Fence, FragmentedJob, type FragmentRoute } from './fragments';
-import type { InFlightWindow } from './in-flight';
 import { stageMessage, type OutgoingMessage } from './message';
-import type { Job, Outbox } from './outbox';
-import type { RequestChannel } from './request-channel';
+import type { Job } from './outbox';
 
 const DONE = Promise.resolve();
 
-export interface SenderParts {
+export interface SenderParts extends FragmentRoute {
   readonly transport: Transport;
-  readonly outbox: Outbox;
-  readonly requests: RequestChannel;
-  readonly window: InFlightWindow;
   readonly timeoutMs: number;
   /** The largest message that goes out in one frame. */
   readonly maxAtomicMessageSize: number;
@@ -29,7 +24,6 @@ export interface SenderParts {
 
 export class Sender {
   readonly #parts: SenderParts;
-  readonly #route: FragmentRoute;
   readonly #fence: Fence;
   /** Promise of the messages that are staged and not posted. */
   #batch: Deferred<void> | undefined;
@@ -38,9 +32,7 @@ export class Sender {
 
   constructor(parts: SenderParts) {
     this.#parts = parts;
-    const { requests, window, outbox } = parts;
-    this.#route = { requests, window, resume: () => outbox.drain() };
-    this.#fence = new Fence(this.#route);
+    this.#fence = new Fence(parts);
   }
 
   /** Resolves when the daemon's ring has the message. */
@@ -52,7 +44,7 @@ export class Sender {
     if (outbox.empty && this.#stage(message)) {
       sent = this.#posted();
     } else {
-      sent = outbox.run(new MessageJob(message, this.#stage, this.#posted), signal);
+      sent = outbox.run(this.#job(message), signal);
       this.#armStall();
     }
     // Once it is staged, aborting ends only the waiting.
@@ -106,7 +98,7 @@ export class Sender {
     // Each fragment the daemon takes gives the message new time.
     const deadline = new Deadline(`mcast of ${message.length} bytes`, timeoutMs, signal);
     const fragmentBytes = maxAtomicMessageSize - (PARTIAL_MCAST_HEADER_BYTES - MCAST_HEADER_BYTES);
-    const job = new FragmentedJob(this.#route, message, fragmentBytes, () => deadline.refresh());
+    const job = new FragmentedJob(this.#parts, message, fragmentBytes, () => deadline.refresh());
     try {
       await outbox.run(job, deadline.signal);
     } finally {
@@ -114,8 +106,29 @@ export class Sender {
     }
   }
 
+  /** A message that found no room, or came behind one that did not. */
+  #job(message: OutgoingMessage): Job {
+    const { promise, resolve, reject } = deferred<void>();
+    return {
+      done: promise,
+      bytes: message.length,
+      hasDeadline: false,
+      cancelled: false,
+      advance: () => {
+        try {
+          if (!this.#stage(message)) return false;
+          resolve(this.#posted());
+        } catch (error) {
+          reject(error as Error);
+        }
+        return true;
+      },
+      fail: reject,
+    };
+  }
+
   /** Hands a message to the transport if there is room and nothing holds it back. Throws if it cannot be sent at all. */
-  readonly #stage = (message: OutgoingMessage): boolean => {
+  #stage(message: OutgoingMessage): boolean {
     const { transport, window } = this.#parts;
     const staged =
       this.#fence.passes(message.confirm !== undefined) &&
@@ -123,15 +136,15 @@ export class Sender {
       stageMessage(transport, message);
     if (staged) window.sent(message);
     return staged;
-  };
+  }
 
   /** The promise that the daemon's ring has what was staged. */
-  readonly #posted = (): Promise<void> => {
+  #posted(): Promise<void> {
     if (this.#parts.transport.staged === 0) return DONE;
     this.#batch ??= deferred<void>();
     this.#armStall();
     return this.#batch.promise;
-  };
+  }
 
   get #waiting(): boolean {
     return this.#batch !== undefined || !this.#parts.outbox.empty;
@@ -164,42 +177,5 @@ export class Sender {
     );
     outbox.drain();
     this.#armStall();
-  }
-}
-
-/** A message that found no room, or came behind one that did not. */
-class MessageJob implements Job {
-  readonly #sent = deferred<void>();
-  readonly hasDeadline = false;
-  cancelled = false;
-
-  constructor(
-    private readonly message: OutgoingMessage,
-    private readonly stage: (message: OutgoingMessage) => boolean,
-    private readonly posted: () => Promise<void>,
-  ) {}
-
-  get bytes(): number {
-    return this.message.length;
-  }
-
-  /** Resolves when the daemon's ring has the message. */
-  get done(): Promise<void> {
-    return this.#sent.promise;
-  }
-
-  advance(): boolean {
-    try {
-      if (!this.stage(this.message)) return false;
-    } catch (error) {
-      this.fail(error as Error);
-      return true;
-    }
-    this.#sent.resolve(this.posted());
-    return true;
-  }
-
-  fail(error: Error): void {
-    this.#sent.reject(error);
   }
 }

@@ -80,19 +80,12 @@ export class Session implements OwnMessages {
   #closing: Promise<void> | undefined;
 
   constructor(transport: Transport, { timeoutMs, pid, onDrain }: SessionOptions) {
-    const maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
-    const outbox = new Outbox(() => sender.onOutboxEmpty());
+    const outbox = new Outbox(() => this.#sender.onOutboxEmpty());
     const requests = new RequestChannel(transport, outbox, timeoutMs);
     const window = new InFlightWindow(transport.eventCapacityBytes, () => outbox.drain());
-    const sender = new Sender({
-      transport,
-      outbox,
-      requests,
-      window,
-      timeoutMs,
-      maxAtomicMessageSize,
-      onDrain,
-    });
+    const maxAtomicMessageSize = Math.min(transport.maxFrameBytes - 1024, MAX_ATOMIC_MESSAGE_BYTES);
+    const parts = { transport, outbox, requests, window, timeoutMs, maxAtomicMessageSize, onDrain };
+    const sender = new Sender(parts);
     const nudge = new Nudge(transport, requests);
     this.listener = {
       onResponse: (frame) => {
