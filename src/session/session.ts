@@ -2,7 +2,7 @@
  * One handle on a daemon: its state, what it sends, and the replies. What arrives by itself is left to the
  * dispatcher.
  */
-import { Reason, type CpgAddress } from '../codec/addresses';
+import { Reason } from '../codec/addresses';
 import { groupBytes, groupText } from '../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
 import {
@@ -24,6 +24,7 @@ import {
 } from '../codec/responses';
 import { debugMessage, debugSession as debug } from '../debug';
 import { CpgError, CS_OK, isCpgError } from '../errors';
+import type { CpgAddress } from '../events';
 import { frameId } from '../codec/header';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';
@@ -80,8 +81,11 @@ export interface SessionObserver {
 
 /** One row of an iteration: `cpg_iteration_description_t`. */
 export interface GroupEntry {
+  /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
   group: string | Uint8Array;
+  /** The member's node; 0 with `namesOnly`. */
   nodeId: number;
+  /** The member's pid; 0 with `namesOnly`. */
   pid: number;
 }
 
