@@ -291,7 +291,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     this.#watchListeners();
   }
 
-  /** What came before anybody listened is for the first one who does. */
+  /** Listeners get what arrived while nothing consumed events. */
   #watchListeners(): void {
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
     const emitter: EventEmitter = this;

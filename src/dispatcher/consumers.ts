@@ -28,7 +28,7 @@ export class Consumers {
   readonly #sink: EventSink;
   readonly #keepsBacklog: boolean;
   readonly #onRoom: () => void;
-  readonly #log = new EventLog();
+  readonly #log: EventLog;
   readonly #loops = new Set<EventLoop>();
   #backlog: Cursor | undefined;
   #patience: NodeJS.Timeout | undefined;
@@ -41,6 +41,7 @@ export class Consumers {
     this.#sink = sink;
     this.#keepsBacklog = keepsBacklog;
     this.#onRoom = onRoom;
+    this.#log = new EventLog(onRoom);
   }
 
   /** Nothing more is given to anybody. */
@@ -80,26 +81,16 @@ export class Consumers {
 
   /** A listener was added. Returns whether flush() has something for it. */
   onListening(): boolean {
-    this.#stopPatience();
     this.#reportDropped();
     return this.#backlog !== undefined;
   }
 
   /** A loop over the backlog and all that follows. */
   loop(signal: AbortSignal | undefined): EventLoop {
-    const cursor = this.#cursorForLoop();
-    const loop = new EventLoop({
-      take: () => {
-        const wasFull = this.#log.isFull(cursor);
-        const event = this.#log.take(cursor);
-        if (wasFull) this.#onRoom();
-        return event;
-      },
-      leave: () => {
-        this.#loops.delete(loop);
-        this.#release(cursor);
-        this.#onRoom();
-      },
+    const loop = new EventLoop(this.#log, this.#cursorForLoop(), (cursor) => {
+      this.#loops.delete(loop);
+      this.#release(cursor);
+      this.#onRoom();
     });
     this.#loops.add(loop);
     this.#reportDropped();
@@ -111,7 +102,7 @@ export class Consumers {
   stop(): void {
     this.flush();
     this.#stopped = true;
-    this.#stopPatience();
+    clearTimeout(this.#patience);
   }
 
   /** As stop(), and loops end after what they have; they throw `reason` if there is one. */
@@ -136,13 +127,9 @@ export class Consumers {
 
   #claimBacklog(backlog: Cursor): Cursor {
     this.#backlog = undefined;
-    this.#stopPatience();
-    return backlog;
-  }
-
-  #stopPatience(): void {
     clearTimeout(this.#patience);
     this.#patience = undefined;
+    return backlog;
   }
 
   /** A consumer is gone. What the last one has left is for the next. */
@@ -156,6 +143,9 @@ export class Consumers {
   #watchBacklog(backlog: Cursor): void {
     if (this.#stopped || !this.#log.isFull(backlog)) return;
     this.#patience ??= setTimeout(() => {
+      this.#patience = undefined;
+      // flush() follows.
+      if (this.#feedsListeners()) return;
       debug('nothing consumes events: they are dropped from now on');
       this.#log.close(this.#claimBacklog(backlog));
       this.#dropped = true;
@@ -167,14 +157,10 @@ export class Consumers {
   #reportDropped(): void {
     if (!this.#dropped) return;
     this.#dropped = false;
-    const error = new CpgError(
-      'CS_ERR_QUEUE_FULL',
-      'events that came before anything listened were dropped',
-      {
-        reason: 'unread-events',
-        remedy: 'begin to listen before join(), or right after it',
-      },
-    );
+    const error = new CpgError('CS_ERR_QUEUE_FULL', 'events that nothing consumed were dropped', {
+      reason: 'unread-events',
+      remedy: 'begin to listen before join(), or right after it',
+    });
     setImmediate(() => this.#sink.report(error));
   }
 

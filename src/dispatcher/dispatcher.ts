@@ -223,12 +223,8 @@ export class Dispatcher {
     if (own) this.#session.ownDelivered(message);
     // What is taken later needs bytes of its own.
     if (this.#lend && !owned && this.#consumers.keeping) message = copiedFrom(message, 0);
-    const start = DELIVER.groupValue;
-    const { group, groupBytes } = this.#groupAt(
-      frame,
-      start,
-      start + frame.readUInt32LE(DELIVER.groupLength),
-    );
+    const groupEnd = DELIVER.groupValue + frame.readUInt32LE(DELIVER.groupLength);
+    const { group, groupBytes } = this.#groupAt(frame, DELIVER.groupValue, groupEnd);
     this.#give({ type: 'deliver', group, groupBytes, nodeId, pid, own, message });
   }
 

@@ -22,6 +22,12 @@ export class EventLog {
   readonly #events: CpgEvent[] = [];
   readonly #cursors = new Set<Cursor>();
   readonly #end: Cursor = { events: 0, bytes: 0 };
+  readonly #onRoom: () => void;
+
+  /** `onRoom` is called when an event is taken by a cursor that was full. */
+  constructor(onRoom: () => void) {
+    this.#onRoom = onRoom;
+  }
 
   /** A cursor at the end, or where another one is. */
   open(at: Readonly<Cursor> = this.#end): Cursor {
@@ -48,9 +54,11 @@ export class EventLog {
   take(cursor: Cursor): CpgEvent | undefined {
     const event = this.#events[cursor.events - this.#oldest];
     if (event === undefined) return undefined;
+    const wasFull = this.isFull(cursor);
     cursor.events++;
     cursor.bytes += eventBytes(event);
     this.#forgetTaken();
+    if (wasFull) this.#onRoom();
     return event;
   }
 
@@ -73,10 +81,14 @@ export class EventLog {
     return this.#end.events - this.#events.length;
   }
 
+  /** At least half of the array at a time, because removing the first of a long one moves all others. */
   #forgetTaken(): void {
     let slowest = this.#end.events;
     for (const { events } of this.#cursors) slowest = Math.min(slowest, events);
-    while (this.#oldest < slowest) this.#events.shift();
+    const taken = slowest - this.#oldest;
+    if (taken === 0 || 2 * taken < this.#events.length) return;
+    if (taken === 1) this.#events.shift();
+    else this.#events.splice(0, taken);
   }
 }
 

@@ -1,29 +1,27 @@
 /** One `for await` over events. */
+import type { CpgEvent } from '../events';
 import { abortReason, listenForAbort } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
-import type { CpgEvent } from '../events';
+import type { Cursor, EventLog } from './event-log';
 
 type Result = IteratorResult<CpgEvent, undefined>;
 
-/** Where a loop gets its events. */
-export interface LoopSource {
-  /** The next event, if there is one. */
-  take(): CpgEvent | undefined;
-  /** The loop takes no more. */
-  leave(): void;
-}
-
 export class EventLoop implements AsyncIterableIterator<CpgEvent, undefined> {
+  readonly #log: EventLog;
+  readonly #onLeft: (cursor: Cursor) => void;
   /** Undefined when the loop was left. */
-  #source: LoopSource | undefined;
+  #cursor: Cursor | undefined;
   readonly #waiting: Deferred<Result>[] = [];
   #ended = false;
   /** Thrown once, when all events are taken. */
   #error: Error | undefined;
   #ignoreSignal: () => void = () => undefined;
 
-  constructor(source: LoopSource) {
-    this.#source = source;
+  /** `onLeft` gets the cursor back when the loop is left. */
+  constructor(log: EventLog, cursor: Cursor, onLeft: (cursor: Cursor) => void) {
+    this.#log = log;
+    this.#cursor = cursor;
+    this.#onLeft = onLeft;
   }
 
   /** When `signal` aborts, the loop is left and throws the reason. */
@@ -37,24 +35,31 @@ export class EventLoop implements AsyncIterableIterator<CpgEvent, undefined> {
     this.#ignoreSignal = () => signal.removeEventListener('abort', onAbort);
   }
 
-  /** There is another event. */
+  /** There is another event, or the end: calls that wait get it. */
   wake(): void {
-    if (this.#waiting.length === 0) return;
-    const event = this.#source?.take();
-    if (event !== undefined) this.#waiting.shift()!.resolve({ value: event, done: false });
+    while (this.#waiting.length > 0) {
+      const event = this.#take();
+      if (event === undefined && !this.#ended) return;
+      const call = this.#waiting.shift()!;
+      if (event !== undefined) call.resolve({ value: event, done: false });
+      else this.#settleEnded(call);
+    }
   }
 
   /** No more events follow: after those there are the loop ends, with `error` if there is one. */
   end(error?: Error): void {
-    if (!this.#ended) this.#finish(error);
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#error = error;
+    this.wake();
   }
 
   next(): Promise<Result> {
-    const event = this.#source?.take();
+    const event = this.#take();
     if (event !== undefined) return Promise.resolve({ value: event, done: false });
     const call = deferred<Result>();
-    if (this.#ended) this.#settleEnded(call);
-    else this.#waiting.push(call);
+    this.#waiting.push(call);
+    this.wake();
     return call.promise;
   }
 
@@ -67,18 +72,18 @@ export class EventLoop implements AsyncIterableIterator<CpgEvent, undefined> {
     return this;
   }
 
-  #leave(error?: Error): void {
-    const source = this.#source;
-    this.#source = undefined;
-    this.#ignoreSignal();
-    this.#finish(error);
-    source?.leave();
+  #take(): CpgEvent | undefined {
+    return this.#cursor === undefined ? undefined : this.#log.take(this.#cursor);
   }
 
-  #finish(error?: Error): void {
+  #leave(error?: Error): void {
+    const cursor = this.#cursor;
+    this.#cursor = undefined;
+    this.#ignoreSignal();
     this.#ended = true;
     this.#error = error;
-    for (const call of this.#waiting.splice(0)) this.#settleEnded(call);
+    this.wake();
+    if (cursor !== undefined) this.#onLeft(cursor);
   }
 
   #settleEnded(call: Deferred<Result>): void {

@@ -65,10 +65,10 @@ describe('a loop', () => {
   });
 
   test('while a confirmation is awaited it is full at 16 times as much', () => {
-    for (let index = 0; index < 16 * MAX_QUEUED_EVENTS; index++) {
-      expect(consumers.hasRoom(true)).toBe(true);
-      consumers.give(event(index));
-    }
+    const many = 16 * MAX_QUEUED_EVENTS;
+    for (let index = 1; index < many; index++) consumers.give(event(index));
+    expect(consumers.hasRoom(true)).toBe(true);
+    consumers.give(event(many));
     expect(consumers.hasRoom(true)).toBe(false);
   });
 
@@ -118,6 +118,32 @@ describe('a loop', () => {
   });
 });
 
+test('a listener that is added in the turn in which a full backlog would be dropped still gets it', () => {
+  jest.useFakeTimers();
+  try {
+    const seen: CpgEvent[] = [];
+    const sink = { listening: false, emit: (one: CpgEvent) => seen.push(one), report: () => undefined };
+    const consumers = new Consumers(sink, true, () => undefined);
+    for (let index = 0; index < MAX_QUEUED_EVENTS; index++) consumers.give(event(index));
+    expect(consumers.onListening()).toBe(true);
+    sink.listening = true;
+    jest.advanceTimersByTime(10_000);
+    consumers.flush();
+    expect(seen).toHaveLength(MAX_QUEUED_EVENTS);
+    // Nobody again: the next backlog waits for no more than its time.
+    sink.listening = false;
+    for (let index = 0; index < MAX_QUEUED_EVENTS; index++) consumers.give(event(index));
+    jest.advanceTimersByTime(999);
+    expect(consumers.hasRoom(false)).toBe(false);
+    jest.advanceTimersByTime(1);
+    expect(consumers.hasRoom(false)).toBe(true);
+    expect(consumers.onListening()).toBe(false);
+    consumers.stop();
+  } finally {
+    jest.useRealTimers();
+  }
+});
+
 describe('the log', () => {
   const take = (log: EventLog, cursor: Cursor): string[] => {
     const taken: string[] = [];
@@ -128,7 +154,7 @@ describe('the log', () => {
   };
 
   test('keeps what a cursor has before it, and nothing without one', () => {
-    const log = new EventLog();
+    const log = new EventLog(() => undefined);
     log.append(event('a'));
     const first = log.open();
     log.append(event('b'));
@@ -145,7 +171,7 @@ describe('the log', () => {
   });
 
   test.each([1, 16])('a cursor is full %s times by what it alone has before it', (times) => {
-    const log = new EventLog();
+    const log = new EventLog(() => undefined);
     const slow = log.open();
     for (let index = 0; index < times * MAX_QUEUED_EVENTS; index++) log.append(event(index));
     const fresh = log.open();
