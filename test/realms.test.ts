@@ -163,11 +163,11 @@ describe('options', () => {
       address: server.address,
       timeoutMs: undefined,
       dispatch: undefined,
-    } as object);
-    await one.join('g', { signal: undefined } as object);
-    await one.mcast('m', { guarantee: undefined, confirm: undefined } as object);
+    });
+    await one.join('g', { signal: undefined });
+    await one.mcast('m', { guarantee: undefined, confirm: undefined });
     await one.close();
-    const other = await startServer({ address: undefined, nodeId: undefined } as object);
+    const other = await startServer({ address: undefined, nodeId: undefined });
     expect(other.nodeId).toBe(1);
     await other.close();
   });

@@ -11,14 +11,18 @@ import { asBuffer, cpgName, malformed, packedUint32, Table, uint32, uint64, type
 import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
+/** Ids of events: the callbacks in `enum res_cpg_types` of corosync. */
 export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
 
+/** Which ring it is; each change of its nodes makes a new one: `struct cpg_ring_id`. */
 export interface RingId {
   /** nodeid of the representative that formed the ring. */
   nodeId: number;
+  /** Grows with every new ring, 64 bits. */
   seq: bigint;
 }
 
+/** An event by its `type`, as it stands in a frame: the structs `res_lib_cpg_*_callback` of corosync. */
 export type CpgWireEvent =
   | { type: 'confchg'; group: Uint8Array; members: CpgAddress[]; left: CpgAddress[]; joined: CpgAddress[] }
   | { type: 'deliver'; group: Uint8Array; nodeId: number; pid: number; message: Uint8Array }

@@ -20,23 +20,30 @@ export const AUTHENTICATE = -1;
 /** PATH_MAX, the span of each string in the answer. */
 const PATH_BYTES = 4096;
 
+/** How frames travel after the handshake: `enum qb_ipc_type` of libqb. */
 export const ConnectionType = { SOCKET: 0, SHM: 1 } as const;
 
+/** The first message of a client: `struct qb_ipc_connection_request`. */
 export interface HandshakeRequest {
   /** Bytes of the largest frame the client wants to exchange. */
   maxMessageSize: number;
 }
 
+/** The answer to it: `struct qb_ipc_connection_response`. */
 export interface HandshakeResponse {
   /** 0, or a negative errno of the system (-13 EACCES, -11 EAGAIN, ...). */
   error: number;
   /** 0 socket, 1 shared memory; nothing else is known. */
   connectionType: number;
+  /** Bytes of the largest frame, either way. */
   maxMessageSize: number;
-  /** An opaque number of the server. */
+  /** An opaque number of the server, 64 bits. */
   connection: bigint;
+  /** Path stem of the request ring, of up to 4095 bytes; `-header` and `-data` follow it. */
   request: string;
+  /** Path stem of the response ring. */
   response: string;
+  /** Path stem of the event ring. */
   event: string;
 }
 
@@ -65,9 +72,12 @@ const NOTHING = {
   event: '',
 };
 
+/** Bytes of a handshake request. */
 export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
+/** Bytes of a handshake answer. */
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
 
+/** The bytes of a handshake request. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   check('encodeHandshakeRequest', 'value', value, plainObject);
   return inCall('encodeHandshakeRequest', () =>
@@ -75,6 +85,7 @@ export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   );
 }
 
+/** A handshake request from its bytes. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   check('decodeHandshakeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -83,6 +94,7 @@ export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   return { maxMessageSize };
 }
 
+/** The bytes of a handshake answer. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
   check('encodeHandshakeResponse', 'value', value, plainObject);
   return inCall('encodeHandshakeResponse', () =>
@@ -90,7 +102,10 @@ export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
   );
 }
 
-/** An answer with an error is decoded by its header alone: the rest is empty then. */
+/**
+ * A handshake answer from its bytes. One with an error is decoded by its header alone; the rest is empty then. Throws
+ * CS_ERR_MESSAGE_ERROR.
+ */
 export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {
   check('decodeHandshakeResponse', 'bytes', bytes, uint8Array);
   frameHeader(bytes);

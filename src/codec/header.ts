@@ -7,12 +7,17 @@
 import { check, uint8Array } from '../arguments';
 import { asBuffer, int32, malformed, Table, type Field } from './fields';
 
+/** `struct qb_ipc_request_header` of libqb. */
 export interface RequestHeader {
+  /** Which message it is. */
   id: number;
+  /** Bytes of the whole message, header included. */
   size: number;
 }
 
+/** `struct qb_ipc_response_header` of libqb. */
 export interface ResponseHeader extends RequestHeader {
+  /** A cs_error_t, 1 for success; in events it means nothing. */
   error: number;
 }
 

@@ -22,6 +22,7 @@ import {
   type ResponseHeader,
 } from './header';
 
+/** Ids of requests: `enum req_cpg_types` of corosync. */
 export const RequestId = {
   join: 0,
   leave: 1,
@@ -84,6 +85,7 @@ interface PartialMcastFields {
 
 type Request<Type extends keyof typeof RequestId, Fields> = { type: Type } & Fields;
 
+/** A request by its `type`: the structs `req_lib_cpg_*` of corosync. Throughout, `group` has 1 to 128 bytes. */
 export type CpgRequest =
   | Request<'join', JoinFields>
   | Request<'leave', LeaveFields>

@@ -12,6 +12,7 @@ import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader 
 import { MEMBERSHIP_SLOTS } from './limits';
 import { RequestId } from './requests';
 
+/** Ids of replies: `enum res_cpg_types` of corosync. */
 export const ResponseId = {
   join: 0,
   leave: 1,
@@ -26,6 +27,7 @@ export const ResponseId = {
   partialMcast: 18,
 } as const;
 
+/** The name of a reply. */
 export type ResponseType = keyof typeof ResponseId;
 
 /** The id of the reply to each request id; mcast (2) has none. */
@@ -46,7 +48,10 @@ export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
 
 type Bare = 'join' | 'leave' | 'mcast' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
 
-/** A successful reply with its fields, or any reply with an error and nothing else. */
+/**
+ * A successful reply with its fields, or any reply with an error (a cs_error_t) and nothing else: the structs
+ * `res_lib_cpg_*` of corosync.
+ */
 export type CpgResponse =
   | { type: ResponseType; error: number }
   | { type: Bare; error: typeof CS_OK }

@@ -1,10 +1,11 @@
 /** One handle on a daemon: its state, and the calls of its user. What arrives by itself is left to the dispatcher. */
-import { Reason, type CpgAddress } from '../codec/addresses';
+import { Reason } from '../codec/addresses';
 import { groupBytes, groupText } from '../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
 import { DELIVER_INITIAL_TOTEM_CONF, FragmentType, IterationType } from '../codec/requests';
 import { debugSession as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
+import type { CpgAddress } from '../events';
 import type { SendListener, Transport } from '../transport/transport';
 import { Deadline, throwIfAborted, untilAborted } from './deadline';
 import { deferred } from './deferred';
@@ -54,8 +55,11 @@ export interface OwnMessages {
 
 /** One row of an iteration: `cpg_iteration_description_t`. */
 export interface GroupEntry {
+  /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
   group: string | Uint8Array;
+  /** The member's node; 0 with `namesOnly`. */
   nodeId: number;
+  /** The member's pid; 0 with `namesOnly`. */
   pid: number;
 }
 

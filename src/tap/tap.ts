@@ -62,14 +62,32 @@ const LOOKING_ORDER = ['event', 'response', 'request'] as const satisfies readon
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
 export const MAX_CONNECTIONS = 1000;
 
+/** What the constructor of Tap takes. */
 export interface TapOptions {
-  /** Where the rings are. Default /dev/shm. */
-  directory?: string;
-  /** Whether to follow a connection; all when undefined. */
-  accept?: (connection: TapConnection) => boolean;
-  signal?: AbortSignal;
-  /** Told when a connection begins to look like a flood for the first time, or to be one, and when that is over. */
-  onFlood?: (flooding: boolean) => void;
+  /**
+   * Where the rings are.
+   *
+   * @default '/dev/shm'
+   */
+  directory?: string | undefined;
+  /**
+   * Whether to follow a connection.
+   *
+   * @default all of them
+   */
+  accept?: ((connection: TapConnection) => boolean) | undefined;
+  /**
+   * Ends the batches.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
+  /**
+   * Told when a connection begins to look like a flood for the first time, or to be one, and when that is over.
+   *
+   * @default none
+   */
+  onFlood?: ((flooding: boolean) => void) | undefined;
 }
 
 const TAP_OPTIONS: OptionKinds<TapOptions> = {
@@ -79,9 +97,13 @@ const TAP_OPTIONS: OptionKinds<TapOptions> = {
   onFlood: callback,
 };
 
+/** What was new in one round. */
 export interface TapBatch {
+  /** When, in nanoseconds since 1970. */
   timeNs: bigint;
+  /** Connections that are followed from now on. */
   opened: TapConnection[];
+  /** Connections that ended. */
   closed: TapConnection[];
   /** Valid until the next batch is asked for: copy what is to be kept. */
   frames: TapFrame[];
@@ -101,6 +123,7 @@ interface Followed {
   flood: FloodWatch;
 }
 
+/** Follows live connections: batches() gives their frames. */
 export class Tap {
   readonly #root: string;
   readonly #accept: (connection: TapConnection) => boolean;

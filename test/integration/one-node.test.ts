@@ -65,7 +65,9 @@ for (const mapped of [false, true])
       await seen.until('confchg', ({ confchgs }) => confchgs.length === 1);
       const self = { nodeId: 1, pid: process.pid };
       expect(seen.confchgs[0]).toEqual({
+        type: 'confchg',
         group: 'pids',
+        groupBytes: Buffer.from('pids'),
         members: [{ ...self, reason: 0 }],
         left: [],
         joined: [{ ...self, reason: 1 }],
