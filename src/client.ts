@@ -513,16 +513,14 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     const emitter: EventEmitter = this;
     return {
       get listening() {
-        // Asked for each event, most of which are messages.
+        // Most listen to messages.
         return (
           emitter.listenerCount('deliver') > 0 ||
           emitter.listenerCount('confchg') > 0 ||
           emitter.listenerCount('totemConfchg') > 0
         );
       },
-      emit: (event) => {
-        emitter.emit(event.type, event);
-      },
+      emit: (event) => emitter.emit(event.type, event),
       report: (error) => this.#report(error),
     };
   }

@@ -13,8 +13,8 @@ import type { CpgEvent } from '../events';
 export interface EventSink {
   /** True while anything listens to any kind of event. */
   readonly listening: boolean;
-  /** May throw what a user's listener throws. */
-  emit(event: CpgEvent): void;
+  /** Returns whether anything listened. May throw what a user's listener throws. */
+  emit(event: CpgEvent): boolean;
   /** Something about one message, or a user's listener, went wrong; the connection goes on. */
   report(error: Error): void;
 }
@@ -60,11 +60,13 @@ export class Consumers {
   }
 
   give(event: CpgEvent): void {
-    if (this.#backlog === undefined && this.#isNobodyThere()) this.#backlog = this.#log.open();
     this.#log.append(event);
     for (const loop of this.#loops) loop.wake();
-    if (this.#backlog === undefined) this.#emit(event);
-    else this.#watchBacklog(this.#backlog);
+    if (this.#backlog !== undefined) this.#watchBacklog(this.#backlog);
+    else if (!this.#emit(event) && this.#isNobodyThere()) {
+      this.#backlog = this.#log.open();
+      this.#log.append(event);
+    }
   }
 
   /** Gives listeners what came before them. */
@@ -164,11 +166,12 @@ export class Consumers {
     setImmediate(() => this.#sink.report(error));
   }
 
-  #emit(event: CpgEvent): void {
+  #emit(event: CpgEvent): boolean {
     try {
-      this.#sink.emit(event);
+      return this.#sink.emit(event);
     } catch (error) {
       this.#sink.report(asError(error));
+      return true;
     }
   }
 }
