@@ -203,11 +203,8 @@ export class EventRing {
     this.#ring.publishReadPointer(this.state.pointer);
     this.state.unreclaimedBytes = 0;
     this.state.sinceReset = 0;
-    if (
-      freeBytes >
-      Math.max(this.capacityBytes / CROWDED_FRACTION, this.state.expectedBytes + CHUNK_MARGIN_BYTES)
-    )
-      return;
+    const neededBytes = this.state.expectedBytes + CHUNK_MARGIN_BYTES;
+    if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, neededBytes)) return;
     // What the daemon adds from now on goes into the room that was made.
     this.#ring.readPointers();
     this.state.crowdedAt = this.#ring.writePointer;
@@ -227,11 +224,8 @@ export class EventRing {
 
   /** Chunks are expected of a size that is handed out in the memory it was read into. */
   get #handsOutMemory(): boolean {
-    return (
-      this.#lent === undefined &&
-      this.state.chunkBytes >= OWNED_BYTES &&
-      this.state.chunkBytes <= WINDOW_BYTES
-    );
+    const { chunkBytes } = this.state;
+    return this.#lent === undefined && chunkBytes >= OWNED_BYTES && chunkBytes <= WINDOW_BYTES;
   }
 
   /** The payload of the next chunk. */

@@ -79,7 +79,7 @@ export class Submitter {
 
   /** Posts what is staged, if the daemon is ready for it; true when anything was posted. */
   post(): boolean {
-    const posts = this.#look() === 'ready' && this.#ring.stagedChunks > 0;
+    const posts = this.#ring.stagedChunks > 0 && this.#look() === 'ready';
     if (posts) this.#post();
     if (this.#ring.stagedChunks === 0 && !this.state.wantsRoom) this.state.phase = 'ready';
     else this.#wait();
