@@ -197,7 +197,7 @@ describe('options', () => {
     await expect(connect({ [given]: 5 })).rejects.toThrow(`did you mean ${meant}?`);
   });
 
-  test('that resemble none are told those there are', () => {
+  test('that resemble none get an error that lists the known ones', () => {
     expect(() => server.node.inject({ loss: 0.5 } as object)).toThrow(
       /no option 'loss' .*0.5.*: give any of drop, delayMs, tryAgain, refuse$/,
     );

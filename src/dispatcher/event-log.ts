@@ -1,5 +1,5 @@
 /**
- * Events that consumers have still to take. An event is here once, whoever waits for it, and leaves with the slowest
+ * Events that consumers have still to take. An event is here once, however many wait for it, and leaves with the slowest
  * cursor:
  *
  *     oldest                     newest

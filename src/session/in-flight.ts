@@ -133,9 +133,9 @@ export class InFlightWindow {
     this.#segments.push(newSegment());
   }
 
-  /** The daemon did not take the fence. */
+  /** The daemon did not take the fence. Its segment is gone already if failAll() came first. */
   fenceRefused(): void {
-    this.#segments.pop();
+    if (this.#segments.length > 1) this.#segments.pop();
   }
 
   /** A fence was delivered: of what was sent before it nothing follows. */

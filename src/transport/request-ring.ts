@@ -90,7 +90,7 @@ export class RequestRing {
     return semaphore === 0 ? 'ready' : 'busy';
   }
 
-  /** Whether so much of the ring is free that staging is worth while although nothing can be posted. */
+  /** Whether enough of the ring is free to go on staging although nothing can be posted. */
   hasQuarterFree(): boolean {
     this.#ring.readPointers();
     return this.#freeBytes() >= this.#ring.wordSize;

@@ -129,7 +129,7 @@ for (const mapped of [false, true])
       }
     });
 
-    test('whoever sees itself in a configuration change may send, before its join is answered', async () => {
+    test('a member that sees itself in a configuration change may send before its join is answered', async () => {
       for (let index = 0; index < 50; index++) {
         const client = await open();
         const sent = new Promise((resolve, reject) => {

@@ -75,3 +75,14 @@ test('nothing is called after the end, nor while nothing waits', () => {
   jest.advanceTimersByTime(1000);
   expect(patienceOver).not.toHaveBeenCalled();
 });
+
+test('a fence that is refused after everything was given up changes nothing', () => {
+  const { window } = fresh();
+  window.sent(ownMessage(10));
+  window.fenceSent();
+  window.failAll(new Error('of the test'));
+  window.fenceRefused();
+  expect(window.needsFence(true)).toBe(false);
+  window.sent(ownMessage(10));
+  expect(window.needsFence(true)).toBe(true);
+});
