@@ -84,7 +84,7 @@ class BareLoop {
   }
 
   post(): void {
-    if (this.#requests.stagedChunks === 0 || this.#requests.postable() !== 'now') return;
+    if (this.#requests.stagedChunks === 0 || this.#requests.submitState() !== 'ready') return;
     writeSync(this.#fd, this.#bytes, 0, this.#requests.post());
   }
 

@@ -1,6 +1,6 @@
 /** The public client: a thin facade over the session (what we ask) and the dispatcher (what arrives). */
 import { EventEmitter } from 'node:events';
-import { types } from 'node:util';
+import { inspect, types, type InspectOptions } from 'node:util';
 import {
   abortSignal,
   allAre,
@@ -15,7 +15,6 @@ import {
   whole,
   type OptionKinds,
 } from './arguments';
-import type { CpgAddress } from './codec/addresses';
 import { GROUP, groupBytes, groupText } from './codec/groups';
 import { MAX_MESSAGE_BYTES } from './codec/limits';
 import { Guarantee, IterationType } from './codec/requests';
@@ -26,12 +25,14 @@ import {
   type DispatchFlag,
   type DispatchMode,
 } from './dispatcher/dispatcher';
-import type { ConfchgEvent, CpgEvent, DeliverEvent, TotemConfchgEvent } from './dispatcher/events';
 import { asError, isCpgError, type CpgError } from './errors';
-import { MAX_TIMEOUT_MS } from './session/deadline';
-import { Session, type GroupEntry, type McastOptions } from './session/session';
+import type { ConfchgEvent, CpgAddress, CpgEvent, DeliverEvent, TotemConfchgEvent } from './events';
+import { openTransport } from './session/connect';
+import { Deadline, MAX_TIMEOUT_MS } from './session/deadline';
+import { Session, type GroupEntry, type McastOptions, type SessionOptions } from './session/session';
 import type { SessionState } from './session/states';
-import { ADDRESS } from './transport/address';
+import { ADDRESS, resolveAddress } from './transport/address';
+import type { Transport } from './transport/transport';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 export const MAX_BUSY_POLL_US = 1_000_000;
@@ -41,86 +42,159 @@ const DEFAULT_REST_MS = 5;
 const DEFAULT_MAX_REASSEMBLY_BYTES = 32 * MAX_MESSAGE_BYTES;
 
 /**
- * Text is sent as UTF-8, any view of memory (Buffer, Uint8Array, DataView ...) as the bytes it shows; several pieces
+ * A message of 0 bytes to 64 MiB. Text is sent as UTF-8, any view of memory (Buffer, Uint8Array, DataView ...) as the bytes it shows; several pieces
  * are sent as one message.
  */
 export type Message = string | NodeJS.ArrayBufferView | readonly NodeJS.ArrayBufferView[];
 
+/** What connect() takes. */
 export interface ConnectOptions {
-  /** '@name' is an abstract socket, '/path' one in the filesystem. Default: CPG_ADDRESS, else '@cpg'. */
-  address?: string;
-  /** Milliseconds that connecting, and every later request, may take. Default 10,000. */
-  timeoutMs?: number;
-  /** Gives up connecting; has no effect later. */
-  signal?: AbortSignal;
-  /** 'manual' leaves events in the daemon's ring until dispatch() is called. Default 'auto'. */
-  dispatch?: DispatchMode;
   /**
-   * The pid announced on join; with the node id it must be unique in the group. Default: the pid under which the
-   * daemon sees this process. A daemon in another pid namespace may see none (containers of one pod): then each
-   * handle draws a random one above 2^22, where real pids end, and another one if that is taken.
+   * '@name' is an abstract socket, '/path' one in the filesystem.
+   *
+   * @default the environment variable CPG_ADDRESS, else '@cpg'
    */
-  pid?: number;
+  address?: string | undefined;
   /**
-   * Messages handed to 'deliver' listeners are lent for the duration of the call instead of copied: whoever
-   * keeps one finds it empty (length 0) afterwards. Loops get copies all the same. Default false.
+   * Milliseconds that connecting, and every later request, may take.
+   *
+   * @default 10_000
    */
-  lend?: boolean;
+  timeoutMs?: number | undefined;
+  /**
+   * Gives up connecting; has no effect later.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
+  /**
+   * 'manual' leaves events in the daemon's ring until dispatch() is called.
+   *
+   * @default 'auto'
+   */
+  dispatch?: DispatchMode | undefined;
+  /**
+   * The pid announced on join, a uint32 above 0; with the node id it must be unique in the group. A daemon in another pid
+   * namespace may see no pid of this process (containers of one pod): then each handle draws a random one above 2^22,
+   * where real pids end, and another one if that is taken.
+   *
+   * @default the pid under which the daemon sees this process
+   */
+  pid?: number | undefined;
+  /**
+   * Messages given to 'deliver' listeners are lent for the duration of the call instead of copied, and empty (length 0)
+   * afterwards. Loops get copies all the same.
+   *
+   * @default false
+   */
+  lend?: boolean | undefined;
   /**
    * Microseconds (up to 1,000,000) for which the client looks for the next event instead of sleeping, after
-   * it sent or got something: less latency for more processor time. Default 0.
+   * it sent or got something: less latency for more CPU time.
+   *
+   * @default 0
    */
-  busyPollUs?: number;
+  busyPollUs?: number | undefined;
   /**
    * Milliseconds (0 to 1000) for which messages may gather before the next look, while many come and this
-   * client sends nothing: less processor time for up to that much latency. Default 5; 0 to look at once.
-   * Not used with busyPollUs or manual dispatch.
+   * client sends nothing: less CPU time for up to that much latency. 0 looks at once. Not used with busyPollUs or
+   * manual dispatch.
+   *
+   * @default 5
    */
-  restMs?: number;
+  restMs?: number | undefined;
   /**
    * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
-   * latency, and more of large messages. Needs the package koffi (which comes compiled) beside this one; without
+   * latency, and more of large messages. Needs the package koffi (prebuilt binaries are included) beside this one; without
    * it connect() rejects with CS_ERR_NOT_SUPPORTED. Files with holes, which an embedded server makes, are read and
-   * written all the same. Default false.
+   * written all the same.
+   *
+   * @default false
    */
-  mapped?: boolean;
+  mapped?: boolean | undefined;
   /**
    * Bytes received of unfinished messages (over 1 MiB, they arrive in fragments), all senders together. With more,
    * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
    * the process, so it should never be reached; a sender that gives up in the middle leaves up to 64 MiB
-   * until its next large message or its leave. Default 2 GiB, which is 32 senders with 64 MiB each.
+   * until its next large message or its leave.
    *
-   * Members with the same history deliver the same messages, with two exceptions: who joined between the first and the
-   * last fragment of a message does not get it, unless the last one holds all of it; and messages over 64 MiB, which
-   * libcpg can send, are dropped and reported by 'error'.
+   * Members with the same history deliver the same messages, with two exceptions: a member that joined between the first
+   * and the last fragment of a message does not get it, unless the last one holds all of it; and messages over 64 MiB,
+   * which libcpg can send, are dropped and reported by 'error'.
+   *
+   * @default 2 GiB, which is 32 senders with 64 MiB each
    */
-  maxReassemblyBytes?: number;
+  maxReassemblyBytes?: number | undefined;
 }
 
-export interface JoinOptions {
-  /** Ask for one totemConfchg with the present ring: CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF. */
-  initialTotemConfchg?: boolean;
-  signal?: AbortSignal;
+/** What a call takes that can be given up. */
+export interface SignalOptions {
+  /**
+   * Ends the call: it rejects, or throws, with the signal's reason.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/** What client.join() takes. */
+export interface JoinOptions extends SignalOptions {
+  /**
+   * Ask for one totemConfchg with the present ring: CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF.
+   *
+   * @default false
+   */
+  initialTotemConfchg?: boolean | undefined;
 }
 
 type GuaranteeName = keyof typeof Guarantee;
 
+/** What client.mcast() takes. */
 export interface MessageOptions {
-  /** cpg_guarantee_t, by name or number. The daemon delivers everything in agreed order, whatever is asked. */
-  guarantee?: GuaranteeName | (typeof Guarantee)[GuaranteeName];
-  /** Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not. */
-  signal?: AbortSignal;
+  /**
+   * cpg_guarantee_t, by name or number. The daemon delivers everything in agreed order, whatever is asked.
+   *
+   * @default 'AGREED'
+   */
+  guarantee?: GuaranteeName | (typeof Guarantee)[GuaranteeName] | undefined;
+  /**
+   * Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
   /**
    * Resolve only when the message was delivered back to us in total order. Events must be read for that: dispatch
    * them, or let loops over them go on.
+   *
+   * @default false
    */
-  confirm?: boolean;
+  confirm?: boolean | undefined;
+}
+
+/** What client.groups() takes. */
+export interface GroupsOptions extends SignalOptions {
+  /**
+   * Only this group: CPG_ITERATION_ONE_GROUP.
+   *
+   * @default all of them
+   */
+  group?: string | Uint8Array | undefined;
+  /**
+   * Each group once, without its members: CPG_ITERATION_NAME_ONLY. Not used with `group`.
+   *
+   * @default false
+   */
+  namesOnly?: boolean | undefined;
 }
 
 /** The events of a client and what their listeners get. */
 export interface CpgClientEvents {
+  /** The membership of the group changed: cpg_confchg_fn_t. */
   confchg: [event: ConfchgEvent];
+  /** A message, in total order: cpg_deliver_fn_t. */
   deliver: [event: DeliverEvent];
+  /** The nodes of the ring changed: cpg_totem_confchg_fn_t. */
   totemConfchg: [event: TotemConfchgEvent];
   /** After tryMcast() returned false: call it again. It throws now if the connection ended meanwhile. */
   drain: [];
@@ -128,12 +202,6 @@ export interface CpgClientEvents {
   close: [reason?: CpgError];
   /** Trouble that does not end the connection; without a listener it is a process warning. */
   error: [error: Error];
-}
-
-interface GroupsOptions {
-  group?: string | Uint8Array;
-  namesOnly?: boolean;
-  signal?: AbortSignal;
 }
 
 // What each call takes: see arguments.ts.
@@ -149,7 +217,7 @@ export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   mapped: boolean,
   maxReassemblyBytes: kind('a number of bytes above 0', (value) => typeof value === 'number' && value > 0),
 };
-const SIGNAL_OPTIONS: OptionKinds<{ signal?: AbortSignal }> = { signal: abortSignal };
+const SIGNAL_OPTIONS: OptionKinds<SignalOptions> = { signal: abortSignal };
 const JOIN_OPTIONS: OptionKinds<JoinOptions> = { initialTotemConfchg: boolean, signal: abortSignal };
 const GROUPS_OPTIONS: OptionKinds<GroupsOptions> = { group: GROUP, namesOnly: boolean, signal: abortSignal };
 const MESSAGE_OPTIONS: OptionKinds<MessageOptions> = {
@@ -183,41 +251,84 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
     mapped = false,
     maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
   } = readOptions('connect', options, CONNECT_OPTIONS);
-  const session = await Session.connect({
-    address,
-    timeoutMs: Math.min(timeoutMs, MAX_TIMEOUT_MS),
-    signal,
-    pid,
-    // Who dispatches himself rests as he likes, and gets all there is when he asks.
-    transport: { mapped, lend, busyPollUs, restMs: dispatch === 'manual' ? 0 : restMs },
-  });
-  return new CpgClient(session, { mode: dispatch, lend, maxReassemblyBytes });
+  const { text } = resolveAddress(address);
+  const limitMs = Math.min(timeoutMs, MAX_TIMEOUT_MS);
+  const limit = new Deadline('connect', limitMs, signal);
+  try {
+    const transport = await openTransport(text, limit, {
+      mapped,
+      lend,
+      busyPollUs,
+      // No coalescing with manual dispatch: dispatch('all') must see everything.
+      restMs: dispatch === 'manual' ? 0 : restMs,
+    });
+    const options = { timeoutMs: limitMs, pid, mode: dispatch, lend, maxReassemblyBytes };
+    return await openClient(transport, text, options, limit);
+  } finally {
+    limit.dispose();
+  }
 }
 
-/** One handle on a daemon. It joins at most one group, once; connect again for another. */
+type ClientOptions = DispatcherOptions & Omit<SessionOptions, 'onDrain'>;
+
+let openClient: (
+  transport: Transport,
+  address: string,
+  options: ClientOptions,
+  limit: Deadline,
+) => Promise<CpgClient>;
+
+/** One handle (cpg_handle_t) on a daemon, made by connect(). It joins at most one group, once; connect again for another. */
 export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIterable<CpgEvent> {
+  readonly #transport: Transport;
   readonly #session: Session;
+  readonly #address: string;
   readonly #dispatcher: Dispatcher;
+  #warnings = 0;
+  /** connect() is about to resolve: events are not read before. */
+  #opened = false;
   /** Anything of yours: cpg_context_get and cpg_context_set. */
   context: unknown;
 
-  /** @internal Use connect(). */
-  constructor(session: Session, options: DispatcherOptions) {
+  static {
+    openClient = async (transport, address, options, limit) => {
+      const client = new CpgClient(transport, address, options);
+      await client.#open(limit);
+      return client;
+    };
+  }
+
+  private constructor(transport: Transport, address: string, options: ClientOptions) {
     super();
-    this.#session = session;
-    this.#dispatcher = new Dispatcher(session, this.#sink, options);
-    session.observe({
-      onEvents: () => this.#dispatcher.onEvents(),
+    this.#transport = transport;
+    this.#address = address;
+    this.#session = new Session(transport, {
+      ...options,
       onDrain: () => this.#safely(() => this.emit('drain')),
+    });
+    this.#dispatcher = new Dispatcher(transport, this.#session, this.#sink, options);
+    this.#watchListeners();
+    transport.listen({
+      ...this.#session.listener,
+      onEvents: () => {
+        if (this.#opened) this.#dispatcher.onEvents();
+      },
       onClose: (reason) => {
+        this.#session.end(reason);
         this.#dispatcher.end(reason);
         this.#safely(() => (reason === undefined ? this.emit('close') : this.emit('close', reason)));
       },
     });
-    this.#watchListeners();
   }
 
-  /** What came before anybody listened is for the first one who does. */
+  async #open(limit: Deadline): Promise<void> {
+    await this.#session.open(limit);
+    this.#opened = true;
+    // What came before; later, so that the caller can begin to listen.
+    if (this.#transport.pendingEvents > 0) setImmediate(() => this.#dispatcher.onEvents());
+  }
+
+  /** Listeners get what arrived while nothing consumed events. */
   #watchListeners(): void {
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
     const emitter: EventEmitter = this;
@@ -234,7 +345,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
     return this;
   }
 
-  /** unjoined, joining, joined, leaving, left or closed. */
+  /** Where the handle is in its life. */
   get state(): SessionState {
     return this.#session.state;
   }
@@ -243,6 +354,11 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   get group(): string | Uint8Array | undefined {
     const { group } = this.#session;
     return group === undefined ? undefined : groupText(group);
+  }
+
+  /** The nodeid of the daemon, as it answered when we connected; with `pid` it is our address in the group. */
+  get nodeId(): number {
+    return this.#session.nodeId;
   }
 
   /**
@@ -260,12 +376,12 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /** The daemon's flow control flag, read now: cpg_flow_control_state_get. True: do not send. */
   get flowControl(): boolean {
-    return this.#session.transport.flowControl();
+    return this.#transport.flowControl();
   }
 
   /** The descriptor of the service socket: cpg_fd_get. -1 after close. */
   get fd(): number {
-    return this.#session.transport.fd;
+    return this.#transport.fd;
   }
 
   /**
@@ -279,7 +395,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   /** Leaves the group: cpg_leave. The handle is spent then. `group` may only be the joined one. */
-  async leave(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<void> {
+  async leave(group?: string | Uint8Array, options?: SignalOptions): Promise<void> {
     await this.#session.leave(group, readOptions('leave', options, SIGNAL_OPTIONS).signal);
   }
 
@@ -323,10 +439,10 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
 
   /**
    * Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. One snapshot of
-   * the daemon, asked for by iteration (cpg_iteration_initialize), a round trip for each member, because the daemon
-   * aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
+   * the daemon, asked for by iteration (cpg_iteration_initialize), a round trip with its own deadline for each
+   * member, because the daemon aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
    */
-  async membership(group?: string | Uint8Array, options?: { signal?: AbortSignal }): Promise<CpgAddress[]> {
+  async membership(group?: string | Uint8Array, options?: SignalOptions): Promise<CpgAddress[]> {
     return this.#session.membership(group, readOptions('membership', options, SIGNAL_OPTIONS).signal);
   }
 
@@ -343,7 +459,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   /** The nodeid of the daemon we are connected to: cpg_local_get. */
-  async localNodeId(options?: { signal?: AbortSignal }): Promise<number> {
+  async localNodeId(options?: SignalOptions): Promise<number> {
     return this.#session.localNodeId(readOptions('localNodeId', options, SIGNAL_OPTIONS).signal);
   }
 
@@ -352,7 +468,7 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
    * CS_ERR_TRY_AGAIN when nothing is there.
    */
-  async dispatch(flag: DispatchFlag, options?: { signal?: AbortSignal }): Promise<number> {
+  async dispatch(flag: DispatchFlag, options?: SignalOptions): Promise<number> {
     check('dispatch', 'flag', flag, DISPATCH_FLAG);
     return this.#dispatcher.dispatch(flag, readOptions('dispatch', options, SIGNAL_OPTIONS).signal);
   }
@@ -371,25 +487,40 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   }
 
   /**
-   * The events that came while nobody listened, and all from now on. The loop ends with the connection, and throws
-   * if the connection was lost.
+   * The events that came while nothing consumed them, and all from now on, for one `for await` loop. The loop ends with the
+   * connection, and throws the CpgError if the connection was lost. When `signal` aborts, it ends at once by throwing the
+   * signal's reason; what it had not taken is for the next consumer, as after `break`.
+   *
+   * A loop that does not go on stops the reading at 1,024 events or 4 MiB of messages.
    */
-  [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
-    return this.#dispatcher.loop();
+  events(options?: SignalOptions): AsyncIterableIterator<CpgEvent, undefined> {
+    return this.#dispatcher.loop(readOptions('events', options, SIGNAL_OPTIONS).signal);
   }
 
-  get #sink(): ConstructorParameters<typeof Dispatcher>[1] {
-    const listening = (): boolean =>
-      this.listenerCount('confchg') + this.listenerCount('deliver') + this.listenerCount('totemConfchg') > 0;
+  /** As events(). */
+  [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
+    return this.events();
+  }
+
+  /** What console.log() shows. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { state, group, nodeId, pid } = this;
+    return `CpgClient ${inspect({ address: this.#address, state, group, nodeId, pid }, options)}`;
+  }
+
+  get #sink(): ConstructorParameters<typeof Dispatcher>[2] {
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
     const emitter: EventEmitter = this;
     return {
       get listening() {
-        return listening();
+        // Most listen to messages.
+        return (
+          emitter.listenerCount('deliver') > 0 ||
+          emitter.listenerCount('confchg') > 0 ||
+          emitter.listenerCount('totemConfchg') > 0
+        );
       },
-      emit: (type, event) => {
-        emitter.emit(type, event);
-      },
+      emit: (event) => emitter.emit(event.type, event),
       report: (error) => this.#report(error),
     };
   }
@@ -406,23 +537,33 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
   #report(error: Error): void {
     debug('%s', error.stack);
     if (this.listenerCount('error') === 0) {
-      warn(error);
+      this.#warn(error);
       return;
     }
     try {
       this.emit('error', error);
     } catch (second) {
-      warn(asError(second));
+      this.#warn(asError(second));
     }
+  }
+
+  /** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
+  #warn(error: Error): void {
+    // A listener that throws with every message must not flood standard error.
+    if (++this.#warnings > MAX_WARNINGS) return;
+    const last =
+      this.#warnings === MAX_WARNINGS ? " (the last warning of this client: listen to 'error')" : '';
+    const { name, message, stack } = error;
+    const code = isCpgError(error) ? { code: error.code } : {};
+    process.emitWarning(message + last, {
+      type: name,
+      ...code,
+      ...(stack !== undefined && { detail: stack }),
+    });
   }
 }
 
-/** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
-function warn(error: Error): void {
-  const { name, message, stack } = error;
-  const code = isCpgError(error) ? { code: error.code } : {};
-  process.emitWarning(message, { type: name, ...code, ...(stack !== undefined && { detail: stack }) });
-}
+const MAX_WARNINGS = 10;
 
 /** Most messages are sent without options. */
 const PLAIN: McastOptions = { guarantee: Guarantee.AGREED, signal: undefined, confirm: false };

@@ -164,11 +164,25 @@ export type CpgErrorReason =
   | 'unread-events'
   | 'refused';
 
+/** What the constructor of CpgError takes beside the code. */
 export interface CpgErrorOptions {
-  /** Which of the causes that share the code. */
+  /**
+   * Which of the causes that share the code.
+   *
+   * @default none
+   */
   reason?: CpgErrorReason | undefined;
-  /** What to do next; the table's general advice when absent. */
-  remedy?: string;
+  /**
+   * What to do next.
+   *
+   * @default the general advice for the code
+   */
+  remedy?: string | undefined;
+  /**
+   * The error that caused this one.
+   *
+   * @default none
+   */
   cause?: unknown;
 }
 
@@ -179,7 +193,9 @@ export interface CpgErrorOptions {
  */
 export class CpgError extends Error {
   override readonly name = 'CpgError';
+  /** The name of the cs_error_t, `CS_ERR_...`. */
   readonly code: CpgErrorCode;
+  /** The number of the cs_error_t. */
   readonly errno: number;
   /** Which cause, where several share the code. */
   declare readonly reason?: CpgErrorReason;

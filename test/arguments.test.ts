@@ -182,6 +182,7 @@ const CALLS: Record<string, () => Case[]> = {
   'CpgClient.groups': () =>
     options((o) => member.groups(o).next(), { group: notGroups, namesOnly: notFlags, ...signalOnly }),
   'CpgClient.localNodeId': () => options((o) => member.localNodeId(o), signalOnly),
+  'CpgClient.events': () => options((o) => member.events(o), signalOnly),
   'CpgClient.dispatch': () => [
     ...values((flag) => manual.dispatch(flag), [undefined, null, 'some', '', 1, {}]),
     ...options((o) => manual.dispatch('all', o), signalOnly),

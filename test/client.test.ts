@@ -1,6 +1,6 @@
 /** What the facade itself checks: arguments that types cannot keep out of JavaScript. And what Node thinks of it. */
 import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+import { inspect, promisify } from 'node:util';
 import { connect, Guarantee, type CpgClient } from '../src';
 import { startServer, type CpgServer } from '../src/server';
 
@@ -83,6 +83,30 @@ test('leaving the block of an `await using` closes; the context is whatever the 
   } finally {
     await server.close();
   }
+});
+
+describe('what console.log() shows of a client', () => {
+  test('address, state, group and our own address, and nothing else', async () => {
+    const server = await startServer();
+    try {
+      const client = await server.connect();
+      const shown = {
+        address: server.address,
+        state: 'unjoined',
+        group: undefined,
+        nodeId: 1,
+        pid: client.pid,
+      };
+      expect(inspect(client)).toBe(`CpgClient ${inspect(shown)}`);
+      await client.join('g');
+      client.context = 'not shown';
+      expect(inspect(client)).toBe(`CpgClient ${inspect({ ...shown, state: 'joined', group: 'g' })}`);
+      await client.close();
+      expect(inspect(client, { breakLength: Infinity })).toContain("state: 'closed', group: 'g', nodeId: 1");
+    } finally {
+      await server.close();
+    }
+  });
 });
 
 test('one signal may be for many calls at once: Node does not warn of a leak', async () => {

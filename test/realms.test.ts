@@ -19,6 +19,9 @@ class OldSignal {
   removeEventListener(_: string, listener: () => void): void {
     this.#listeners.delete(listener);
   }
+  get listeners(): number {
+    return this.#listeners.size;
+  }
   abort(): void {
     this.aborted = true;
     for (const listener of this.#listeners) listener();
@@ -102,6 +105,24 @@ describe('signals that know less than those of Node', () => {
     await expect(client.join('h', options)).rejects.toMatchObject(aborted);
     await expect(connect({ address: server.address, ...options })).rejects.toMatchObject(aborted);
   });
+
+  test('have one listener while calls wait for them, and none afterwards', async () => {
+    await client.join('g');
+    for (const ending of ['settled', 'aborted']) {
+      const signal = new OldSignal();
+      const options = { signal: asSignal(signal) };
+      const calls = [1, 2, 3].flatMap(() => [
+        client.localNodeId(options),
+        client.mcast('m', options),
+        client.mcast('m', { ...options, confirm: true }),
+        client.mcast(Buffer.alloc(2_000_000), options),
+      ]);
+      expect(signal.listeners).toBe(1);
+      if (ending === 'aborted') signal.abort();
+      await Promise.allSettled(calls);
+      expect(signal.listeners).toBe(0);
+    }
+  });
 });
 
 describe('errors', () => {
@@ -142,11 +163,11 @@ describe('options', () => {
       address: server.address,
       timeoutMs: undefined,
       dispatch: undefined,
-    } as object);
-    await one.join('g', { signal: undefined } as object);
-    await one.mcast('m', { guarantee: undefined, confirm: undefined } as object);
+    });
+    await one.join('g', { signal: undefined });
+    await one.mcast('m', { guarantee: undefined, confirm: undefined });
     await one.close();
-    const other = await startServer({ address: undefined, nodeId: undefined } as object);
+    const other = await startServer({ address: undefined, nodeId: undefined });
     expect(other.nodeId).toBe(1);
     await other.close();
   });
@@ -176,7 +197,7 @@ describe('options', () => {
     await expect(connect({ [given]: 5 })).rejects.toThrow(`did you mean ${meant}?`);
   });
 
-  test('that resemble none are told those there are', () => {
+  test('that resemble none get an error that lists the known ones', () => {
     expect(() => server.node.inject({ loss: 0.5 } as object)).toThrow(
       /no option 'loss' .*0.5.*: give any of drop, delayMs, tryAgain, refuse$/,
     );

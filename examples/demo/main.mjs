@@ -15,7 +15,9 @@ const DEADLINE_MS = 30_000;
 const GROUP = `demo-${randomUUID().slice(0, 8)}`;
 
 const { values } = parseArgs({ options: { corosync: { type: 'boolean', default: false } } });
-const server = values.corosync ? undefined : await (await import('corosync-cpg/server')).startServer();
+const server = values.corosync
+  ? undefined
+  : await (await import('corosync-cpg/server')).startServer({ handleSignals: true });
 const env = { ...process.env, ...(server && { CPG_ADDRESS: server.address }) };
 console.log(server ? `embedded server on ${server.address}` : 'on corosync');
 

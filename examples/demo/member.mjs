@@ -15,7 +15,7 @@ const list = (addresses) => addresses.map(({ nodeId, pid }) => `${nodeId}:${pid}
 
 try {
   const client = await connect();
-  tell({ type: 'connected', text: `as ${await client.localNodeId()}:${client.pid} (node:pid)` });
+  tell({ type: 'connected', text: `as ${client.nodeId}:${client.pid} (node:pid)` });
   const order = [];
   let everybodyIsHere;
   const complete = new Promise((resolve) => (everybodyIsHere = resolve));
@@ -28,7 +28,7 @@ try {
     if (event.members.length === Number(members)) everybodyIsHere();
   });
   client.on('deliver', ({ message }) => {
-    order.push(Buffer.from(message).toString());
+    order.push(message.toString());
     if (order.length === members * messages) tell({ type: 'order', order });
   });
 

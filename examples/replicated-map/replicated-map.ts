@@ -46,7 +46,6 @@ export interface ReplicatedMapOptions {
 
 export class ReplicatedMap {
   readonly #client: CpgClient;
-  readonly #nodeId: number;
   readonly #size: number;
   #entries = new Map<string, unknown>();
   #epoch = NONE;
@@ -62,9 +61,8 @@ export class ReplicatedMap {
   readonly #pending = new Map<string, { resolve: () => void; reject: (error: Error) => void }>();
   readonly #waiting = new Set<() => void>();
 
-  private constructor(client: CpgClient, nodeId: number, { size }: ReplicatedMapOptions) {
+  private constructor(client: CpgClient, { size }: ReplicatedMapOptions) {
     this.#client = client;
-    this.#nodeId = nodeId;
     this.#size = size;
     client.on('confchg', (event) => this.#onConfchg(event));
     client.on('deliver', (event) => this.#onDeliver(event));
@@ -73,12 +71,12 @@ export class ReplicatedMap {
 
   /** Our address; the join may still change the pid. */
   get #me(): string {
-    return address({ nodeId: this.#nodeId, pid: this.#client.pid });
+    return address(this.#client);
   }
 
   /** Joins the group on a client that has not joined yet; resolves when the map is ready. */
   static async join(client: CpgClient, group: string, options: ReplicatedMapOptions): Promise<ReplicatedMap> {
-    const map = new ReplicatedMap(client, await client.localNodeId(), options);
+    const map = new ReplicatedMap(client, options);
     await client.join(group);
     await map.until(({ ready }) => ready || client.state === 'closed');
     if (!map.ready) throw new Error('the connection was lost before the map arrived');
@@ -142,7 +140,7 @@ export class ReplicatedMap {
   }
 
   #onDeliver({ nodeId, pid, message }: DeliverEvent): void {
-    const packet = JSON.parse(Buffer.from(message).toString('utf8')) as Packet;
+    const packet = JSON.parse(message.toString('utf8')) as Packet;
     switch (packet.type) {
       case 'mark':
         this.#marks.set(packet.id, new Map());

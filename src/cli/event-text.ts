@@ -1,6 +1,5 @@
 /** Events as lines of text: exact for a pipe, pleasant for a terminal. */
-import type { CpgAddress } from '../codec/addresses';
-import type { ConfchgEvent, CpgEvent, DeliverEvent } from '../dispatcher/events';
+import type { ConfchgEvent, CpgAddress, CpgEvent, DeliverEvent } from '../events';
 import type { Colour, Output } from './output';
 import { messageLabel, reasonLabel } from './text';
 
@@ -17,7 +16,7 @@ const WORD_WIDTH = 7;
 export function eventLines(event: CpgEvent, self: Self, out: Output): string | Uint8Array {
   switch (event.type) {
     case 'deliver':
-      return out.terminal ? deliverOnTerminal(event, self, out) : deliverExact(event);
+      return out.terminal ? deliverOnTerminal(event, out) : deliverExact(event);
     case 'confchg':
       return confchgLines(event, self, out);
     case 'totemConfchg': {
@@ -36,8 +35,7 @@ function deliverExact({ nodeId, pid, message }: DeliverEvent): Uint8Array {
   return Buffer.concat([Buffer.from(`message ${nodeId}:${pid} `), message, Buffer.from('\n')]);
 }
 
-function deliverOnTerminal({ nodeId, pid, message }: DeliverEvent, self: Self, out: Output): string {
-  const own = nodeId === self.nodeId && pid === self.pid;
+function deliverOnTerminal({ nodeId, pid, own, message }: DeliverEvent, out: Output): string {
   const from = out.paint(own ? 'dim' : 'bold', `${nodeId}:${pid}${own ? ' (us)' : ''}`);
   return line(out, own ? 'dim' : undefined, 'message', `${from} ${messageLabel(message)}`);
 }

@@ -2,12 +2,19 @@
 import { CpgError, isCpgError, type CpgErrorCode } from '../errors';
 import { visible } from './text';
 
-export const ExitCode = { OK: 0, FAILURE: 1, USAGE: 2, INTERRUPTED: 130, TERMINATED: 143 } as const;
+export const ExitCode = {
+  OK: 0,
+  FAILURE: 1,
+  USAGE: 2,
+  HUNG_UP: 129,
+  INTERRUPTED: 130,
+  TERMINATED: 143,
+} as const;
 
 /** The command line cannot be understood. */
 export class UsageError extends Error {}
 
-/** SIGINT or SIGTERM: the reason with which everything under way is aborted. */
+/** SIGHUP, SIGINT or SIGTERM: the reason with which everything under way is aborted. */
 export class Interrupted extends Error {
   constructor(readonly exitCode: number) {
     super('interrupted');

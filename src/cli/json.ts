@@ -1,5 +1,5 @@
 /** Events of a client as JSON. */
-import type { CpgEvent } from '../dispatcher/events';
+import type { CpgEvent } from '../events';
 import { jsonGroup, jsonMessage } from '../tap/decode/json';
 
 export { jsonGroup, jsonLine } from '../tap/decode/json';

@@ -2,30 +2,18 @@ import { CpgError } from '../errors';
 
 /** A time limit for a stream: the signal aborts when the time is up or the command shall end. */
 export class TimeLimit {
-  readonly #controller = new AbortController();
+  readonly #time = new AbortController();
   readonly #timer: NodeJS.Timeout | undefined;
-  readonly #outer: AbortSignal;
-  readonly #onAbort = (): void => this.#controller.abort(this.#outer.reason);
-  #passed = false;
+  readonly signal: AbortSignal;
 
   constructor(outer: AbortSignal, timeoutMs: number | undefined) {
-    this.#outer = outer;
-    if (outer.aborted) this.#onAbort();
-    outer.addEventListener('abort', this.#onAbort);
-    if (timeoutMs === undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#passed = true;
-      this.#controller.abort();
-    }, timeoutMs);
+    this.signal = AbortSignal.any([outer, this.#time.signal]);
+    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#time.abort(), timeoutMs);
   }
 
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  /** Whether it was the time that ended it. */
+  /** Whether the time is up. */
   get passed(): boolean {
-    return this.#passed;
+    return this.#time.signal.aborted;
   }
 
   /** What to fail with when the time was too short for something. */
@@ -36,6 +24,5 @@ export class TimeLimit {
 
   dispose(): void {
     clearTimeout(this.#timer);
-    this.#outer.removeEventListener('abort', this.#onAbort);
   }
 }

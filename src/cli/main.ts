@@ -4,7 +4,11 @@ import { ExitCode, Interrupted } from './failure';
 import { run } from './run';
 
 const interrupt = new AbortController();
-const SIGNALS = { SIGINT: ExitCode.INTERRUPTED, SIGTERM: ExitCode.TERMINATED } as const;
+const SIGNALS = {
+  SIGHUP: ExitCode.HUNG_UP,
+  SIGINT: ExitCode.INTERRUPTED,
+  SIGTERM: ExitCode.TERMINATED,
+} as const;
 
 for (const [signal, exitCode] of Object.entries(SIGNALS)) {
   process.on(signal, () => {

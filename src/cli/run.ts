@@ -1,5 +1,4 @@
 /** From a command line to an exit code. */
-import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
@@ -55,30 +54,19 @@ async function perform(
   out: Output,
   err: Output,
 ): Promise<number> {
-  const ending = new AbortController();
-  // Every message under way may listen; their number is bounded elsewhere.
-  setMaxListeners(0, ending.signal);
-  const sources = [world.interrupt, out.closed];
-  const listeners = sources.map((source) => {
-    const onAbort = (): void => ending.abort(source.reason);
-    if (source.aborted) onAbort();
-    source.addEventListener('abort', onAbort);
-    return () => source.removeEventListener('abort', onAbort);
-  });
+  const signal = AbortSignal.any([world.interrupt, out.closed]);
   const { stdin, env } = world;
   try {
-    await action({ stdin, out, err, env, signal: ending.signal });
-    ending.signal.throwIfAborted();
+    await action({ stdin, out, err, env, signal });
+    signal.throwIfAborted();
     return ExitCode.OK;
   } catch (error) {
     // Whatever broke when everything was aborted, the cause is what counts.
-    const cause: unknown = ending.signal.aborted ? ending.signal.reason : error;
+    const cause: unknown = signal.aborted ? signal.reason : error;
     if (cause instanceof OutputClosed) return ExitCode.OK;
     if (cause instanceof Interrupted) return cause.exitCode;
     if (cause instanceof UsageError) throw cause;
     return await fail(err, cause);
-  } finally {
-    for (const remove of listeners) remove();
   }
 }
 

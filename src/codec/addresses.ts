@@ -6,16 +6,20 @@
 import { listOf, plainObject } from '../arguments';
 import { asBuffer, malformed, Table, uint32 } from './fields';
 
-/** One member of a group: `cpg_address` of libcpg. */
+/** One member of a group, as it stands in lists: `mar_cpg_address_t`. */
 export interface CpgAddress {
+  /** The node it runs on, a uint32. */
   nodeId: number;
+  /** The pid it announced on join, a uint32. */
   pid: number;
-  /** Why it stands in a list: one of {@link Reason}; 0 in lists of members. */
+  /** Why it is in a list: one of {@link Reason}; 0 in lists of members. */
   reason: number;
 }
 
 /** cpg_reason_t. */
 export const Reason = { UNDEFINED: 0, JOIN: 1, LEAVE: 2, NODEDOWN: 3, NODEUP: 4, PROCDOWN: 5 } as const;
+/** One of them. */
+export type Reason = (typeof Reason)[keyof typeof Reason];
 
 const address = new Table<CpgAddress>('address', uint32('nodeId'), uint32('pid'), uint32('reason'));
 

@@ -1,15 +1,5 @@
 /**
- * Events, daemon to client, never asked for. Every one begins with the 24-byte header.
- *
- *     id  event            after the header                                         struct
- *      4  confchg          group @24, member count @160, joined count @168, left count @176,
- *                          addresses @184: members, then left, then joined          res_lib_cpg_confchg_callback
- *      5  deliver          group @24, message length @160, nodeid @168, pid @176,
- *                          message @184                                             res_lib_cpg_deliver_callback
- *     13  totemConfchg     ring nodeid @24, ring seq uint64 @32, member count @40,
- *                          nodeids uint32 each @44, then 4 bytes unset              res_lib_cpg_totem_confchg_callback
- *     17  partialDeliver   group @24, message length (whole) @160, fragment length @168, nodeid @176,
- *                          pid @184, type @192, fragment @200                       res_lib_cpg_partial_deliver_callback
+ * Events, daemon to client, never asked for: see docs/protocol.md. Every one begins with the 24-byte header.
  *
  * Beware: confchg counts joined before left, but lists left before joined. And the daemon leaves `error`
  * unset in deliver and partialDeliver: it means nothing in events.
@@ -21,14 +11,18 @@ import { asBuffer, cpgName, malformed, packedUint32, Table, uint32, uint64, type
 import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
+/** Ids of events: the callbacks in `enum res_cpg_types` of corosync. */
 export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
 
+/** Which ring it is; each change of its nodes makes a new one: `struct cpg_ring_id`. */
 export interface RingId {
   /** nodeid of the representative that formed the ring. */
   nodeId: number;
+  /** Grows with every new ring, 64 bits. */
   seq: bigint;
 }
 
+/** An event by its `type`, as it stands in a frame: the structs `res_lib_cpg_*_callback` of corosync. */
 export type CpgWireEvent =
   | { type: 'confchg'; group: Uint8Array; members: CpgAddress[]; left: CpgAddress[]; joined: CpgAddress[] }
   | { type: 'deliver'; group: Uint8Array; nodeId: number; pid: number; message: Uint8Array }

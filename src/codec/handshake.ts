@@ -1,13 +1,6 @@
 /**
- * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb).
- *
- *     request    header @0   max_msg_size uint32 @16                              24 bytes
- *     response   header @0   connection_type int32 @24   max_msg_size uint32 @28
- *                connection uint64 @32   request char[4096] @40   response @4136   event @8232
- *                                                                                 12,328 bytes
- *
- * connection_type and max_msg_size share one 8-byte cell. With shared memory the strings are the path
- * stems of the three rings.
+ * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb): see docs/protocol.md.
+ * With shared memory the strings of the answer are the path stems of the three rings.
  */
 import { check, inCall, plainObject, uint8Array } from '../arguments';
 import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
@@ -27,23 +20,30 @@ export const AUTHENTICATE = -1;
 /** PATH_MAX, the span of each string in the answer. */
 const PATH_BYTES = 4096;
 
+/** How frames travel after the handshake: `enum qb_ipc_type` of libqb. */
 export const ConnectionType = { SOCKET: 0, SHM: 1 } as const;
 
+/** The first message of a client: `struct qb_ipc_connection_request`. */
 export interface HandshakeRequest {
   /** Bytes of the largest frame the client wants to exchange. */
   maxMessageSize: number;
 }
 
+/** The answer to it: `struct qb_ipc_connection_response`. */
 export interface HandshakeResponse {
   /** 0, or a negative errno of the system (-13 EACCES, -11 EAGAIN, ...). */
   error: number;
   /** 0 socket, 1 shared memory; nothing else is known. */
   connectionType: number;
+  /** Bytes of the largest frame, either way. */
   maxMessageSize: number;
-  /** An opaque number of the server. */
+  /** An opaque number of the server, 64 bits. */
   connection: bigint;
+  /** Path stem of the request ring, of up to 4095 bytes; `-header` and `-data` follow it. */
   request: string;
+  /** Path stem of the response ring. */
   response: string;
+  /** Path stem of the event ring. */
   event: string;
 }
 
@@ -72,9 +72,12 @@ const NOTHING = {
   event: '',
 };
 
+/** Bytes of a handshake request. */
 export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
+/** Bytes of a handshake answer. */
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
 
+/** The bytes of a handshake request. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   check('encodeHandshakeRequest', 'value', value, plainObject);
   return inCall('encodeHandshakeRequest', () =>
@@ -82,6 +85,7 @@ export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   );
 }
 
+/** A handshake request from its bytes. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   check('decodeHandshakeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -90,6 +94,7 @@ export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   return { maxMessageSize };
 }
 
+/** The bytes of a handshake answer. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
   check('encodeHandshakeResponse', 'value', value, plainObject);
   return inCall('encodeHandshakeResponse', () =>
@@ -97,7 +102,10 @@ export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
   );
 }
 
-/** An answer with an error is decoded by its header alone: the rest is empty then. */
+/**
+ * A handshake answer from its bytes. One with an error is decoded by its header alone; the rest is empty then. Throws
+ * CS_ERR_MESSAGE_ERROR.
+ */
 export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {
   check('decodeHandshakeResponse', 'bytes', bytes, uint8Array);
   frameHeader(bytes);

@@ -1,8 +1,5 @@
 /**
- * The two headers of libqb IPC (qb/qbipc_common.h); every member in an 8-byte cell.
- *
- *     qb_ipc_request_header    id int32 @0   size int32 @8                      16 bytes
- *     qb_ipc_response_header   id int32 @0   size int32 @8   error int32 @16    24 bytes
+ * The two headers of libqb IPC (qb/qbipc_common.h): see docs/protocol.md.
  *
  * `size` counts the whole message, header included. mcast and partial mcast requests begin with the larger
  * one although they are requests.
@@ -10,12 +7,17 @@
 import { check, uint8Array } from '../arguments';
 import { asBuffer, int32, malformed, Table, type Field } from './fields';
 
+/** `struct qb_ipc_request_header` of libqb. */
 export interface RequestHeader {
+  /** Which message it is. */
   id: number;
+  /** Bytes of the whole message, header included. */
   size: number;
 }
 
+/** `struct qb_ipc_response_header` of libqb. */
 export interface ResponseHeader extends RequestHeader {
+  /** A cs_error_t, 1 for success; in events it means nothing. */
   error: number;
 }
 

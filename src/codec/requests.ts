@@ -1,21 +1,6 @@
 /**
- * Requests, client to daemon. Struct names are those of corosync's ipc_cpg.h.
- *
- *     id  request               after the 16-byte header                              struct
- *      0  join                  group @16, pid @152, flags @160                 (168)  req_lib_cpg_join
- *      1  leave                 group @16, pid @152                             (160)  req_lib_cpg_leave
- *      2  mcast                 guarantee @24, message length @32, message @40         req_lib_cpg_mcast
- *      3  membershipGet         group @16                                       (152)  req_lib_cpg_membership_get
- *      4  localGet              -                                                (16)  req_lib_cpg_local_get
- *      5  iterationInitialize   group @16, iterationType @152                   (160)  req_lib_cpg_iterationinitialize
- *      6  iterationNext         handle uint64 @16                                (24)  req_lib_cpg_iterationnext
- *      7  iterationFinalize     handle uint64 @16                                (24)  req_lib_cpg_iterationfinalize
- *      8  finalize              -                                                (16)  req_lib_cpg_finalize
- *   9-11  retired zero-copy     anything; the daemon answers CS_ERR_NOT_SUPPORTED
- *     12  partialMcast          guarantee @24, message length @32, fragment length @40,
- *                               type @48, fragment @56                                 req_lib_cpg_partial_mcast
- *
- * mcast and partialMcast begin with the 24-byte header, their `error` is not used.
+ * Requests, client to daemon: see docs/protocol.md. mcast and partialMcast begin with the 24-byte header, their `error`
+ * is not used.
  */
 import { check, inCall, oneOf, plainObject, uint8Array, whole } from '../arguments';
 import {
@@ -37,6 +22,7 @@ import {
   type ResponseHeader,
 } from './header';
 
+/** Ids of requests: `enum req_cpg_types` of corosync. */
 export const RequestId = {
   join: 0,
   leave: 1,
@@ -99,6 +85,7 @@ interface PartialMcastFields {
 
 type Request<Type extends keyof typeof RequestId, Fields> = { type: Type } & Fields;
 
+/** A request by its `type`: the structs `req_lib_cpg_*` of corosync. Throughout, `group` has 1 to 128 bytes. */
 export type CpgRequest =
   | Request<'join', JoinFields>
   | Request<'leave', LeaveFields>

@@ -1,22 +1,8 @@
 /**
- * Replies, daemon to client, one for each request but mcast.
+ * Replies, daemon to client, one for each request but mcast: see docs/protocol.md.
  *
- *     id  reply                 after the 24-byte header                        struct
- *      0  join                  -                                               res_lib_cpg_join
- *      1  leave                 -                                               res_lib_cpg_leave
- *      2  mcast                 - (retired zero-copy mcast, in some versions)    res_lib_cpg_mcast
- *      3  membershipGet         count @24, members @32, always 384 slots        res_lib_cpg_membership_get
- *      7  localGet              nodeid @24                                      res_lib_cpg_local_get
- *      9  iterationInitialize   handle uint64 @24                               res_lib_cpg_iterationinitialize
- *     10  iterationNext         group @24, nodeid @160, pid @164                res_lib_cpg_iterationnext
- *     11  iterationFinalize     -                                               res_lib_cpg_iterationfinalize
- *     12  finalize              -                                               res_lib_cpg_finalize
- *     14  null                  - (retired zero-copy requests)                  res_lib_cpg_null
- *     18  partialMcast          -                                               res_lib_cpg_partial_send
- *
- * `error` is a cs_error_t; 1 (CS_OK) is success. Behind an error the daemon sends the fields unset, so they
- * are neither read nor written then. A request the daemon does not know, or cannot take now, is answered by
- * a bare header with id 0.
+ * `error` is a cs_error_t; 1 (CS_OK) is success. With an error the daemon sends the fields unset, so they are neither
+ * read nor written then. A request the daemon does not know, or cannot take now, is answered by a bare header with id 0.
  */
 import { check, inCall, kind, oneOf, plainObject, uint8Array } from '../arguments';
 import { CS_OK } from '../errors';
@@ -26,6 +12,7 @@ import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader 
 import { MEMBERSHIP_SLOTS } from './limits';
 import { RequestId } from './requests';
 
+/** Ids of replies: `enum res_cpg_types` of corosync. */
 export const ResponseId = {
   join: 0,
   leave: 1,
@@ -40,6 +27,7 @@ export const ResponseId = {
   partialMcast: 18,
 } as const;
 
+/** The name of a reply. */
 export type ResponseType = keyof typeof ResponseId;
 
 /** The id of the reply to each request id; mcast (2) has none. */
@@ -60,7 +48,10 @@ export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
 
 type Bare = 'join' | 'leave' | 'mcast' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
 
-/** A successful reply with its fields, or any reply with an error and nothing else. */
+/**
+ * A successful reply with its fields, or any reply with an error (a cs_error_t) and nothing else: the structs
+ * `res_lib_cpg_*` of corosync.
+ */
 export type CpgResponse =
   | { type: ResponseType; error: number }
   | { type: Bare; error: typeof CS_OK }

@@ -1,6 +1,5 @@
 /**
- * Where things stand in the two files of a libqb ring; see the picture in transport/ring.ts. Shared by those
- * who use rings and those who only look at them.
+ * Where things are in the two files of a libqb ring: see docs/protocol.md. Shared by the client, the server and the tap.
  */
 
 /** sizeof(struct qb_ringbuffer_shared_s) plus the int32 of user data, on 64-bit. */

@@ -9,18 +9,21 @@ import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '
 import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';
 import { groupText } from '../codec/groups';
-import { debugDispatcher as debug, debugMessage, showsMessages } from '../debug';
-import { asError, CpgError } from '../errors';
+import { debugMessage, showsMessages } from '../debug';
+import { CpgError } from '../errors';
 import { throwIfAborted, untilAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
-import type { Session } from '../session/session';
-import { EventQueue } from './event-queue';
-import type { CpgEvent, EventPayloads } from './events';
+import type { ConfchgEvent, CpgEvent, DeliverEvent } from '../events';
+import type { OwnMessages } from '../session/session';
+import type { Transport } from '../transport/transport';
+import { Consumers, type EventSink } from './consumers';
+import type { EventLoop } from './event-loop';
 import { Reassembly } from './reassembly';
 
 /** How `dispatch()` dispatches: the cs_dispatch_flags_t of corosync. */
 export type DispatchFlag = 'one' | 'all' | 'blocking' | 'oneNonblocking';
 
+/** 'auto': events are given to listeners and loops as they come. 'manual': when dispatch() is called. */
 export type DispatchMode = 'auto' | 'manual';
 
 export interface DispatcherOptions {
@@ -30,54 +33,38 @@ export interface DispatcherOptions {
   maxReassemblyBytes: number;
 }
 
-/** Who gets the events, apart from the loops. */
-export interface EventSink {
-  /** True while somebody listens to any of the three kinds. */
-  readonly listening: boolean;
-  /** May throw what a user's listener throws. */
-  emit<Type extends keyof EventPayloads>(type: Type, event: EventPayloads[Type]): void;
-  /** Something about one message, or a user's listener, went wrong; the connection goes on. */
-  report(error: Error): void;
-}
+type EventGroup = Pick<DeliverEvent, 'group' | 'groupBytes'>;
 
-/** How long a full queue waits for somebody to listen. */
-const EARLY_PATIENCE_MS = 1000;
 /** Events handled at a stretch before others in the process get their turn. */
 const EVENTS_PER_TURN = 4096;
 
 export class Dispatcher {
-  readonly #session: Session;
-  readonly #sink: EventSink;
+  readonly #transport: Transport;
+  readonly #own: OwnMessages;
   readonly #mode: DispatchMode;
   readonly #lend: boolean;
   readonly #reassembly: Reassembly;
-  readonly #loops = new Set<EventQueue>();
-  /**
-   * What arrives before anybody listens (`await join()` usually comes before `for await`), and between one loop
-   * and the next. When it is full nothing is read for a while; if there is still nobody then, it is given up,
-   * because an unread ring would fill the daemon's memory.
-   */
-  #early: EventQueue | undefined;
-  #patience: NodeJS.Timeout | undefined;
-  /** It was given up: whoever comes now is told that they missed something. */
-  #missed = false;
+  readonly #consumers: Consumers;
   #turn: NodeJS.Immediate | undefined;
   #arrival: Deferred<void> | undefined;
   #dispatched = 0;
-  #groupBytes: Uint8Array | undefined;
-  #groupText: string | Uint8Array = '';
-  /** close() was called: nothing more is given to anybody, but own messages are still looked for. */
-  #stopped = false;
+  /** A handle has but one group, so its text is made once. */
+  #group: EventGroup | undefined;
   #ended = false;
   #reason: CpgError | undefined;
 
-  constructor(session: Session, sink: EventSink, { mode, lend, maxReassemblyBytes }: DispatcherOptions) {
-    this.#session = session;
-    this.#sink = sink;
+  constructor(
+    transport: Transport,
+    own: OwnMessages,
+    sink: EventSink,
+    { mode, lend, maxReassemblyBytes }: DispatcherOptions,
+  ) {
+    this.#transport = transport;
+    this.#own = own;
     this.#mode = mode;
     this.#lend = lend;
     this.#reassembly = new Reassembly(maxReassemblyBytes, (error) => sink.report(error));
-    if (mode === 'auto') this.#early = this.#newQueue();
+    this.#consumers = new Consumers(sink, mode === 'auto', () => this.#later());
   }
 
   /** The transport has events. */
@@ -86,19 +73,16 @@ export class Dispatcher {
     else this.#wake();
   }
 
-  /** Somebody began to listen: what came early is theirs, once others had the chance to listen too. */
+  /** A listener was added: it gets what came before, once others had the chance to listen too. */
   onListening(): void {
-    if (this.#early !== undefined) this.#later();
-    this.#tellMissed();
+    if (this.#consumers.onListening()) this.#later();
   }
 
-  /** A loop over the events from now on; the first one also gets what came early. */
-  loop(): EventQueue {
-    const queue = this.#takeEarly() ?? this.#newQueue();
-    this.#loops.add(queue);
-    this.#tellMissed();
-    if (this.#ended) queue.end(this.#reason);
-    return queue;
+  /** A loop over the events from now on, and over what came while there was no consumer. */
+  loop(signal?: AbortSignal): EventLoop {
+    const loop = this.#consumers.loop(signal);
+    if (this.#ended) loop.end(this.#reason);
+    return loop;
   }
 
   /**
@@ -143,16 +127,15 @@ export class Dispatcher {
 
   /**
    * close() was called: listeners get what came before they did, and nothing that is read from now on. Loops keep
-   * what they have.
+   * what they have. Own messages are still looked for.
    */
   stop(): void {
-    this.#flushEarly();
-    this.#stopped = true;
+    this.#consumers.stop();
     this.#wake();
   }
 
   #isOver(): boolean {
-    return this.#stopped || this.#ended;
+    return this.#consumers.stopped;
   }
 
   /** The connection ended: loops end, and throw `reason` if there is one. */
@@ -161,10 +144,8 @@ export class Dispatcher {
     this.#ended = true;
     this.#reason = reason;
     if (this.#turn !== undefined) clearImmediate(this.#turn);
-    clearTimeout(this.#patience);
     this.#reassembly.clear();
-    this.#flushEarly();
-    for (const loop of this.#loops) loop.end(reason);
+    this.#consumers.end(reason);
     this.#wake();
   }
 
@@ -180,15 +161,21 @@ export class Dispatcher {
     this.#dispatched = 0;
     while (this.#dispatched < limit && !this.#isOver() && this.#hasRoom()) {
       const frames = Math.min(limit - this.#dispatched, EVENTS_PER_TURN);
-      if (this.#session.transport.consumeEvents(frames, this.#handle) === 0) break;
+      if (this.#read(frames) === 0) break;
     }
     return this.#dispatched;
   }
 
   #run(): void {
     if (this.#ended || this.#turn !== undefined || !this.#hasRoom()) return;
-    this.#session.transport.consumeEvents(EVENTS_PER_TURN, this.#handle);
-    if (this.#session.transport.pendingEvents > 0) this.#later();
+    this.#read(EVENTS_PER_TURN);
+    if (this.#transport.pendingEvents > 0) this.#later();
+  }
+
+  #read(limit: number): number {
+    const count = this.#transport.consumeEvents(limit, this.#handle);
+    this.#own.batchRead();
+    return count;
   }
 
   /** A loop has room again, or there is more to read. */
@@ -200,79 +187,13 @@ export class Dispatcher {
     }
     this.#turn ??= setImmediate(() => {
       this.#turn = undefined;
-      this.#flushEarly();
+      this.#consumers.flush();
       this.#run();
     });
   }
 
-  #newQueue(): EventQueue {
-    return new EventQueue(
-      () => this.#later(),
-      (queue, left) => {
-        if (this.#loops.delete(queue)) this.#keep(left);
-        this.#later();
-      },
-    );
-  }
-
-  /** When the last one stopped listening, what it left and what comes now is for the next, as in the beginning. */
-  #keep(left: readonly CpgEvent[]): void {
-    if (this.#mode === 'manual' || this.#ended || this.#loops.size > 0 || this.#sink.listening) return;
-    this.#early = this.#newQueue();
-    for (const event of left) this.#pushEarly(this.#early, event);
-  }
-
   #hasRoom(): boolean {
-    if (this.#stopped) return true;
-    if (this.#early?.full === true) return false;
-    for (const loop of this.#loops) {
-      // Who awaits a confirmation takes no event meanwhile, and the confirmation is behind those he has.
-      if (loop.full && (loop.overfull || !this.#session.awaitsConfirmation)) return false;
-    }
-    return true;
-  }
-
-  #takeEarly(): EventQueue | undefined {
-    const early = this.#early;
-    this.#early = undefined;
-    clearTimeout(this.#patience);
-    this.#patience = undefined;
-    return early;
-  }
-
-  #pushEarly(early: EventQueue, event: CpgEvent): void {
-    early.push(event);
-    if (early.full && !this.#ended)
-      this.#patience ??= setTimeout(() => this.#giveUpEarly(), EARLY_PATIENCE_MS);
-  }
-
-  #giveUpEarly(): void {
-    debug('nobody listens: events are dropped from now on');
-    this.#takeEarly();
-    this.#missed = true;
-    this.#later();
-  }
-
-  /** Once, and later, so that whoever begins to listen can listen for errors too. */
-  #tellMissed(): void {
-    if (!this.#missed) return;
-    this.#missed = false;
-    const error = new CpgError('CS_ERR_QUEUE_FULL', 'events that came before anybody listened were dropped', {
-      reason: 'unread-events',
-      remedy: 'begin to listen before join(), or right after it',
-    });
-    setImmediate(() => this.#sink.report(error));
-  }
-
-  /** Gives listeners what came before them. */
-  #flushEarly(): void {
-    if (!this.#sink.listening) return;
-    const early = this.#takeEarly();
-    if (early === undefined) return;
-    for (let event = early.take(); event !== undefined && !this.#stopped; event = early.take()) {
-      const { type, ...payload } = event;
-      this.#emit(type, payload);
-    }
+    return this.#consumers.hasRoom(this.#own.awaitsConfirmation);
   }
 
   readonly #handle = (frame: Buffer, owned: boolean): boolean => {
@@ -293,30 +214,17 @@ export class Dispatcher {
         this.#fragment(event);
         break;
       case 'totemConfchg':
-        this.#give('totemConfchg', { ringId: event.ringId, members: event.members });
+        this.#give(event);
         break;
       case 'deliver':
         throw malformed('deliver without its fields', 'a whole header');
     }
   }
 
-  #give<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
-    if (this.#stopped) return;
+  #give(event: CpgEvent): void {
+    if (this.#consumers.stopped) return;
     this.#dispatched++;
-    if (this.#early !== undefined) {
-      this.#pushEarly(this.#early, { type, ...payload } as CpgEvent);
-      return;
-    }
-    for (const loop of this.#loops) loop.push({ type, ...payload } as CpgEvent);
-    this.#emit(type, payload);
-  }
-
-  #emit<Type extends keyof EventPayloads>(type: Type, payload: EventPayloads[Type]): void {
-    try {
-      this.#sink.emit(type, payload);
-    } catch (error) {
-      this.#sink.report(asError(error));
-    }
+    this.#consumers.give(event);
   }
 
   #deliver(frame: Buffer, owned: boolean): void {
@@ -325,50 +233,50 @@ export class Dispatcher {
     const pid = frame.readUInt32LE(DELIVER.pid);
     let message =
       owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
-    if (this.#session.isOwn(nodeId, pid)) this.#session.ownDelivered(message);
-    // Who takes events later needs bytes of his own.
-    if (this.#lend && !owned && (this.#loops.size > 0 || this.#early !== undefined))
-      message = copiedFrom(message, 0);
-    this.#give('deliver', { group: this.#groupAt(frame), nodeId, pid, message });
+    const own = this.#own.isOwn(nodeId, pid);
+    if (own) this.#own.delivered(message);
+    // What is taken later needs bytes of its own.
+    if (this.#lend && !owned && this.#consumers.keeping) message = copiedFrom(message, 0);
+    const groupEnd = DELIVER.groupValue + frame.readUInt32LE(DELIVER.groupLength);
+    const { group, groupBytes } = this.#groupAt(frame, DELIVER.groupValue, groupEnd);
+    this.#give({ type: 'deliver', group, groupBytes, nodeId, pid, own, message });
   }
 
-  /** The group of a deliver frame; a handle has but one, so its text is made once. */
-  #groupAt(frame: Buffer): string | Uint8Array {
-    const start = DELIVER.groupValue;
-    const end = start + frame.readUInt32LE(DELIVER.groupLength);
-    if (!standsAt(frame, start, end, this.#groupBytes)) {
-      this.#groupBytes = Uint8Array.prototype.slice.call(frame, start, end);
-      this.#groupText = groupText(this.#groupBytes);
+  #groupAt(bytes: Uint8Array, start = 0, end = bytes.length): EventGroup {
+    if (this.#group === undefined || !standsAt(bytes, start, end, this.#group.groupBytes)) {
+      const groupBytes = Uint8Array.prototype.slice.call(bytes, start, end);
+      this.#group = { group: groupText(groupBytes), groupBytes };
     }
-    return this.#groupText;
+    return this.#group;
   }
 
   #confchg({ group, members, left, joined }: Extract<CpgWireEvent, { type: 'confchg' }>): void {
     for (const { nodeId, pid } of left) {
       this.#reassembly.forget(nodeId, pid);
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownLeft();
+      if (this.#own.isOwn(nodeId, pid)) this.#own.left();
     }
     for (const { nodeId, pid } of members) {
-      if (this.#session.isOwn(nodeId, pid)) this.#session.ownJoined();
+      if (this.#own.isOwn(nodeId, pid)) this.#own.joined();
     }
-    this.#give('confchg', { group: groupText(group), members, left, joined });
+    const lists = { members, left, joined } as Pick<ConfchgEvent, 'members' | 'left' | 'joined'>;
+    this.#give({ type: 'confchg', ...this.#groupAt(group), ...lists });
   }
 
   #fragment(event: Extract<CpgWireEvent, { type: 'partialDeliver' }>): void {
     const { nodeId, pid, fragmentType, fragment } = event;
-    if (this.#session.isOwn(nodeId, pid)) {
-      this.#session.ownFragmentDelivered(fragmentType, fragment.length);
-    }
+    const own = this.#own.isOwn(nodeId, pid);
+    if (own) this.#own.fragmentDelivered(fragmentType, fragment.length);
     const message = this.#reassembly.add(event);
-    if (message !== undefined) this.#give('deliver', { group: groupText(event.group), nodeId, pid, message });
+    if (message === undefined) return;
+    this.#give({ type: 'deliver', ...this.#groupAt(event.group), nodeId, pid, own, message });
   }
 }
 
 /** By index: names are short, and a call out of JavaScript costs more. */
-function standsAt(frame: Buffer, start: number, end: number, bytes: Uint8Array | undefined): boolean {
-  if (bytes?.length !== end - start) return false;
-  for (let index = 0; index < bytes.length; index++) {
-    if (frame[start + index] !== bytes[index]) return false;
+function standsAt(bytes: Uint8Array, start: number, end: number, name: Uint8Array): boolean {
+  if (name.length !== end - start) return false;
+  for (let index = 0; index < name.length; index++) {
+    if (bytes[start + index] !== name[index]) return false;
   }
   return true;
 }

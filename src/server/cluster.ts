@@ -20,28 +20,60 @@ import { connect, CONNECT_OPTIONS, type ConnectOptions, type CpgClient } from '.
 import { CpgError } from '../errors';
 import { ADDRESS } from '../transport/address';
 import { Congestion } from './congestion';
+import { removeOnSignals } from './exit';
 import { FaultState, type Faults } from './faults';
 import { privateAddress } from './listener';
 import { Node, type NodeHost } from './node';
 import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
 
+/** What SimulatedCluster.start() takes. */
 export interface ClusterOptions {
-  /** How many nodes, with nodeids from 1 on, or their nodeids. Default 1. */
-  nodes?: number | readonly number[];
-  /** Where a node listens: '/path' or '@name'. Default: sockets in a private directory that stop() removes. */
-  address?: (nodeId: number) => string;
+  /**
+   * How many nodes, up to 128, with nodeids from 1 on, or their nodeids.
+   *
+   * @default 1
+   */
+  nodes?: number | readonly number[] | undefined;
+  /**
+   * Where a node listens: '/path' or '@name'.
+   *
+   * @default sockets in a private directory that stop() removes
+   */
+  address?: ((nodeId: number) => string) | undefined;
   /**
    * 'manual': joins, leaves and messages are not ordered until step() or run(), and `seed` decides in which
-   * order. Default 'real'.
+   * order.
+   *
+   * @default 'real'
    */
-  clock?: ClockMode;
-  /** For everything left to chance: whose message is next with the manual clock, faults. Default 1. */
-  seed?: number;
-  /** False softens what surprises in the real daemon; see docs/testing-your-cluster-code.md. Default true. */
-  strict?: boolean;
-  /** Clients that one node serves at a time; more are told CS_ERR_NO_RESOURCES. Default 1000. */
-  maxConnections?: number;
+  clock?: ClockMode | undefined;
+  /**
+   * For everything left to chance: whose message is next with the manual clock, faults. A whole number.
+   *
+   * @default 1
+   */
+  seed?: number | undefined;
+  /**
+   * False softens what surprises in the real daemon; see docs/testing-your-cluster-code.md.
+   *
+   * @default true
+   */
+  strict?: boolean | undefined;
+  /**
+   * Clients that one node serves at a time; others are refused with CS_ERR_NO_RESOURCES.
+   *
+   * @default 1000
+   */
+  maxConnections?: number | undefined;
+  /**
+   * Whether to listen to SIGHUP, SIGINT and SIGTERM of this process until it is stopped: a signal that nothing else
+   * listens to then removes sockets and rings of all servers of the process before it ends it. Without it they are
+   * removed when the process exits by itself, and stay behind when a signal ends it.
+   *
+   * @default false
+   */
+  handleSignals?: boolean | undefined;
 }
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
@@ -68,6 +100,7 @@ export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
   seed: whole(Number.MIN_SAFE_INTEGER),
   strict: boolean,
   maxConnections: whole(1),
+  handleSignals: boolean,
 };
 // eslint-disable-next-line @typescript-eslint/no-unused-vars -- a node has its own
 const { address: _, ...NODE_CONNECT_OPTIONS } = CONNECT_OPTIONS;
@@ -90,22 +123,29 @@ const QUIET_TURNS = 4;
 
 type State = 'stopped' | 'starting' | 'running';
 
-/** One node of a simulated cluster. */
+let createNode: (node: Node, control: NodeControl) => ClusterNode;
+
+/** One node of a simulated cluster: `cluster.node(1)`, `server.node`. */
 export class ClusterNode {
+  /** The nodeid by which members know it. */
   readonly nodeId: number;
   /** Where clients connect; the same after a restart. */
   readonly address: string;
   readonly #node: Node;
   readonly #control: NodeControl;
 
-  /** @internal */
-  constructor(node: Node, control: NodeControl) {
+  static {
+    createNode = (node, control) => new ClusterNode(node, control);
+  }
+
+  private constructor(node: Node, control: NodeControl) {
     this.#node = node;
     this.#control = control;
     this.nodeId = node.nodeId;
     this.address = node.address;
   }
 
+  /** False after crash() or stop(), until restart() resolves. */
   get running(): boolean {
     return this.#control.isRunning(this.#node);
   }
@@ -187,6 +227,7 @@ export class SimulatedCluster {
   readonly #mode: ClockMode;
   readonly #congestion = new Congestion((held) => this.#onCongestion(held));
   readonly #removeDirectory: () => void;
+  #ignoreSignals: (() => void) | undefined;
   #congested = false;
   #lastClientPid = FIRST_CLIENT_PID - 1;
   #requests = 0;
@@ -224,14 +265,15 @@ export class SimulatedCluster {
       };
       const address = check('SimulatedCluster.start', `address(${nodeId})`, addressOf(nodeId), ADDRESS);
       const node = new Node(nodeId, address, host);
-      const handle = new ClusterNode(node, this.#control);
+      const handle = createNode(node, this.#control);
       this.#places.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
     }
   }
 
   /** Starts all nodes; resolves when they are one cluster and listen. Rejects as startServer(). */
   static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
-    const cluster = new SimulatedCluster(readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS));
+    const read = readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS);
+    const cluster = new SimulatedCluster(read);
     const places = [...cluster.#places.values()];
     try {
       const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
@@ -247,6 +289,7 @@ export class SimulatedCluster {
       cluster.#order.add(place.node);
     }
     cluster.#form();
+    if (read.handleSignals === true) cluster.#ignoreSignals = removeOnSignals();
     return cluster;
   }
 
@@ -348,6 +391,7 @@ export class SimulatedCluster {
     );
     this.#congestion.close();
     this.#removeDirectory();
+    this.#ignoreSignals?.();
   }
 
   readonly #control: NodeControl = {

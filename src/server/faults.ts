@@ -10,19 +10,19 @@ const MAX_DELAY_MS = 2 ** 31 - 1;
 /** Absent fields are faults that do not happen. */
 export interface Faults {
   /**
-   * The part of messages, 0 to 1, that this node loses before they are ordered, as an overloaded daemon does:
+   * The part of messages, from 0 to 1, that this node loses before they are ordered, as an overloaded daemon does:
    * nobody gets them. Joins, leaves and fragments are not lost.
    */
-  drop?: number;
+  drop?: number | undefined;
   /**
    * Milliseconds that messages of this node wait for the token before they are ordered, a fixed number or from
    * and to. They keep their order among themselves; messages of other nodes overtake them.
    */
-  delayMs?: number | readonly [from: number, to: number];
+  delayMs?: number | readonly [from: number, to: number] | undefined;
   /** Requests that need ordering are answered CS_ERR_TRY_AGAIN: this many of them, or all. */
-  tryAgain?: number | true;
+  tryAgain?: number | true | undefined;
   /** New clients are turned away: EACCES is CS_ERR_ACCESS for them, EAGAIN CS_ERR_TRY_AGAIN. */
-  refuse?: Refusal;
+  refuse?: Refusal | undefined;
 }
 
 const DELAY = number(0, MAX_DELAY_MS);

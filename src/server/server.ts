@@ -5,28 +5,47 @@ import type { ConnectOptions, CpgClient } from '../client';
 import { ADDRESS } from '../transport/address';
 import { CLUSTER_OPTIONS, SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
 
-export interface ServerOptions extends Pick<ClusterOptions, 'strict' | 'maxConnections' | 'seed'> {
-  /** Where to listen: '/path' or '@name'. Default: a socket in a private directory that close() removes. */
-  address?: string;
-  /** Default 1. */
-  nodeId?: number;
+/** What startServer() takes. */
+export interface ServerOptions extends Pick<
+  ClusterOptions,
+  'strict' | 'maxConnections' | 'seed' | 'handleSignals'
+> {
+  /**
+   * Where to listen: '/path' or '@name'.
+   *
+   * @default a socket in a private directory that close() removes
+   */
+  address?: string | undefined;
+  /**
+   * The nodeid by which members know the server's clients, a uint32 above 0.
+   *
+   * @default 1
+   */
+  nodeId?: number | undefined;
 }
 
-const { strict, maxConnections, seed } = CLUSTER_OPTIONS;
+const { strict, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
 const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
   strict,
   maxConnections,
   seed,
+  handleSignals,
   address: ADDRESS,
   nodeId: id,
 };
 
+let createServer: (cluster: SimulatedCluster, node: ClusterNode) => CpgServer;
+
+/** A CPG service of one node. Made by startServer(). */
 export class CpgServer {
   readonly #cluster: SimulatedCluster;
   readonly #node: ClusterNode;
 
-  /** @internal Use startServer(). */
-  constructor(cluster: SimulatedCluster, node: ClusterNode) {
+  static {
+    createServer = (cluster, node) => new CpgServer(cluster, node);
+  }
+
+  private constructor(cluster: SimulatedCluster, node: ClusterNode) {
     this.#cluster = cluster;
     this.#node = node;
   }
@@ -36,6 +55,7 @@ export class CpgServer {
     return this.#node.address;
   }
 
+  /** The nodeid by which members know its clients. */
   get nodeId(): number {
     return this.#node.nodeId;
   }
@@ -77,5 +97,5 @@ export async function startServer(options?: ServerOptions): Promise<CpgServer> {
     nodes: [nodeId],
     ...(address === undefined ? {} : { address: () => address }),
   });
-  return new CpgServer(cluster, cluster.node(nodeId));
+  return createServer(cluster, cluster.node(nodeId));
 }

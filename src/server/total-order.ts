@@ -35,6 +35,7 @@ export interface OrderedNode {
   onQueued(bytes: number): void;
 }
 
+/** 'real': the clock of this machine. 'manual': nothing is ordered until step() or run(). */
 export type ClockMode = 'real' | 'manual';
 
 /** Beyond this, a node loses further messages, as a daemon does whose clients ignore its flow control. */

@@ -1,5 +1,4 @@
 /** A time limit and the caller's AbortSignal as one signal, for one call. */
-import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CpgError, type CpgErrorReason } from '../errors';
 
@@ -9,18 +8,16 @@ export const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 export class Deadline {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;
-  readonly #userSignal: AbortSignal | undefined;
+  readonly #ignoreUserSignal: (() => void) | undefined;
   /** What the daemon said so far, for the time-out to tell. */
   lastAnswer: Error | undefined;
   /** What to do when it is missed, where the general advice does not fit. */
   remedy: string | undefined;
   /** Which cause it is that it was missed, where it is not the daemon's silence. */
   reason: CpgErrorReason | undefined;
-  readonly #onUserAbort = (): void => this.#controller.abort(this.#userSignal?.reason);
 
   /** `what` is the call the time is for, as it shall stand in the error. */
   constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
-    this.#userSignal = userSignal;
     this.#timer = setTimeout(() => {
       const { lastAnswer, remedy } = this;
       const happened =
@@ -31,8 +28,8 @@ export class Deadline {
       const options = { cause: lastAnswer, reason, ...(remedy !== undefined && { remedy }) };
       this.#controller.abort(new CpgError('CS_ERR_TIMEOUT', happened, options));
     }, timeoutMs);
-    if (userSignal?.aborted === true) this.#onUserAbort();
-    else if (userSignal !== undefined) listenForAbort(userSignal, this.#onUserAbort);
+    if (userSignal !== undefined)
+      this.#ignoreUserSignal = whenAborted(userSignal, () => this.#controller.abort(userSignal.reason));
   }
 
   /** Aborted with CS_ERR_TIMEOUT, or with the reason of the caller's signal. */
@@ -40,26 +37,59 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  /** Begins the time anew. */
+  /** Starts the time again. */
   refresh(): void {
     this.#timer.refresh();
   }
 
   dispose(): void {
     clearTimeout(this.#timer);
-    this.#userSignal?.removeEventListener('abort', this.#onUserAbort);
+    this.#ignoreUserSignal?.();
   }
 }
 
-/** Calls `listener` when `signal` aborts; else it has to be removed again. */
-export function listenForAbort(signal: AbortSignal, listener: () => void): void {
-  // One signal for many calls at once is no leak, and Node shall not warn of one.
-  try {
-    setMaxListeners(0, signal);
-  } catch {
-    // It was made elsewhere, and Node warns only of its own.
+/** What our calls do when a signal aborts, and how to stop listening to it. */
+interface SharedListener {
+  readonly actions: Set<() => void>;
+  readonly stop: () => void;
+}
+
+const listeners = new WeakMap<AbortSignal, SharedListener>();
+
+/**
+ * Calls `action` when `signal` aborts, at once if it has, unless the returned function is called before.
+ *
+ * All calls that wait for one signal share one listener on it, which is there only while a call waits. With a listener
+ * a call, Node would warn of a leak from the eleventh on, and it searches all listeners for each one that is added.
+ * AbortSignal.any() takes signals of Node alone, and what it adds to a signal that lives long stays there (Node 20).
+ */
+export function whenAborted(signal: AbortSignal, action: () => void): () => void {
+  if (signal.aborted) {
+    action();
+    return () => undefined;
   }
-  signal.addEventListener('abort', listener, { once: true });
+  const { actions, stop } = listeners.get(signal) ?? listenTo(signal);
+  actions.add(action);
+  return () => {
+    actions.delete(action);
+    if (actions.size === 0) stop();
+  };
+}
+
+function listenTo(signal: AbortSignal): SharedListener {
+  const actions = new Set<() => void>();
+  const onAbort = (): void => {
+    stop();
+    for (const action of actions) action();
+  };
+  const stop = (): void => {
+    listeners.delete(signal);
+    signal.removeEventListener('abort', onAbort);
+  };
+  const shared = { actions, stop };
+  listeners.set(signal, shared);
+  signal.addEventListener('abort', onAbort);
+  return shared;
 }
 
 /** Why `signal` was aborted; some that were made elsewhere do not say it. */
@@ -75,12 +105,9 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 /** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    // Work that can stop does so first: whoever sees the rejection then sees the state it left, too.
-    const onAbort = (): void => void setImmediate(() => reject(abortReason(signal)));
-    const done = (): void => signal.removeEventListener('abort', onAbort);
-    if (signal.aborted) onAbort();
-    else listenForAbort(signal, onAbort);
-    work.finally(done).then(resolve, reject);
+    // Work that can stop does so first, so that the state it leaves can be seen when this rejects.
+    const ignore = whenAborted(signal, () => void setImmediate(() => reject(abortReason(signal))));
+    work.finally(ignore).then(resolve, reject);
   });
 }
 

@@ -13,18 +13,18 @@
 import { encodeRequest, RequestId } from '../codec/requests';
 import { debugMessage } from '../debug';
 import type { Transport } from '../transport/transport';
-import type { AwaitingReply, JobHost } from './jobs';
+import type { Exchange, RequestChannel } from './request-channel';
 
 const REQUEST = { type: 'localGet' } as const;
 
-export class Nudge implements AwaitingReply {
+export class Nudge implements Exchange {
   readonly requestId = RequestId.localGet;
   readonly #frame = encodeRequest(REQUEST);
   #turn: NodeJS.Immediate | undefined;
 
   constructor(
     private readonly transport: Transport,
-    private readonly host: Pick<JobHost, 'claimReply' | 'releaseReply' | 'replyExpected'>,
+    private readonly requests: RequestChannel,
   ) {}
 
   /** To be called whenever it may be wanted and could go. */
@@ -32,26 +32,13 @@ export class Nudge implements AwaitingReply {
     if (this.#turn !== undefined || !this.transport.wantsWakeUp) return;
     this.#turn = setImmediate(() => {
       this.#turn = undefined;
-      this.#send();
+      // Flow control may hold it: consider() is called when that ends.
+      if (this.transport.wantsWakeUp && this.requests.stage(this, this.#frame, [], this.#frame.length))
+        debugMessage('>', REQUEST);
     });
-  }
-
-  #send(): void {
-    if (!this.transport.wantsWakeUp || !this.host.claimReply(this)) return;
-    if (!this.transport.stage(this.#frame, [], this.#frame.length)) {
-      // Flow control holds us: consider() is called when it ends.
-      this.host.releaseReply();
-      return;
-    }
-    debugMessage('>', REQUEST);
-    this.host.replyExpected();
   }
 
   onReply(): void {
     // It was the waking that mattered.
-  }
-
-  fail(): void {
-    // Nobody waits.
   }
 }

@@ -4,8 +4,8 @@
  * Everything goes out strictly first in, first out: a job that cannot go now keeps what is behind it
  * waiting, so messages keep their order whatever their size, and a request never overtakes a message.
  */
-import type { Transport } from '../transport/transport';
 import { CpgError } from '../errors';
+import { abortReason, whenAborted } from './deadline';
 
 /** Bytes that may wait here, message bytes plus a flat charge for each job. */
 export const MAX_QUEUED_BYTES = 128 * 1024 * 1024;
@@ -13,7 +13,9 @@ const JOB_BYTES = 256;
 /** Finished places at the front of the array that are dropped at once. */
 const COMPACT_AFTER = 1024;
 
-export interface Job {
+export interface Job<T = void> {
+  /** What becomes of it. */
+  readonly done: Promise<T>;
   /** Bytes this job keeps in memory. */
   readonly bytes: number;
   /** False for a job that fails when the daemon takes nothing for too long; others have a deadline. */
@@ -21,28 +23,52 @@ export interface Job {
   /** Set once nobody waits for it any more: it is skipped. */
   cancelled: boolean;
   /** Sends, or goes on sending. True when all of it went out, so that the next job may go. */
-  advance(transport: Transport): boolean;
+  advance(): boolean;
   /** The job will never be finished. */
   fail(error: Error): void;
 }
 
 export class Outbox {
-  readonly #transport: Transport;
-  #jobs: Job[] = [];
+  readonly #onEmpty: () => void;
+  #jobs: Job<unknown>[] = [];
   #first = 0;
   #queuedBytes = 0;
   #draining = false;
+  #closeError: CpgError | undefined;
 
-  constructor(transport: Transport) {
-    this.#transport = transport;
+  /** `onEmpty` is called when drain() has found, or left, nothing that waits. */
+  constructor(onEmpty: () => void) {
+    this.#onEmpty = onEmpty;
   }
 
   get empty(): boolean {
     return this.#first === this.#jobs.length;
   }
 
-  /** Queues a job and sends what can be sent. Throws CS_ERR_TRY_AGAIN when too much waits already. */
-  add(job: Job): void {
+  /** Queues a job; resolves as it does. While it waits here, `signal` takes it out and rejects it. */
+  async run<T>(job: Job<T>, signal: AbortSignal | undefined): Promise<T> {
+    const ignore =
+      signal &&
+      whenAborted(signal, () => {
+        job.cancelled = true;
+        job.fail(abortReason(signal));
+        // Later, because the same signal may be about to cancel what comes next.
+        queueMicrotask(() => this.drain());
+      });
+    try {
+      this.add(job);
+      return await job.done;
+    } finally {
+      ignore?.();
+    }
+  }
+
+  /**
+   * Queues a job and sends what can be sent. Throws CS_ERR_TRY_AGAIN when too much waits already, and why it was closed
+   * after that.
+   */
+  add(job: Job<unknown>): void {
+    this.assertOpen();
     const bytes = job.bytes + JOB_BYTES;
     if (this.#queuedBytes + bytes > MAX_QUEUED_BYTES) {
       throw new CpgError('CS_ERR_TRY_AGAIN', `${this.#queuedBytes} bytes wait to be sent already`, {
@@ -63,12 +89,24 @@ export class Outbox {
     try {
       while (!this.empty) {
         const job = this.#jobs[this.#first]!;
-        if (!job.cancelled && !job.advance(this.#transport)) return;
+        if (!job.cancelled && !job.advance()) return;
         this.#shift(job);
       }
     } finally {
       this.#draining = false;
     }
+    this.#onEmpty();
+  }
+
+  /** Throws why the outbox was closed, if it was: under a call that was allowed when it began. */
+  assertOpen(): void {
+    if (this.#closeError !== undefined) throw this.#closeError;
+  }
+
+  /** Fails every job, and all that come later. */
+  close(error: CpgError): void {
+    this.#closeError = error;
+    this.failAll(error);
   }
 
   /** Fails every job and forgets it. */
@@ -81,7 +119,7 @@ export class Outbox {
     this.#failWhere((job) => !job.hasDeadline, error);
   }
 
-  #failWhere(chosen: (job: Job) => boolean, error: Error): void {
+  #failWhere(chosen: (job: Job<unknown>) => boolean, error: Error): void {
     const jobs = this.#jobs.slice(this.#first);
     this.#jobs = jobs.filter((job) => !chosen(job));
     this.#first = 0;
@@ -89,7 +127,7 @@ export class Outbox {
     for (const job of jobs) if (chosen(job)) job.fail(error);
   }
 
-  #shift(job: Job): void {
+  #shift(job: Job<unknown>): void {
     // failAll() may have emptied the queue while the job ran.
     if (this.#jobs[this.#first] !== job) return;
     this.#first++;

@@ -10,6 +10,7 @@
  */
 import { CpgError, type CpgErrorCode, type CpgErrorReason } from '../errors';
 
+/** Where a handle is in its life: it joins one group once, and is spent after it has left. */
 export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
 
 /** Calls by what they need: `query` is membership, groups, localNodeId and alloc. */

@@ -1,6 +1,7 @@
 /** A connection of a libqb service, as a tap or a capture knows it. */
 import { kind, uint32 } from '../arguments';
 
+/** A ring of a connection: requests go to the daemon, responses and events to the client. */
 export type RingName = 'request' | 'response' | 'event';
 export const RING_NAMES: readonly RingName[] = ['request', 'response', 'event'];
 
@@ -8,14 +9,18 @@ export const RING_NAMES: readonly RingName[] = ['request', 'response', 'event'];
 export interface TapConnection {
   /** Counts connections from 1 on, in the order in which they were found. */
   readonly id: number;
+  /** The name of the service: cpg, cmap, quorum ... */
   readonly service: string;
+  /** The client's pid as the daemon sees it; 0 where it sees none. */
   readonly clientPid: number;
+  /** The daemon's pid as it sees itself. */
   readonly serverPid: number;
-  /** Names of the two processes; empty when they cannot be known. */
+  /** The name of the client's process; empty when it cannot be known. */
   readonly clientName: string;
+  /** The name of the daemon's process; empty when it cannot be known. */
   readonly serverName: string;
   /** The name of its directory, which no other connection of the machine has; a capture may not tell it. */
-  readonly directory?: string;
+  readonly directory?: string | undefined;
 }
 
 export const CONNECTION = kind<TapConnection>(

@@ -3,11 +3,15 @@ import { types } from 'node:util';
 import { kind, uint32 } from '../arguments';
 import { CONNECTION, RING_NAMES, type RingName, type TapConnection } from './connections';
 
+/** One frame, as a tap saw it or a capture has it. */
 export interface TapFrame {
+  /** The connection it belongs to: one object for all its frames. */
   readonly connection: TapConnection;
+  /** The ring it went through. */
   readonly ring: RingName;
   /** When it was seen, in nanoseconds since 1970: up to some milliseconds after it was written. */
   readonly timeNs: bigint;
+  /** The whole frame, header included. */
   readonly bytes: Uint8Array;
   /** It was in the ring before the tap came: the time says only when the tap did. */
   readonly old: boolean;

@@ -9,7 +9,7 @@
  * place is given back. Who does not want to wait for the byte can look() at the semaphore.
  */
 import { malformed } from '../codec/fields';
-import { freshMemory, giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
+import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
 import {
   CHUNK_HEADER_BYTES,
   CHUNK_HEADER_WORDS,
@@ -43,6 +43,9 @@ const CROWDED_FRACTION = 8;
 /** A large chunk is expected again until so many times its length has passed in smaller ones. */
 const FORGET_FACTOR = 16;
 
+/** See `crowdedAt`. */
+const NOT_CROWDED = -1;
+
 export class EventRing {
   readonly #ring: Ring;
   /** Bytes of its chunks, all together. */
@@ -50,27 +53,29 @@ export class EventRing {
   readonly #keepBytes: number;
   /** With it, frames are lent: none is owned, and what is kept of one turns empty after the call. */
   readonly #lent: LentMemory | undefined;
-  /** Behind the last consumed chunk. read_pt is ours alone, so it need not be read again. */
-  #pointer: number;
-  /** Bytes received less chunks consumed: negative while chunks are consumed ahead of their bytes. */
-  #announced = 0;
-  /** Chunks that look() saw and that are not consumed. */
-  #seen = 0;
-  #unreclaimedBytes = 0;
-  /** Chunks consumed since the semaphore was set to 0. */
-  #sinceReset = 0;
-  /** What the last chunks took on average, for the size of the next read. */
-  #chunkBytes = FIRST_GUESS_BYTES;
-  /** The largest chunk that may be expected. */
-  #expectedBytes = 0;
-  /** Where write_pt stood when room was made in a crowded ring; undefined once the daemon knows of it. */
-  #crowdedAt: number | undefined;
+  readonly state = {
+    /** After the last consumed chunk. read_pt is ours alone, so it need not be read again. */
+    pointer: 0,
+    /** Bytes received less chunks consumed: negative while chunks are consumed ahead of their bytes. */
+    announced: 0,
+    /** Chunks that look() saw and that are not consumed. */
+    seen: 0,
+    unreclaimedBytes: 0,
+    /** Chunks consumed since the semaphore was set to 0. */
+    sinceReset: 0,
+    /** What the last chunks took on average, for the size of the next read. */
+    chunkBytes: FIRST_GUESS_BYTES,
+    /** The largest chunk that may be expected. */
+    expectedBytes: 0,
+    /** Where write_pt stood when room was made in a crowded ring, until the daemon knows of it. */
+    crowdedAt: NOT_CROWDED,
+  };
 
   /** `largestFrame` is what the ring must always have room for, in bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
     this.#ring = ring;
     this.capacityBytes = ring.wordSize * WORD_BYTES;
-    this.#pointer = ring.readPointer;
+    this.state.pointer = ring.readPointer;
     this.#lent = lend ? new LentMemory() : undefined;
     const spareBytes = this.capacityBytes - largestFrame - CHUNK_MARGIN_BYTES - WORD_BYTES;
     this.#keepBytes = Math.max(0, Math.min(spareBytes, MAX_KEEP_BYTES));
@@ -78,12 +83,12 @@ export class EventRing {
 
   /** Events that are there and not yet consumed, as far as we know. */
   get available(): number {
-    return Math.max(this.#announced, this.#seen);
+    return Math.max(this.state.announced, this.state.seen);
   }
 
   /** What one of the last events took of the ring. */
   get averageBytes(): number {
-    return this.#chunkBytes;
+    return this.state.chunkBytes;
   }
 
   /**
@@ -91,7 +96,7 @@ export class EventRing {
    * for the largest frame beside them, so they may even stay for good.
    */
   get worthReclaiming(): boolean {
-    return this.#unreclaimedBytes > this.#keepBytes && this.#reclaimable;
+    return this.state.unreclaimedBytes > this.#keepBytes && this.#reclaimable;
   }
 
   /**
@@ -99,29 +104,29 @@ export class EventRing {
    * hold events back, and looks again only when something wakes it.
    */
   get wasCrowded(): boolean {
-    return this.#crowdedAt !== undefined;
+    return this.state.crowdedAt !== NOT_CROWDED;
   }
 
   /** The same, and the daemon has not used the room either. */
   holdsBack(): boolean {
-    if (this.#crowdedAt === undefined) return false;
+    if (!this.wasCrowded) return false;
     this.#ring.readPointers();
-    if (this.#ring.writePointer !== this.#crowdedAt) this.#crowdedAt = undefined;
+    if (this.#ring.writePointer !== this.state.crowdedAt) this.state.crowdedAt = NOT_CROWDED;
     return this.wasCrowded;
   }
 
   /** The daemon was woken. */
   noteWakeUp(): void {
-    this.#crowdedAt = undefined;
+    this.state.crowdedAt = NOT_CROWDED;
   }
 
   get #reclaimable(): boolean {
-    return this.#unreclaimedBytes > 0 && this.#announced >= 0;
+    return this.state.unreclaimedBytes > 0 && this.state.announced >= 0;
   }
 
   /** Counts bytes that came in on the service socket. */
   announce(bytes: number): void {
-    this.#announced += bytes;
+    this.state.announced += bytes;
   }
 
   /**
@@ -129,7 +134,7 @@ export class EventRing {
    * were posted since it was last reset, but a reset can lose some: it may show too few, never too many.
    */
   look(): boolean {
-    this.#seen = Math.max(0, this.#ring.semaphore() - this.#sinceReset);
+    this.state.seen = Math.max(0, this.#ring.semaphore() - this.state.sinceReset);
     return this.available > 0;
   }
 
@@ -148,8 +153,8 @@ export class EventRing {
       while (going && consumed < wanted) {
         const fresh = this.#handsOutMemory;
         const readBytes = this.#readBytes(Math.min(wanted - consumed, fresh ? MAX_SHARERS : Infinity));
-        const memory = fresh ? freshMemory(readBytes) : window;
-        this.#ring.read(this.#pointer, memory, readBytes);
+        const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
+        this.#ring.read(this.state.pointer, memory, readBytes);
         let offset = 0;
         let chunks = 0;
         do {
@@ -159,7 +164,7 @@ export class EventRing {
           const large = bytes > WINDOW_BYTES;
           if (!large && offset + bytes > readBytes) {
             // What was read ends inside this chunk: read on from here, and this time enough.
-            if (chunks === 0) this.#chunkBytes = bytes;
+            if (chunks === 0) this.state.chunkBytes = bytes;
             break;
           }
           const frame = large ? this.#readLarge(length) : memory.subarray(start, start + length);
@@ -169,13 +174,13 @@ export class EventRing {
           consumed++;
           // Before the handler is called: should it throw, it has had its event.
           this.#advance(bytes);
-          going = handler(frame, owned) && this.#ring.open;
+          going = handler(frame, owned) && this.#ring.state.open;
           if (large) {
             this.#lent?.giveBack();
             break;
           }
         } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= readBytes);
-        if (chunks > 0) this.#chunkBytes = Math.ceil(offset / chunks);
+        if (chunks > 0) this.state.chunkBytes = Math.ceil(offset / chunks);
       }
     } finally {
       giveBackWindow(this.#lent === undefined ? window : withdrawn(window));
@@ -192,46 +197,48 @@ export class EventRing {
    * would overflow some day if it only grew.
    */
   reclaim(): void {
-    if (!this.#reclaimable || !this.#ring.open) return;
+    if (!this.#reclaimable || !this.#ring.state.open) return;
     const freeBytes = this.capacityBytes - this.#checkEnd();
     this.#ring.setSemaphore(0);
-    this.#ring.publishReadPointer(this.#pointer);
-    this.#unreclaimedBytes = 0;
-    this.#sinceReset = 0;
-    if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, this.#expectedBytes + CHUNK_MARGIN_BYTES))
-      return;
+    this.#ring.publishReadPointer(this.state.pointer);
+    this.state.unreclaimedBytes = 0;
+    this.state.sinceReset = 0;
+    const neededBytes = this.state.expectedBytes + CHUNK_MARGIN_BYTES;
+    if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, neededBytes)) return;
     // What the daemon adds from now on goes into the room that was made.
     this.#ring.readPointers();
-    this.#crowdedAt = this.#ring.writePointer;
+    this.state.crowdedAt = this.#ring.writePointer;
   }
 
   #advance(bytes: number): void {
-    this.#pointer = this.#ring.advance(this.#pointer, bytes / WORD_BYTES);
-    this.#announced--;
-    this.#seen = Math.max(0, this.#seen - 1);
-    this.#sinceReset++;
-    this.#unreclaimedBytes += bytes;
-    this.#expectedBytes = Math.max(bytes, this.#expectedBytes - bytes / FORGET_FACTOR);
+    const { state } = this;
+    state.pointer = this.#ring.advance(state.pointer, bytes / WORD_BYTES);
+    state.announced--;
+    state.seen = Math.max(0, state.seen - 1);
+    state.sinceReset++;
+    state.unreclaimedBytes += bytes;
+    state.expectedBytes = Math.max(bytes, state.expectedBytes - bytes / FORGET_FACTOR);
     // The frame is in memory of ours by now, so the handler need not be waited for.
-    if (this.#unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
+    if (state.unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
   /** Chunks are expected of a size that is handed out in the memory it was read into. */
   get #handsOutMemory(): boolean {
-    return this.#lent === undefined && this.#chunkBytes >= OWNED_BYTES && this.#chunkBytes <= WINDOW_BYTES;
+    const { chunkBytes } = this.state;
+    return this.#lent === undefined && chunkBytes >= OWNED_BYTES && chunkBytes <= WINDOW_BYTES;
   }
 
   /** The payload of the next chunk. */
   #readLarge(length: number): Buffer {
-    const frame = this.#lent?.take(length) ?? freshMemory(length);
-    this.#ring.read(this.#ring.advance(this.#pointer, CHUNK_HEADER_WORDS), frame);
+    const frame = this.#lent?.take(length) ?? Buffer.allocUnsafeSlow(length);
+    this.#ring.read(this.#ring.advance(this.state.pointer, CHUNK_HEADER_WORDS), frame);
     return frame;
   }
 
   /** How much to read for this many chunks, if they are like those before. */
   #readBytes(chunks: number): number {
-    if (this.#chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
-    return Math.min(chunks * this.#chunkBytes, WINDOW_BYTES, this.capacityBytes);
+    if (this.state.chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
+    return Math.min(chunks * this.state.chunkBytes, WINDOW_BYTES, this.capacityBytes);
   }
 
   /** The length of the chunk whose header stands at `offset`. */
@@ -255,7 +262,7 @@ export class EventRing {
     const from = this.#ring.readPointer;
     this.#ring.readPointers();
     const usedBytes = this.#ring.distance(from, this.#ring.writePointer) * WORD_BYTES;
-    if (usedBytes >= this.#unreclaimedBytes) return usedBytes;
+    if (usedBytes >= this.state.unreclaimedBytes) return usedBytes;
     throw malformed(
       `${this.#ring.name}: an event was announced that is not there`,
       'one chunk for each byte',

@@ -19,29 +19,6 @@ export function giveBackWindow(window: Buffer): void {
 }
 
 /**
- * What glibc at most lets a freed block teach it: DEFAULT_MMAP_THRESHOLD_MAX of mallopt(3) on 64 bits, less what
- * the block needs for itself.
- */
-const TEACHING_BYTES = 32 * 1024 * 1024 - 64 * 1024;
-let taught = false;
-
-/**
- * Memory to be handed out; it is garbage once nobody has it any more.
- *
- * A flood of it is freed by the garbage collector in bulk, and malloc of glibc would give most of that back to the
- * kernel at once, only to get it again page by page: with megabytes a second this costs more than the reading.
- * From freeing one large block that was mapped on its own malloc learns to keep more (up to 64 MiB of free
- * memory). The block is never touched, so it costs no memory. Other allocators are not impressed.
- */
-export function freshMemory(length: number): Buffer {
-  if (!taught) {
-    taught = true;
-    Buffer.allocUnsafeSlow(TEACHING_BYTES);
-  }
-  return Buffer.allocUnsafeSlow(length);
-}
-
-/**
  * Memory that is lent to listeners and withdrawn afterwards. Whoever kept a piece of it finds it empty then:
  * it must not change under him in silence when the memory is used again.
  */

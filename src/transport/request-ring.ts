@@ -11,44 +11,37 @@
  */
 import { CHUNK_HEADER_BYTES, CHUNK_MARGIN_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
 
-/** Frames up to this size are copied into the gathering buffer; larger ones are written directly. */
-const GATHER_BYTES = 64 * 1024;
-const DIRECT_BYTES = 16 * 1024;
+/** Frames up to `directBytes` are gathered in a buffer of `gatherBytes`; larger ones are written directly. */
+const LIMITS = { gatherBytes: 64 * 1024, directBytes: 16 * 1024 };
 
-/** See stagedMuch(). */
-const MANY_CHUNKS = 64;
-const MANY_BYTES = 512 * 1024;
-/** See roomy(): a quarter of the ring. */
-const ROOMY_FRACTION = 4;
+/** What a look at the ring says of the daemon: whether staged frames may be posted now. */
+export type SubmitState = 'ready' | 'busy' | 'flowControlled';
 
 const zeros = Buffer.alloc(WORD_BYTES);
 
 export class RequestRing {
   readonly #ring: Ring;
-  readonly #gather = Buffer.allocUnsafeSlow(GATHER_BYTES);
-  readonly #gatherWords = new Uint32Array(this.#gather.buffer, this.#gather.byteOffset);
-  #gatheredBytes = 0;
-  /** Where the first gathered byte belongs. */
-  #gatherPointer: number;
-  /** Behind the last staged chunk. */
-  #end: number;
-  #stagedChunks = 0;
-  #chunksSinceLook = 0;
-  #bytesSinceLook = 0;
+  readonly #directBytes: number;
+  /** The gathered bytes belong into the ring right before `end`. */
+  readonly gather: Buffer;
+  readonly #gatherWords: Uint32Array;
+  readonly state = {
+    /** After the last staged chunk. */
+    end: 0,
+    stagedChunks: 0,
+    gatheredBytes: 0,
+  };
 
-  constructor(ring: Ring) {
+  constructor(ring: Ring, { gatherBytes, directBytes } = LIMITS) {
     this.#ring = ring;
-    this.#gatherPointer = ring.writePointer;
-    this.#end = ring.writePointer;
+    this.#directBytes = directBytes;
+    this.gather = Buffer.allocUnsafeSlow(gatherBytes);
+    this.#gatherWords = new Uint32Array(this.gather.buffer, this.gather.byteOffset);
+    this.state.end = ring.writePointer;
   }
 
   get stagedChunks(): number {
-    return this.#stagedChunks;
-  }
-
-  /** So much was staged since postable() was asked that it is worth asking again. */
-  get stagedMuch(): boolean {
-    return this.#chunksSinceLook >= MANY_CHUNKS || this.#bytesSinceLook >= MANY_BYTES;
+    return this.state.stagedChunks;
   }
 
   /**
@@ -59,12 +52,9 @@ export class RequestRing {
     if (!this.#hasRoom(length)) return false;
     const words = chunkWords(length);
     const bytes = words * WORD_BYTES;
-    const direct = bytes > DIRECT_BYTES;
-    if (direct || this.#gatheredBytes + bytes > GATHER_BYTES) this.#flush();
-    if (direct) this.#stageDirect(head, parts, length);
-    else this.#stageGathered(head, parts, length, bytes);
+    if (this.#gathers(bytes)) this.#gatherFrame(head, parts, length, bytes);
+    else this.#writeFrame(head, parts, length);
     this.#staged(words);
-    if (direct) this.#gatherPointer = this.#end;
     return true;
   }
 
@@ -77,16 +67,13 @@ export class RequestRing {
     if (!this.#hasRoom(length)) return false;
     memory.writeUInt32LE(length, 0);
     memory.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
-    const direct = memory.length > DIRECT_BYTES;
-    if (direct || this.#gatheredBytes + memory.length > GATHER_BYTES) this.#flush();
-    if (direct) {
-      this.#ring.write(this.#end, memory);
+    if (this.#gathers(memory.length)) {
+      this.gather.set(memory, this.state.gatheredBytes);
+      this.state.gatheredBytes += memory.length;
     } else {
-      this.#gather.set(memory, this.#gatheredBytes);
-      this.#gatheredBytes += memory.length;
+      this.#ring.write(this.state.end, memory);
     }
     this.#staged(chunkWords(length));
-    if (direct) this.#gatherPointer = this.#end;
     return true;
   }
 
@@ -97,45 +84,41 @@ export class RequestRing {
    * it, so a write at any other moment could undo a decrement (the daemon would then read a chunk that is
    * not there) or lose an increment (a chunk nobody reads). At 0 the daemon leaves it alone.
    */
-  postable(): 'now' | 'busy' | 'held' {
-    this.#chunksSinceLook = 0;
-    this.#bytesSinceLook = 0;
-    const { semaphore, userData } = this.#ring.state();
-    if (userData !== 0) return 'held';
-    return semaphore === 0 ? 'now' : 'busy';
+  submitState(): SubmitState {
+    const { semaphore, userData } = this.#ring.status();
+    if (userData !== 0) return 'flowControlled';
+    return semaphore === 0 ? 'ready' : 'busy';
   }
 
-  /** Whether so much of the ring is free again that staging is worth while although nothing can be posted. */
-  roomy(): boolean {
+  /** Whether enough of the ring is free to go on staging although nothing can be posted. */
+  hasQuarterFree(): boolean {
     this.#ring.readPointers();
-    return this.#freeBytes() >= (this.#ring.wordSize * WORD_BYTES) / ROOMY_FRACTION;
+    return this.#freeBytes() >= this.#ring.wordSize;
   }
 
   /** The daemon's flow control: true while it asks us not to send. */
   flowControl(): boolean {
-    return this.#ring.state().userData !== 0;
+    return this.#ring.status().userData !== 0;
   }
 
   /**
-   * Makes the staged frames visible and returns their number. The caller, who has seen postable() say
-   * 'now', sends exactly that many bytes on the service socket right after, in one write: a byte before its
+   * Makes the staged frames visible and returns their number. The caller, who has seen submitState() say
+   * 'ready', sends exactly that many bytes on the service socket right after, in one write: a byte before its
    * chunk is lost as a wake-up, and a chunk without its byte leaves the daemon waiting for it.
    */
   post(): number {
-    const chunks = this.#stagedChunks;
+    const { end, stagedChunks } = this.state;
     this.#flush();
     // Chunks first, then the pointer that covers them, then the count that lets the daemon look.
-    this.#ring.publishWritePointer(this.#end);
-    this.#ring.setSemaphore(chunks);
-    this.#stagedChunks = 0;
-    return chunks;
+    this.#ring.publishWritePointer(end);
+    this.#ring.setSemaphore(stagedChunks);
+    this.state.stagedChunks = 0;
+    return stagedChunks;
   }
 
   #staged(words: number): void {
-    this.#end = this.#ring.advance(this.#end, words);
-    this.#stagedChunks++;
-    this.#chunksSinceLook++;
-    this.#bytesSinceLook += words * WORD_BYTES;
+    this.state.end = this.#ring.advance(this.state.end, words);
+    this.state.stagedChunks++;
   }
 
   #hasRoom(length: number): boolean {
@@ -147,41 +130,49 @@ export class RequestRing {
 
   #freeBytes(): number {
     // The margin keeps writers from filling the ring to the last word: equal pointers mean empty.
-    if (this.#end === this.#ring.readPointer) return this.#ring.wordSize * WORD_BYTES;
-    return (this.#ring.distance(this.#end, this.#ring.readPointer) - 1) * WORD_BYTES;
+    const { end } = this.state;
+    if (end === this.#ring.readPointer) return this.#ring.wordSize * WORD_BYTES;
+    return (this.#ring.distance(end, this.#ring.readPointer) - 1) * WORD_BYTES;
   }
 
-  #stageGathered(head: Buffer, parts: readonly Uint8Array[], length: number, bytes: number): void {
-    const at = this.#gatheredBytes;
+  /** Whether a chunk is to be gathered. If not, or if it does not fit beside the others, those are written. */
+  #gathers(bytes: number): boolean {
+    const gathers = bytes <= this.#directBytes;
+    if (!gathers || this.state.gatheredBytes + bytes > this.gather.length) this.#flush();
+    return gathers;
+  }
+
+  #gatherFrame(head: Buffer, parts: readonly Uint8Array[], length: number, bytes: number): void {
+    const at = this.state.gatheredBytes;
     const word = at / WORD_BYTES;
     // The padding first: what follows may reach into its word.
     this.#gatherWords[(at + bytes) / WORD_BYTES - 1] = 0;
     this.#gatherWords[word] = length;
     this.#gatherWords[word + 1] = Magic.COMMITTED;
-    this.#gather.set(head, at + CHUNK_HEADER_BYTES);
+    this.gather.set(head, at + CHUNK_HEADER_BYTES);
     let end = at + CHUNK_HEADER_BYTES + head.length;
     for (const part of parts) {
-      this.#gather.set(part, end);
+      this.gather.set(part, end);
       end += part.length;
     }
-    this.#gatheredBytes = at + bytes;
+    this.state.gatheredBytes = at + bytes;
   }
 
-  #stageDirect(head: Buffer, parts: readonly Uint8Array[], length: number): void {
+  #writeFrame(head: Buffer, parts: readonly Uint8Array[], length: number): void {
     const chunkHeader = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
     chunkHeader.writeUInt32LE(length, 0);
     chunkHeader.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
     const padding = zeros.subarray(0, (WORD_BYTES - (length % WORD_BYTES)) % WORD_BYTES);
     // An empty piece at the end would cost a write of its own.
     const all = [chunkHeader, head, ...parts, padding].filter((piece) => piece.length > 0);
-    this.#ring.writeParts(this.#end, all, CHUNK_HEADER_BYTES + length + padding.length);
+    this.#ring.writeParts(this.state.end, all, CHUNK_HEADER_BYTES + length + padding.length);
   }
 
   #flush(): void {
-    if (this.#gatheredBytes > 0) {
-      this.#ring.write(this.#gatherPointer, this.#gather, this.#gatheredBytes);
-      this.#gatheredBytes = 0;
-    }
-    this.#gatherPointer = this.#end;
+    const { end, gatheredBytes } = this.state;
+    if (gatheredBytes === 0) return;
+    const start = this.#ring.advance(end, this.#ring.wordSize - gatheredBytes / WORD_BYTES);
+    this.#ring.write(start, this.gather, gatheredBytes);
+    this.state.gatheredBytes = 0;
   }
 }

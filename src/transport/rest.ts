@@ -14,7 +14,10 @@ const QUIET_MS = 50;
 export interface RestOptions {
   /** Milliseconds of one rest; 0 for none. */
   readonly restMs: number;
-  /** More bytes of events must not gather: the daemon needs the room. */
+  /**
+   * More bytes of events must not gather in the time of a rest: when they come that fast, the ring would be full before
+   * the rest is over, and the daemon would wait.
+   */
   readonly maxBytes: number;
   readonly onEnd: () => void;
 }
@@ -24,6 +27,9 @@ export class Rest {
   #timer: NodeJS.Timeout | undefined;
   #resting = false;
   #events = 0;
+  #bytes = 0;
+  /** The bytes of the time of one rest before. */
+  #bytesBefore = 0;
   #countingSinceMs = 0;
   #quietFromMs = 0;
 
@@ -38,7 +44,9 @@ export class Rest {
     const now = performance.now();
     if (now - this.#countingSinceMs > restMs) this.#count(now);
     this.#events += events;
-    if (this.#events < BRISK_EVENTS || bytes > maxBytes || now < this.#quietFromMs) return false;
+    this.#bytes += bytes;
+    const tooFast = Math.max(this.#bytes, this.#bytesBefore) > maxBytes;
+    if (this.#events < BRISK_EVENTS || tooFast || now < this.#quietFromMs) return false;
     this.#resting = true;
     if (this.#timer === undefined) this.#timer = setTimeout(this.#end, restMs);
     else this.#timer.refresh();
@@ -60,8 +68,11 @@ export class Rest {
   }
 
   #count(now: number): void {
+    const isNext = now - this.#countingSinceMs <= 2 * this.#options.restMs;
+    this.#bytesBefore = isNext ? this.#bytes : 0;
     this.#countingSinceMs = now;
     this.#events = 0;
+    this.#bytes = 0;
   }
 
   readonly #end = (): void => {

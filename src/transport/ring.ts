@@ -76,20 +76,16 @@ const scratch = new Uint32Array(STATE_WORDS);
 
 export class Ring {
   readonly #storage: RingStorage;
-  /** Words in the circle. */
-  readonly wordSize: number;
-  /** As of the last readPointers(); always below wordSize. */
-  writePointer = 0;
-  readPointer = 0;
-  #open = true;
+  /** The pointers as of the last readPointers(); always below wordSize. */
+  readonly state = { writePointer: 0, readPointer: 0, open: true };
 
-  private constructor(
+  /** `wordSize` is the number of words in the circle. */
+  constructor(
     readonly name: string,
     storage: RingStorage,
-    wordSize: number,
+    readonly wordSize: number,
   ) {
     this.#storage = storage;
-    this.wordSize = wordSize;
   }
 
   /**
@@ -179,8 +175,12 @@ export class Ring {
     }
   }
 
-  get open(): boolean {
-    return this.#open;
+  get writePointer(): number {
+    return this.state.writePointer;
+  }
+
+  get readPointer(): number {
+    return this.state.readPointer;
   }
 
   /** Reads both pointers; throws CS_ERR_MESSAGE_ERROR when one points outside the ring. */
@@ -191,8 +191,8 @@ export class Ring {
     if (writePointer >= this.wordSize || readPointer >= this.wordSize) {
       throw malformed(`${this.name}: pointers ${writePointer} and ${readPointer}`, `below ${this.wordSize}`);
     }
-    this.writePointer = writePointer;
-    this.readPointer = readPointer;
+    this.state.writePointer = writePointer;
+    this.state.readPointer = readPointer;
   }
 
   /** The value of the semaphore: chunks posted and not yet taken. */
@@ -202,7 +202,7 @@ export class Ring {
   }
 
   /** The semaphore and the user data (flow control), through files in one read. */
-  state(): { semaphore: number; userData: number } {
+  status(): { semaphore: number; userData: number } {
     this.#storage.readHeader(Header.semaphore, scratch, STATE_WORDS);
     return { semaphore: scratch[0]!, userData: scratch[USER_DATA_WORD]! | 0 };
   }
@@ -220,12 +220,12 @@ export class Ring {
   }
 
   publishWritePointer(pointer: number): void {
-    this.writePointer = pointer;
+    this.state.writePointer = pointer;
     this.#writeHeaderWord(Header.writePointer, pointer);
   }
 
   publishReadPointer(pointer: number): void {
-    this.readPointer = pointer;
+    this.state.readPointer = pointer;
     this.#writeHeaderWord(Header.readPointer, pointer);
   }
 
@@ -267,8 +267,8 @@ export class Ring {
   }
 
   close(): void {
-    if (!this.#open) return;
-    this.#open = false;
+    if (!this.state.open) return;
+    this.state.open = false;
     this.#storage.close();
   }
 

@@ -10,6 +10,7 @@ import { ResponseRing } from './response-ring';
 import { Rest } from './rest';
 import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
+import { Submitter, type Staging } from './submitter';
 import type { Transport, TransportListener, TransportOptions } from './transport';
 
 /**
@@ -21,8 +22,6 @@ const POST_POLLING = { turns: 8, maxPauseMs: 4 };
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
-/** How long the daemon is taken to be done once it was seen to be: long enough for an answer. */
-const KNOWN_FOR_MS = 1;
 /** The part of the event ring that may fill while we rest. */
 const REST_FRACTION = 8;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
@@ -36,9 +35,10 @@ export class ShmTransport implements Transport {
   readonly #service: ServiceSocket;
   readonly #files: ConnectionFiles;
   readonly #requests: RequestRing;
+  readonly #submitter: Submitter;
   readonly #responses: ResponseRing;
   readonly #events: EventRing;
-  readonly #posting = new Poller(() => this.#tryPost(), POST_POLLING);
+  readonly #posting = new Poller(() => this.#submit(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
   readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
   readonly #rest: Rest;
@@ -47,13 +47,6 @@ export class ShmTransport implements Transport {
   readonly #closed: Promise<void>;
   #listener: TransportListener | undefined;
   #reclaiming: NodeJS.Immediate | undefined;
-  #wantsRoom = false;
-  /** What the last look at the request ring said. */
-  #daemonState: 'now' | 'busy' | 'held' = 'busy';
-  /** A message was posted at once, and others may follow before the event loop goes on. */
-  #postedInTurn = false;
-  /** Until then the next look can be spared: all that was handed over has been taken. */
-  #knownUntilMs = 0;
   #ended = false;
   #reason: CpgError | undefined;
 
@@ -70,6 +63,11 @@ export class ShmTransport implements Transport {
     this.clientPid = files.clientPid;
     this.maxFrameBytes = maxFrameBytes;
     this.#requests = new RequestRing(files.rings.request);
+    this.#submitter = new Submitter(
+      this.#requests,
+      (chunks) => service.wakeUp(chunks),
+      () => performance.now(),
+    );
     this.#responses = new ResponseRing(files.rings.response);
     this.#events = new EventRing(files.rings.event, { lend, largestFrame: maxFrameBytes });
     this.#events.announce(announced);
@@ -107,7 +105,7 @@ export class ShmTransport implements Transport {
 
   get wantsWakeUp(): boolean {
     // Frames that wait for the daemon, or for room, go out without further ado.
-    if (this.#ended || this.staged > 0 || this.#wantsRoom) return false;
+    if (this.#ended || this.staged > 0 || this.#submitter.state.wantsRoom) return false;
     return this.#guarded(() => this.#events.holdsBack(), false);
   }
 
@@ -121,7 +119,7 @@ export class ShmTransport implements Transport {
       this.#stayAwake();
       // The daemon is at work on our connection: its reply may come now, and it may take what waits.
       if (this.#replying.running) this.#replying.start();
-      if (this.#posting.running && !this.#tryPost()) this.#posting.start();
+      if (this.#posting.running && !this.#submit()) this.#posting.start();
       return !this.#rest.received(count, count * this.#events.averageBytes);
     });
     if (this.#ended) listener.onClose(this.#reason);
@@ -135,7 +133,7 @@ export class ShmTransport implements Transport {
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
     if (this.#ended) return false;
     try {
-      return this.#afterStaging(this.#maySend() && this.#requests.stage(head, parts, length));
+      return this.#staged(this.#submitter.stage(head, parts, length));
     } catch (error) {
       this.#fail(error);
       return false;
@@ -145,7 +143,7 @@ export class ShmTransport implements Transport {
   stagePrepared(memory: Buffer, length: number): boolean {
     if (this.#ended) return false;
     try {
-      return this.#afterStaging(this.#maySend() && this.#requests.stagePrepared(memory, length));
+      return this.#staged(this.#submitter.stagePrepared(memory, length));
     } catch (error) {
       this.#fail(error);
       return false;
@@ -153,10 +151,7 @@ export class ShmTransport implements Transport {
   }
 
   noteAllTaken(): void {
-    if (this.staged > 0 || this.#posting.running) return;
-    this.#daemonState = 'now';
-    // Flow control may come meanwhile: the daemon then leaves the next frame in the ring until it is over.
-    this.#knownUntilMs = performance.now() + KNOWN_FOR_MS;
+    this.#submitter.noteAllTaken();
   }
 
   expectResponse(): void {
@@ -180,74 +175,36 @@ export class ShmTransport implements Transport {
     return this.#closed;
   }
 
-  /** Whether the daemon lets us send. The poller looks again and again; while it does not run, we do. */
-  #maySend(): boolean {
-    if (!this.#posting.running && performance.now() > this.#knownUntilMs) this.#look();
-    return this.#daemonState !== 'held';
+  /** Acts on what became of a frame. */
+  #staged(staging: Staging): boolean {
+    if (staging === 'posted') this.#posted();
+    if (staging === 'posted' && !this.#submitter.waiting) process.nextTick(this.#onTurnEnd);
+    else if (!this.#posting.running) this.#posting.start();
+    return staging !== 'full';
   }
 
-  #look(): 'now' | 'busy' | 'held' {
-    this.#daemonState = this.#requests.postable();
-    return this.#daemonState;
-  }
-
-  #afterStaging(staged: boolean): boolean {
-    // Post at once when the daemon has taken everything, so that a single message is not delayed. What else comes
-    // in this turn goes out in batches: each posting wakes the daemon, which on a small machine may take our
-    // processor for that.
-    if (this.#posting.running) {
-      if (staged && this.#requests.stagedMuch && this.#look() === 'now') this.#handOver();
-    } else if (staged && this.#daemonState === 'now' && !this.#postedInTurn) {
-      this.#handOver();
-      this.#postedInTurn = true;
-      process.nextTick(this.#onTurnEnd);
-    } else {
-      this.#posting.start();
-    }
-    if (!staged) this.#wantsRoom = true;
-    return staged;
-  }
-
-  readonly #onTurnEnd = (): void => {
-    this.#postedInTurn = false;
-  };
+  readonly #onTurnEnd = (): void => this.#submitter.endTurn();
 
   /** Posts what is staged if the daemon can take it; true when nothing is left to wait for. */
-  #tryPost(): boolean {
-    if (this.#ended) return true;
-    if (this.#requests.stagedChunks === 0 && !this.#wantsRoom) return true;
-    try {
-      return this.#post();
-    } catch (error) {
-      this.#fail(error);
-      return true;
-    }
+  #submit(): boolean {
+    const submitter = this.#submitter;
+    if (this.#ended || !submitter.waiting) return true;
+    return this.#guarded(() => {
+      if (submitter.state.wantsRoom) {
+        if (!submitter.findRoom()) return false;
+        this.#listener?.onRoom();
+      }
+      // onRoom() may have ended the connection.
+      return this.#post() || !submitter.waiting;
+    }, true);
   }
 
   #post(): boolean {
-    this.#look();
-    // While the daemon works on one batch, the next one can be laid out in what it has freed.
-    if (this.#wantsRoom && (this.#daemonState === 'now' || this.#isRoomy())) {
-      this.#wantsRoom = false;
-      this.#listener?.onRoom();
-      if (this.#ended) return true;
-      // What was staged by that may have been handed over already.
-      this.#look();
-    }
-    if (this.#daemonState === 'now') this.#handOver();
-    return this.#requests.stagedChunks === 0 && !this.#wantsRoom;
+    if (!this.#ended && this.#submitter.post()) this.#posted();
+    return this.#ended;
   }
 
-  #isRoomy(): boolean {
-    return this.#daemonState === 'busy' && this.#requests.roomy();
-  }
-
-  /** To be called right after a look that said 'now'. */
-  #handOver(): void {
-    if (this.#requests.stagedChunks === 0) return;
-    this.#daemonState = 'busy';
-    this.#knownUntilMs = 0;
-    this.#service.wakeUp(this.#requests.post());
+  #posted(): void {
     this.#events.noteWakeUp();
     this.#rest.sent();
     this.#stayAwake();

@@ -5,10 +5,8 @@
 import type { CpgError } from '../errors';
 import type { FrameHandler } from './event-ring';
 
-/** What the layer above wants to know. No method may throw. */
-export interface TransportListener {
-  /** Events can be read with consumeEvents(). */
-  onEvents(): void;
+/** What a sender wants to know. No method may throw. */
+export interface SendListener {
   /** The reply to the request in flight; the frame is the listener's to keep. */
   onResponse(frame: Buffer): void;
   /** After stage() said false: it is worth trying again. */
@@ -20,6 +18,12 @@ export interface TransportListener {
    * after, do as well as any.
    */
   onRingEmptied(): void;
+}
+
+/** All that a transport reports. No method may throw. */
+export interface TransportListener extends SendListener {
+  /** Events can be read with consumeEvents(). */
+  onEvents(): void;
   /** The connection ended; `reason` is absent when close() was called. Nothing follows. */
   onClose(reason?: CpgError): void;
 }

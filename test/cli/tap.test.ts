@@ -1,5 +1,5 @@
 /** tap, decode, replay, timeline and serve, on the embedded server and on files. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -39,6 +39,24 @@ describe('serve', () => {
     expect(member.stdout).toMatch(/^message 1:\d+ hello$/m);
     server.child.kill('SIGINT');
     expect(await server.done()).toMatchObject({ code: 130, stderr: '' });
+  });
+
+  test.each([
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const)('%s ends it with %i, and nothing stays behind', async (signal, code) => {
+    const server = CliProcess.start(['serve', '--address', path('ended')]);
+    await server.until(/\n/);
+    const member = CliProcess.start(['join', 'g', '--stay', '--address', path('ended')]);
+    await member.until(/\n/);
+    const rings = (): string[] =>
+      readdirSync('/dev/shm').filter((name) => name.startsWith(`qb-${server.child.pid}-`));
+    expect(rings()).toHaveLength(1);
+    server.child.kill(signal);
+    expect(await server.done()).toMatchObject({ code, stderr: '' });
+    await member.done();
+    expect(rings()).toEqual([]);
+    expect(existsSync(path('ended'))).toBe(false);
   });
 
   test('several nodes of one cluster', async () => {

@@ -1,9 +1,9 @@
 /** From the event ring to listeners and loops, through a real client on a fake daemon. */
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import fs from 'node:fs';
 import { connect, type ConfchgEvent, type CpgClient, type CpgError, type CpgEvent } from '../../src';
 import { encodeEvent } from '../../src/codec';
-import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-queue';
+import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-log';
 import { Bench, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
 
@@ -45,13 +45,13 @@ describe('events', () => {
     );
     await until(() => log.length === 3);
     expect(log).toEqual([
-      { group: 'g', ...lists },
-      { group: 'g', nodeId: 7, pid: 8, message: 'm' },
-      { ringId, members: [1, 2] },
+      { type: 'confchg', group: 'g', groupBytes: group, ...lists },
+      { type: 'deliver', group: 'g', groupBytes: group, nodeId: 7, pid: 8, own: false, message: 'm' },
+      { type: 'totemConfchg', ringId, members: [1, 2] },
     ]);
   });
 
-  test('a loop gives the same, with the type', async () => {
+  test('a loop gives the same', async () => {
     const { client, connection } = await bench.joined();
     const loop = client[Symbol.asyncIterator]();
     connection.send({ type: 'totemConfchg', ringId: { nodeId: 1, seq: 1n }, members: [] });
@@ -84,6 +84,65 @@ describe('events', () => {
       typeof item === 'string' ? item : Uint8Array.from(item as Uint8Array),
     );
     expect(plain).toEqual([expected, expected, 'other', expected]);
+  });
+
+  test.each([
+    ['text', Buffer.from('größe\0')],
+    ['bytes', Buffer.from([0xff, 0])],
+  ])('groupBytes are the bytes of a group that is %s, one object for all events', async (_, group) => {
+    const { client, connection } = await bench.joined();
+    const bytes: Uint8Array[] = [];
+    client.on('deliver', (event) => bytes.push(event.groupBytes));
+    client.on('confchg', (event) => bytes.push(event.groupBytes));
+    const message = Buffer.from('m');
+    const whole = { messageLength: 2, nodeId: 1, pid: 1 };
+    connection.send(
+      { type: 'confchg', group, members: [], left: [], joined: [] },
+      { type: 'deliver', group, nodeId: 1, pid: 1, message },
+      { type: 'partialDeliver', group, ...whole, fragmentType: 1, fragment: message },
+      { type: 'partialDeliver', group, ...whole, fragmentType: 3, fragment: message },
+      { type: 'deliver', group, nodeId: 1, pid: 1, message },
+    );
+    await until(() => bytes.length === 4);
+    expect(Buffer.compare(bytes[0]!, group)).toBe(0);
+    for (const other of bytes) expect(other).toBe(bytes[0]);
+  });
+
+  test('own tells our messages from those of others, whole ones and those in fragments', async () => {
+    const { client, connection } = await bench.joined();
+    const own: boolean[] = [];
+    client.on('deliver', (event) => own.push(event.own));
+    const group = Buffer.from('g');
+    const { nodeId, pid } = client;
+    for (const from of [
+      { nodeId, pid },
+      { nodeId, pid: pid + 1 },
+      { nodeId: nodeId + 1, pid },
+    ]) {
+      const fragment = { type: 'partialDeliver' as const, group, ...from, messageLength: 2 };
+      connection.send(
+        { type: 'deliver', group, ...from, message: Buffer.from('m') },
+        { ...fragment, fragmentType: 1, fragment: Buffer.from('a') },
+        { ...fragment, fragmentType: 3, fragment: Buffer.from('b') },
+      );
+    }
+    await until(() => own.length === 6);
+    expect(own).toEqual([true, true, false, false, false, false]);
+  });
+
+  test('listeners and loops get the same objects, whose message is a Buffer', async () => {
+    const { client, connection } = await bench.joined();
+    const heard: CpgEvent[] = [];
+    client.on('deliver', (event) => heard.push(event));
+    client.on('totemConfchg', (event) => heard.push(event));
+    const loops = [client.events(), client.events()];
+    connection.deliver('m');
+    connection.send({ type: 'totemConfchg', ringId: { nodeId: 1, seq: 1n }, members: [] });
+    await until(() => heard.length === 2);
+    for (const loop of loops) {
+      for (const event of heard) expect((await loop.next()).value).toBe(event);
+    }
+    expect(heard[0]!.type === 'deliver' && Buffer.isBuffer(heard[0]!.message)).toBe(true);
   });
 
   test('messages are the receiver’s own: what comes later does not change them', async () => {
@@ -258,6 +317,44 @@ describe('what comes before anybody listens', () => {
     expect(seen).toEqual(numbers(4));
   });
 
+  test('is for a listener and a loop that begin in the same turn', async () => {
+    const { client, connection } = await bench.joined();
+    connection.deliver('early');
+    await turns();
+    const seen = listen(client);
+    const loop = client[Symbol.asyncIterator]();
+    connection.deliver('late');
+    await until(() => seen.length === 2);
+    expect(seen).toEqual(['early', 'late']);
+    expect((await loop.next()).value).toMatchObject({ message: Buffer.from('early') });
+    expect((await loop.next()).value).toMatchObject({ message: Buffer.from('late') });
+  });
+
+  test.each(['before', 'after'])(
+    'so is what follows the one event of a `once`, with events that came %s it',
+    async (when) => {
+      const { client, connection } = await bench.joined();
+      const come = (): void => {
+        connection.send({ type: 'confchg', group: Buffer.from('g'), members: [], left: [], joined: [] });
+        for (const number of numbers(3)) connection.deliver(number);
+      };
+      if (when === 'before') {
+        come();
+        await turns();
+      }
+      const confchg = once(client, 'confchg');
+      if (when === 'after') come();
+      await confchg;
+      await turns();
+      const seen: string[] = [];
+      for await (const event of client) {
+        if (event.type === 'deliver') seen.push(text(event));
+        if (seen.length === 3) break;
+      }
+      expect(seen).toEqual(numbers(3));
+    },
+  );
+
   describe('is given up when it is too much, rather than that the ring fills up', () => {
     async function overrun(): Promise<Pair> {
       const pair = await bench.joined();
@@ -347,6 +444,85 @@ describe('a loop that is slow', () => {
       const { value } = await loop.next();
       expect((value as Extract<CpgEvent, { type: 'deliver' }>).message[0]).toBe(index);
     }
+  });
+});
+
+describe('a loop with a signal', () => {
+  const reason = new Error('of the test');
+
+  test('that waits throws the reason at once; then it is over', async () => {
+    const { client } = await bench.joined();
+    const controller = new AbortController();
+    const loop = client.events({ signal: controller.signal });
+    const waiting = Promise.allSettled([loop.next(), loop.next()]);
+    controller.abort(reason);
+    const over = { value: undefined, done: true };
+    expect(await waiting).toEqual([
+      { status: 'rejected', reason },
+      { status: 'fulfilled', value: over },
+    ]);
+    expect(await loop.next()).toEqual({ value: undefined, done: true });
+    expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
+  });
+
+  test('what it has not taken is for the next', async () => {
+    const { client, connection } = await bench.joined();
+    const controller = new AbortController();
+    for (const number of numbers(3)) connection.deliver(number);
+    const seen: string[] = [];
+    const loop = async (): Promise<void> => {
+      for await (const event of client.events({ signal: controller.signal })) {
+        if (event.type !== 'deliver') continue;
+        seen.push(text(event));
+        controller.abort(reason);
+      }
+    };
+    await expect(loop()).rejects.toBe(reason);
+    // An aborted signal takes nothing.
+    await expect(loop()).rejects.toBe(reason);
+    const rest = listen(client);
+    await until(() => rest.length === 2);
+    expect([...seen, ...rest]).toEqual(numbers(3));
+  });
+
+  test('a full one that is aborted does not hold up the reading any more', async () => {
+    const { client, connection } = await bench.joined();
+    const controller = new AbortController();
+    const loop = client.events({ signal: controller.signal });
+    const seen = listen(client);
+    const many = 2 * MAX_QUEUED_EVENTS;
+    for (const number of numbers(many)) connection.deliver(number);
+    await until(() => seen.length >= MAX_QUEUED_EVENTS);
+    await turns();
+    expect(seen).toHaveLength(MAX_QUEUED_EVENTS);
+    controller.abort(reason);
+    await until(() => seen.length === many);
+    await expect(loop.next()).rejects.toBe(reason);
+  });
+
+  test.each(['left', 'ended'])('a loop that is %s forgets its signal', async (how) => {
+    const { client, connection } = await bench.joined();
+    const { signal } = new AbortController();
+    const loop = client.events({ signal });
+    connection.deliver('m');
+    await loop.next();
+    if (how === 'left') await loop.return?.();
+    else await client.close();
+    await loop.next();
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+
+  test('after the end of the connection it still ends by the signal, with events left', async () => {
+    const { client, connection } = await bench.joined();
+    const controller = new AbortController();
+    const loop = client.events({ signal: controller.signal });
+    connection.deliver('m');
+    await turns();
+    connection.drop();
+    await until(() => client.state === 'closed');
+    controller.abort(reason);
+    await expect(loop.next()).rejects.toBe(reason);
+    expect(await loop.next()).toEqual({ value: undefined, done: true });
   });
 });
 

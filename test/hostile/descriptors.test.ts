@@ -5,6 +5,9 @@ import { startServer } from '../../src/server';
 
 const run = promisify(execFile);
 
+// Eight processes, one after the other.
+jest.setTimeout(30_000);
+
 /** What Node itself has open, and some connections. */
 const LIMITS = Array.from({ length: 8 }, (_, index) => 60 + index);
 

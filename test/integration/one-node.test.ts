@@ -65,7 +65,9 @@ for (const mapped of [false, true])
       await seen.until('confchg', ({ confchgs }) => confchgs.length === 1);
       const self = { nodeId: 1, pid: process.pid };
       expect(seen.confchgs[0]).toEqual({
+        type: 'confchg',
         group: 'pids',
+        groupBytes: Buffer.from('pids'),
         members: [{ ...self, reason: 0 }],
         left: [],
         joined: [{ ...self, reason: 1 }],
@@ -127,7 +129,7 @@ for (const mapped of [false, true])
       }
     });
 
-    test('whoever sees itself in a configuration change may send, before its join is answered', async () => {
+    test('a member that sees itself in a configuration change may send before its join is answered', async () => {
       for (let index = 0; index < 50; index++) {
         const client = await open();
         const sent = new Promise((resolve, reject) => {

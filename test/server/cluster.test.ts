@@ -240,7 +240,7 @@ describe('faults', () => {
   test('delays, in order', async () => {
     await start({ nodes: 2 });
     const [one, two] = await members();
-    cluster.node(1).inject({ delayMs: [1, 20] });
+    cluster.node(1).inject({ delayMs: [500, 520] });
     for (let number = 0; number < 20; number++) await one!.client.mcast(`slow ${number}`);
     await two!.client.mcast('fast', { confirm: true });
     await one!.seen.until('all', ({ deliveries }) => deliveries.length === 21);

@@ -168,7 +168,7 @@ describe('a life', () => {
     const script = `
       const { startServer } = require(${JSON.stringify(resolve(builtCli(), '../../server'))});
       (async () => {
-        const server = await startServer();
+        const server = await startServer({ handleSignals: true });
         const client = await server.connect();
         await client.join('g');
         ${listening}

@@ -1,12 +1,11 @@
 /** The queue of what waits to be sent, by itself. */
 import { MAX_QUEUED_BYTES, Outbox, type Job } from '../../src/session/outbox';
-import type { Transport } from '../../src/transport/transport';
 import { cpgError, thrownBy } from '../support/errors';
 
-/** Jobs here do not touch it. */
-const transport = {} as Transport;
+const nothing = (): void => undefined;
 
 class TestJob implements Job {
+  readonly done = Promise.resolve();
   cancelled = false;
   failure: Error | undefined;
   ready = false;
@@ -37,7 +36,7 @@ function queued(outbox: Outbox, names: string, log: string[]): TestJob[] {
 
 test('a job that cannot go holds those behind it', () => {
   const log: string[] = [];
-  const outbox = new Outbox(transport);
+  const outbox = new Outbox(nothing);
   const [a, b, c] = queued(outbox, 'a b c', log);
   b!.ready = true;
   c!.ready = true;
@@ -52,7 +51,7 @@ test('a job that cannot go holds those behind it', () => {
 
 test('a cancelled job is skipped', () => {
   const log: string[] = [];
-  const outbox = new Outbox(transport);
+  const outbox = new Outbox(nothing);
   const [a, b] = queued(outbox, 'a b', log);
   a!.cancelled = true;
   b!.ready = true;
@@ -62,7 +61,7 @@ test('a cancelled job is skipped', () => {
 
 test('a job that goes at once does not wait', () => {
   const log: string[] = [];
-  const outbox = new Outbox(transport);
+  const outbox = new Outbox(nothing);
   const job = new TestJob(1, 'a', log);
   job.ready = true;
   outbox.add(job);
@@ -71,7 +70,7 @@ test('a job that goes at once does not wait', () => {
 
 test('a job added while another goes comes behind all that wait', () => {
   const log: string[] = [];
-  const outbox = new Outbox(transport);
+  const outbox = new Outbox(nothing);
   const [a, b] = queued(outbox, 'a b', log);
   const late = new TestJob(1, 'late', log);
   late.ready = true;
@@ -88,7 +87,7 @@ test('a job added while another goes comes behind all that wait', () => {
 
 test('thousands come out in order', () => {
   const log: string[] = [];
-  const outbox = new Outbox(transport);
+  const outbox = new Outbox(nothing);
   const jobs = Array.from({ length: 5000 }, (_, index) => new TestJob(1, `${index}`, log));
   for (const job of jobs) outbox.add(job);
   for (const [index, job] of jobs.entries()) {
@@ -101,7 +100,7 @@ test('thousands come out in order', () => {
 
 describe('the bound', () => {
   test.each([0, 1000, 1024 * 1024])('of jobs of %i bytes', (bytes) => {
-    const outbox = new Outbox(transport);
+    const outbox = new Outbox(nothing);
     let added = 0;
     const { code } = thrownBy(() => {
       while (added < MAX_QUEUED_BYTES) {
@@ -116,7 +115,7 @@ describe('the bound', () => {
   });
 
   test('counts what goes out, what is cancelled and what fails', () => {
-    const outbox = new Outbox(transport);
+    const outbox = new Outbox(nothing);
     const half = MAX_QUEUED_BYTES / 2 - 1000;
     const add = (): TestJob => {
       const job = new TestJob(half);
@@ -146,7 +145,7 @@ describe('the bound', () => {
 
   test('failing messages leaves jobs that have a deadline', () => {
     const log: string[] = [];
-    const outbox = new Outbox(transport);
+    const outbox = new Outbox(nothing);
     const message = new TestJob(1, 'message', log);
     const request = new TestJob(1, 'request', log, true);
     outbox.add(message);

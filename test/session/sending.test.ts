@@ -1,6 +1,7 @@
 /** Messages on their way into the daemon's ring: batches, flow control, a ring that is full, the bounds. */
 import { once } from 'node:events';
 import { MAX_QUEUED_BYTES } from '../../src/session/outbox';
+import { ShmTransport } from '../../src/transport/shm-transport';
 import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf, thrownBy } from '../support/errors';
 
@@ -189,28 +190,16 @@ describe('tryMcast', () => {
   test('says false when the ring is full; drain follows when there is room, and nothing was lost', async () => {
     const { client, connection } = await bench.joined({}, SMALL);
     connection.hold();
-    // Long enough that the request ring is full before the event ring would be.
-    const long = (index: number): string => `${index}`.padEnd(200, '.');
     let taken = 0;
-    while (client.tryMcast(long(taken))) taken++;
-    expect(taken).toBeGreaterThan(5);
-    expect(client.tryMcast(long(taken))).toBe(false);
-    let drained = 0;
-    const drain = new Promise<void>((resolve) =>
-      client.on('drain', () => {
-        drained++;
-        resolve();
-      }),
-    );
-    await turns();
-    expect(drained).toBe(0);
+    while (client.tryMcast(`${taken}`)) taken++;
+    expect(taken).toBeGreaterThan(10);
+    expect(client.tryMcast('no')).toBe(false);
+    const drain = once(client, 'drain');
     connection.release();
     await drain;
-    expect(client.tryMcast(long(taken))).toBe(true);
+    expect(client.tryMcast(`${taken}`)).toBe(true);
     await connection.untilTaken('mcast', taken + 1);
-    expect(connection.texts).toEqual(numbers(taken + 1).map((_, index) => long(index)));
-    await turns();
-    expect(drained).toBe(1);
+    expect(connection.texts).toEqual(numbers(taken + 1));
   });
 
   test('says false under flow control; drain comes with its end', async () => {
@@ -389,5 +378,69 @@ describe('own messages that come back do not hide what the daemon has not taken'
     connection.release();
     await connection.untilTaken('mcast', 3);
     expect(connection.texts).toEqual(['a', 'b', 'c']);
+  });
+});
+
+describe('own deliveries let more go after the reading, not inside it', () => {
+  const COUNT = 500;
+  const TEXT = 'x'.repeat(100);
+  let reading = false;
+  /** For each frame that was staged: whether events were being read. */
+  let staged: boolean[];
+
+  beforeEach(() => {
+    staged = [];
+    /* eslint-disable @typescript-eslint/unbound-method -- called with their object */
+    const { consumeEvents, stage } = ShmTransport.prototype;
+    /* eslint-enable */
+    jest.spyOn(ShmTransport.prototype, 'consumeEvents').mockImplementation(function (
+      this: ShmTransport,
+      ...args
+    ) {
+      reading = true;
+      try {
+        return consumeEvents.apply(this, args);
+      } finally {
+        reading = false;
+      }
+    });
+    jest.spyOn(ShmTransport.prototype, 'stage').mockImplementation(function (this: ShmTransport, ...args) {
+      staged.push(reading);
+      return stage.apply(this, args);
+    });
+  });
+  afterEach(() => jest.restoreAllMocks());
+
+  test.each(['auto', 'manual'] as const)('messages that wait, dispatch %s', async (dispatch) => {
+    const { client, connection } = await bench.joined({ dispatch }, SMALL);
+    const all = Promise.all(numbers(COUNT).map((text) => client.mcast(text + TEXT)));
+    let seen = 0;
+    client.on('deliver', () => seen++);
+    while (seen < COUNT) {
+      if (dispatch === 'manual') await client.dispatch('one');
+      else await turns(1);
+    }
+    await all;
+    expect(connection.texts).toHaveLength(COUNT);
+    expect(staged.filter(Boolean)).toEqual([]);
+  });
+
+  test("'drain'", async () => {
+    const { client } = await bench.joined({}, SMALL);
+    const drained: boolean[] = [];
+    let sent = 0;
+    const send = (): void => {
+      while (sent < COUNT && client.tryMcast(TEXT)) sent++;
+    };
+    client.on('drain', () => {
+      drained.push(reading);
+      send();
+    });
+    let seen = 0;
+    client.on('deliver', () => seen++);
+    send();
+    while (seen < COUNT) await turns(1);
+    expect(drained.length).toBeGreaterThan(0);
+    expect(drained.filter(Boolean)).toEqual([]);
   });
 });

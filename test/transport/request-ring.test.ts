@@ -34,7 +34,7 @@ function transfer(pair: RingPair, ring: RequestRing, frames: readonly Buffer[], 
   for (const frame of frames) if (!stage(ring, frame)) return `no room for ${frame.length} bytes`;
   if (theirs.semaphore !== 0 || theirs.writePointer !== writePointer) return 'visible before post()';
   if (ring.stagedChunks !== frames.length) return `${ring.stagedChunks} staged`;
-  if (ring.postable() !== 'now') return 'not postable';
+  if (ring.submitState() !== 'ready') return 'not ready';
   if (ring.post() !== frames.length) return 'post() counts otherwise';
   if (theirs.semaphore !== frames.length) return `semaphore ${theirs.semaphore}`;
   const taken = frames.map(() => theirs.take());
@@ -157,10 +157,10 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       const late = pattern(9, 99);
       expect(inParts(ring, late)).toBe(true);
       // The chunks that are left must be counted down before more can be posted.
-      expect(ring.postable()).toBe('busy');
+      expect(ring.submitState()).toBe('busy');
       const rest = frames.slice(1).map(() => pair.theirs.take());
       expect(difference([first, ...rest], frames)).toBe('');
-      expect(ring.postable()).toBe('now');
+      expect(ring.submitState()).toBe('ready');
       ring.post();
       expect(difference([pair.theirs.take()], [late])).toBe('');
     }
@@ -188,20 +188,20 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     const ring = new RequestRing(pair.ours);
     whole(ring, pattern(4, 1));
     whole(ring, pattern(4, 2));
-    expect(ring.postable()).toBe('now');
+    expect(ring.submitState()).toBe('ready');
     ring.post();
-    expect(ring.postable()).toBe('busy');
+    expect(ring.submitState()).toBe('busy');
     pair.theirs.take();
-    expect(ring.postable()).toBe('busy');
+    expect(ring.submitState()).toBe('busy');
     pair.theirs.take();
-    expect(ring.postable()).toBe('now');
+    expect(ring.submitState()).toBe('ready');
     for (const flowControl of [1, 2]) {
       pair.theirs.flowControl = flowControl;
-      expect(ring.postable()).toBe('held');
+      expect(ring.submitState()).toBe('flowControlled');
       expect(ring.flowControl()).toBe(true);
     }
     pair.theirs.flowControl = 0;
-    expect(ring.postable()).toBe('now');
+    expect(ring.submitState()).toBe('ready');
     expect(ring.flowControl()).toBe(false);
   });
 

@@ -55,6 +55,19 @@ test('events that need much room do not', () => {
   expect(fresh().received(100, MAX_BYTES + 1)).toBe(false);
 });
 
+test('events that come too fast do not, until they come more slowly', () => {
+  const rest = fresh();
+  // In pieces, each of which would be little enough, but the first.
+  expect(rest.received(20, MAX_BYTES + 1)).toBe(false);
+  for (let count = 0; count < 4; count++) {
+    jest.advanceTimersByTime(1);
+    expect(rest.received(20, MAX_BYTES / 2)).toBe(false);
+  }
+  jest.advanceTimersByTime(3 * REST_MS);
+  expect(rest.received(20, MAX_BYTES / 2)).toBe(true);
+  rest.stop();
+});
+
 test('who has sent does not rest for a while', () => {
   const rest = fresh();
   rest.sent();

@@ -1,6 +1,8 @@
 import { statfsSync } from 'node:fs';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError, isCpgError } from '../../errors';
+import { openTransport } from '../../session/connect';
+import { Deadline } from '../../session/deadline';
 import { Session } from '../../session/session';
 import { DEFAULT_ADDRESS } from '../../transport/address';
 import { SHM_REMEDY } from '../../transport/service-socket';
@@ -60,24 +62,36 @@ interface Facts {
   shm: { freeBytes: number; totalBytes: number } | null;
 }
 
+const nothing = (): void => undefined;
+
 async function learn(address: string, timeoutMs: number, signal: AbortSignal): Promise<Facts> {
-  const session = await Session.connect({ address, timeoutMs, signal, pid: undefined });
+  const limit = new Deadline('connect', timeoutMs, signal);
   try {
-    return {
+    const transport = await openTransport(address, limit);
+    const session = new Session(transport, { timeoutMs, pid: undefined, onDrain: nothing });
+    transport.listen({
+      ...session.listener,
+      onEvents: nothing,
+      onClose: (reason) => session.end(reason),
+    });
+    await session.open(limit);
+    const facts: Facts = {
       type: 'info',
       address,
       reachable: true,
       transport: 'shm',
-      daemonPid: session.transport.serverPid,
+      daemonPid: transport.serverPid,
       localNodeId: session.nodeId,
-      pid: session.transport.clientPid,
+      pid: transport.clientPid,
       maxAtomicMessageSize: session.maxAtomicMessageSize,
       maxMessageSize: MAX_MESSAGE_BYTES,
-      flowControl: session.transport.flowControl(),
+      flowControl: transport.flowControl(),
       shm: shmSpace(),
     };
-  } finally {
     await session.close();
+    return facts;
+  } finally {
+    limit.dispose();
   }
 }
 

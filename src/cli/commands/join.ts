@@ -4,7 +4,7 @@ import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';
 import { withClient } from '../connect';
-import { eventLines, type Self } from '../event-text';
+import { eventLines } from '../event-text';
 import { jsonEvent, jsonLine } from '../json';
 import { lines } from '../lines';
 import { flag } from '../options';
@@ -44,15 +44,7 @@ export const join = defineCommand({
   ],
   run: (context, { address, json, count, stay, timeout, totem }, { group }) =>
     withClient(context, { address }, async (client) => {
-      const nodeId = await client.localNodeId({ signal: context.signal });
-      const self = {
-        nodeId,
-        // It is certain only after the join.
-        get pid() {
-          return client.pid;
-        },
-      };
-      const member = new Member(context, client, self, { json, count, stay: stay || count !== undefined });
+      const member = new Member(context, client, { json, count, stay: stay || count !== undefined });
       await member.join(group, totem, timeout);
     }),
 });
@@ -68,7 +60,6 @@ interface MemberOptions {
 class Member {
   readonly #context: Context;
   readonly #client: CpgClient;
-  readonly #self: Self;
   readonly #options: MemberOptions;
   #over: (failure?: Error) => void = () => undefined;
   #inputEnded = false;
@@ -76,17 +67,16 @@ class Member {
   #ownPrinted = 0;
   #delivered = 0;
 
-  constructor(context: Context, client: CpgClient, self: Self, options: MemberOptions) {
+  constructor(context: Context, client: CpgClient, options: MemberOptions) {
     this.#context = context;
     this.#client = client;
-    this.#self = self;
     this.#options = options;
   }
 
   async join(group: string, totem: boolean, timeoutMs: number | undefined): Promise<void> {
     const { signal, stdin } = this.#context;
     // The loop is there before the join, so that it misses nothing.
-    const events = this.#client[Symbol.asyncIterator]();
+    const events = this.#client.events();
     const over = new Promise<void>((resolve, reject) => {
       this.#over = (failure) => (failure === undefined ? resolve() : reject(failure));
     });
@@ -125,14 +115,14 @@ class Member {
     this.#overIfAllIsSaid();
   }
 
-  async #print(events: ReturnType<CpgClient[typeof Symbol.asyncIterator]>): Promise<void> {
+  async #print(events: ReturnType<CpgClient['events']>): Promise<void> {
     const { out } = this.#context;
     for await (const event of events) {
       if (this.#options.json) await out.line(jsonLine(jsonEvent(event)));
-      else await out.write(eventLines(event, this.#self, out));
+      else await out.write(eventLines(event, this.#client, out));
       if (event.type !== 'deliver') continue;
       this.#delivered++;
-      if (event.nodeId === this.#self.nodeId && event.pid === this.#self.pid) this.#ownPrinted++;
+      if (event.own) this.#ownPrinted++;
       if (this.#delivered === this.#options.count) {
         this.#over();
         return;

@@ -51,6 +51,7 @@ export function acceptance(directory: RingDirectory, connection: number, frameBy
 
 /** Why a server turns a client away, by the name of the errno a daemon would answer with. */
 export const REFUSALS = ['EACCES', 'EAGAIN', 'EMFILE', 'ENOSPC', 'EINVAL'] as const;
+/** The errno with which a new client is turned away. */
 export type Refusal = (typeof REFUSALS)[number];
 
 export function refusal(errno: number): Buffer {

@@ -34,6 +34,7 @@ interface Unfinished {
   received: number;
 }
 
+/** Reads a capture, piece by piece. */
 export class CaptureReader {
   #pending: Buffer = Buffer.alloc(0);
   #position = 0;

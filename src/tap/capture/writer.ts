@@ -54,6 +54,7 @@ export class CaptureWriter {
     return encodeBlock(BlockType.SECTION, Buffer.concat([body, options]));
   }
 
+  /** One frame. Throws CS_ERR_INVALID_PARAM. */
   frame(frame: TapFrame): Buffer {
     return this.#frames([check('CaptureWriter.frame', 'frame', frame, FRAME)]);
   }

@@ -4,17 +4,23 @@ import { groupText } from '../../codec/groups';
 import { CONNECTION, type RingName, type TapConnection } from '../connections';
 import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
+/** A message is wanted when it fits every list; an empty list fits all. */
 export interface Filter {
   /** Of either end; where the daemon sees no pid of the client, also the one that the client announces. */
   pids: readonly number[];
+  /** Names of services: cpg, cmap, quorum ... */
   services: readonly string[];
+  /** Which rings. */
   rings: readonly RingName[];
   /** Names of messages: mcast, deliver, ... */
   names: readonly string[];
+  /** Groups, as text or as '0x...'. */
   groups: readonly string[];
+  /** Nodeids that the message names. */
   nodes: readonly number[];
 }
 
+/** The filter that accepts all messages. */
 export const EVERYTHING: Filter = { pids: [], services: [], rings: [], names: [], groups: [], nodes: [] };
 
 const FILTER = kind<Filter>(
@@ -43,6 +49,7 @@ export function hasPid({ pids }: Filter, { clientPid, serverPid }: TapConnection
   return pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid);
 }
 
+/** Whether a message is wanted. Throws CS_ERR_INVALID_PARAM for what is no filter or no message. */
 export function accepts(filter: Filter, message: TapMessage): boolean {
   const { pids, rings, names, groups, nodes } = check('accepts', 'filter', filter, FILTER);
   const { frame, name, group, content, announcedPid } = check('accepts', 'message', message, MESSAGE);

@@ -17,6 +17,7 @@ const REQUEST_HEADER: FieldSpan[] = [
 const RESPONSE_HEADER: FieldSpan[] = [...REQUEST_HEADER, { name: 'error', offset: 16, length: 4 }];
 const ADDRESS_BYTES = 24;
 
+/** A frame's bytes in hex, a line or more for each field. Throws CS_ERR_INVALID_PARAM. */
 export function hexLines(message: TapMessage): string[] {
   const { bytes } = check('hexLines', 'message', message, MESSAGE).frame;
   const lines: string[] = [];

@@ -19,13 +19,18 @@ const ERROR_OFFSET = 16;
 /** Requests of a connection whose reply is awaited; libqb's clients have one at a time. */
 const MAX_AWAITED = 64;
 
+/** What a message says, by its `type`. */
 export type Content = CpgRequest | CpgResponse | CpgWireEvent;
 
+/** A frame and what it means. */
 export interface TapMessage {
+  /** The frame itself. */
   readonly frame: TapFrame;
   /** Counts all messages from 1 on. */
   readonly number: number;
+  /** The id in its header. */
   readonly id: number;
+  /** Its name: see messageName(). */
   readonly name: string;
   /** All fields; only of the service cpg. Byte fields are views into the frame. */
   readonly content: Content | undefined;
@@ -37,8 +42,9 @@ export interface TapMessage {
   readonly error: number | undefined;
   /** What is wrong with the frame, if it cannot be decoded. */
   readonly problem: string | undefined;
-  /** Number of the request that this reply answers, and the time in between as far as it could be seen. */
+  /** `number` of the request that this reply answers. */
   readonly answers: number | undefined;
+  /** Nanoseconds between that request and this reply, as far as they could be seen. */
   readonly afterNs: bigint | undefined;
 }
 
@@ -66,6 +72,7 @@ interface Conversation {
   awaited: Awaited[];
 }
 
+/** Follows connections, and makes messages of their frames. */
 export class Conversations {
   readonly #byConnection = new Map<TapConnection, Conversation>();
   #count = 0;

@@ -10,10 +10,13 @@ import { MESSAGE, type TapMessage } from './messages';
 /** What a plan may keep in memory. */
 export const MAX_REPLAY_BYTES = 512 * 1024 * 1024;
 
+/** A message that can be sent again. */
 export interface ReplayMessage {
+  /** When it was seen, in nanoseconds since 1970. */
   timeNs: bigint;
   /** Undefined when the capture does not tell: the tap came after the join. */
   group: string | Uint8Array | undefined;
+  /** Its bytes, put together where it went in fragments. */
   message: Uint8Array;
 }
 

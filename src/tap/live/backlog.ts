@@ -15,9 +15,13 @@ const KEPT_FRAMES = 100;
 /** Bytes that may wait; some seconds of what can be followed. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
+/** What was new in one round. */
 export interface TapBatch {
+  /** When, in nanoseconds since 1970. */
   timeNs: bigint;
+  /** Connections that are followed from now on. */
   opened: TapConnection[];
+  /** Connections that ended. */
   closed: TapConnection[];
   /** Valid until the next batch is asked for: copy what is to be kept. */
   frames: TapFrame[];

@@ -30,17 +30,33 @@ const SAMPLE_MS = 200;
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
 export const MAX_CONNECTIONS = 1000;
 
+/** What the constructor of Tap takes. */
 export interface TapOptions {
-  /** Where the rings are. @default '/dev/shm' */
-  directory?: string;
-  /** Whether to follow a connection; all when undefined. */
-  accept?: (connection: TapConnection) => boolean;
-  signal?: AbortSignal;
+  /**
+   * Where the rings are.
+   *
+   * @default '/dev/shm'
+   */
+  directory?: string | undefined;
+  /**
+   * Whether to follow a connection.
+   *
+   * @default all of them
+   */
+  accept?: ((connection: TapConnection) => boolean) | undefined;
+  /**
+   * Ends the batches.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
   /**
    * The share of one CPU that the process takes for reading and for what the consumer does with the batches, at most
-   * and on average; above 0, up to 1. @default 0.25
+   * and on average; above 0, up to 1.
+   *
+   * @default 0.25
    */
-  maxCpuShare?: number;
+  maxCpuShare?: number | undefined;
 }
 
 const TAP_OPTIONS: OptionKinds<TapOptions> = {
@@ -53,6 +69,7 @@ const TAP_OPTIONS: OptionKinds<TapOptions> = {
   ),
 };
 
+/** Follows live connections: batches() gives their frames. */
 export class Tap {
   readonly #root: string;
   readonly #accept: (connection: TapConnection) => boolean;

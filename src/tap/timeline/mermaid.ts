@@ -2,6 +2,7 @@
 import { check } from '../../arguments';
 import { TIMELINE, type Step, type Timeline } from './model';
 
+/** The text of a Mermaid sequence diagram. Throws CS_ERR_INVALID_PARAM. */
 export function mermaid(timeline: Timeline): string {
   const { title, lanes, steps, omitted } = check('mermaid', 'timeline', timeline, TIMELINE);
   const ids = new Map(lanes.map((lane, index) => [lane, `m${index + 1}`]));

@@ -15,15 +15,22 @@ const MAX_ROW = 3;
 export const MAX_STEPS = 2000;
 const MAX_LABEL = 40;
 
+/**
+ * One row of a chart: a message, several of one sender in a row, or a note about the membership. `timeNs` counts from
+ * 1970; `from` and `to` are lanes.
+ */
 export type Step =
   | { kind: 'message'; timeNs: bigint; from: string; to: string[]; label: string }
   | { kind: 'folded'; timeNs: bigint; from: string; to: string[]; count: number }
   | { kind: 'note'; timeNs: bigint; text: string; grave: boolean };
 
+/** A sequence chart of one group. */
 export interface Timeline {
+  /** The group. */
   title: string;
   /** 'nodeid:pid', in the order in which they appeared. */
   lanes: string[];
+  /** In the order of the group, at most 2,000. */
   steps: Step[];
   /** Steps that were left out at the end. */
   omitted: number;
@@ -58,6 +65,7 @@ function isStep(value: unknown): boolean {
 export class TimelineBuilder {
   readonly #byWitness = new Map<TapConnection, TapMessage[]>();
 
+  /** Takes a message in; only events count. Throws CS_ERR_INVALID_PARAM. */
   add(message: TapMessage): void {
     check('TimelineBuilder.add', 'message', message, MESSAGE);
     if (message.frame.ring !== 'event' || message.content === undefined) return;

@@ -23,6 +23,7 @@ const STYLE = `
     .dot { fill: #6db3f2; } .note rect { fill: #212a33; stroke: #3b4652; } .grave rect { fill: #3a2220; stroke: #7a423d; }
   }`;
 
+/** The text of an SVG file. Throws CS_ERR_INVALID_PARAM. */
 export function svg(timeline: Timeline): string {
   const { title, lanes, steps, omitted } = check('svg', 'timeline', timeline, TIMELINE);
   const bottom = HEAD_HEIGHT + (steps.length + 1) * STEP_HEIGHT;

@@ -1,0 +1,181 @@
+/**
+ * Sends messages in the order of the calls: at once where it can, else through the outbox. One timer watches that the
+ * daemon takes something while messages wait.
+ */
+import { MCAST_HEADER_BYTES, PARTIAL_MCAST_HEADER_BYTES } from '../codec/requests';
+import { CpgError } from '../errors';
+import type { Transport } from '../transport/transport';
+import { Deadline, throwIfAborted, untilAborted } from './deadline';
+import { deferred, type Deferred } from './deferred';
+import { Fence, FragmentedJob, type FragmentRoute } from './fragments';
+import { stageMessage, type OutgoingMessage } from './message';
+import type { Job } from './outbox';
+
+const DONE = Promise.resolve();
+
+export interface SenderParts extends FragmentRoute {
+  readonly transport: Transport;
+  readonly timeoutMs: number;
+  /** The largest message that goes out in one frame. */
+  readonly maxAtomicMessageSize: number;
+  /** After trySend() returned false: it is worth calling again. */
+  readonly onDrain: () => void;
+}
+
+export class Sender {
+  readonly #parts: SenderParts;
+  readonly #fence: Fence;
+  /** Promise of the messages that are staged and not posted. */
+  #batch: Deferred<void> | undefined;
+  #stall: NodeJS.Timeout | undefined;
+  #wantsDrain = false;
+
+  constructor(parts: SenderParts) {
+    this.#parts = parts;
+    this.#fence = new Fence(parts);
+  }
+
+  /** Resolves when the daemon's ring has the message. */
+  send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
+    throwIfAborted(signal);
+    const { outbox, maxAtomicMessageSize } = this.#parts;
+    if (message.length > maxAtomicMessageSize) return this.#sendFragmented(message, signal);
+    let sent: Promise<void>;
+    if (outbox.empty && this.#stage(message)) {
+      sent = this.#posted();
+    } else {
+      sent = outbox.run(this.#job(message), signal);
+      this.#armStall();
+    }
+    // Once it is staged, aborting ends only the waiting.
+    return signal === undefined ? sent : untilAborted(sent, signal);
+  }
+
+  /** False: it was not sent, since there is no room now; onDrain() follows. */
+  trySend(message: OutgoingMessage): boolean {
+    const { outbox } = this.#parts;
+    // Should the connection have ended with that, 'close' tells.
+    if (outbox.empty && this.#stage(message)) return true;
+    outbox.assertOpen();
+    this.#wantsDrain = true;
+    return false;
+  }
+
+  /** Staged frames were handed to the daemon. */
+  onPosted(): void {
+    this.#batch?.resolve();
+    this.#batch = undefined;
+    this.onProgress();
+  }
+
+  /** The daemon took something: it has new time for the rest. */
+  onProgress(): void {
+    if (this.#waiting) this.#stall?.refresh();
+    else this.#disarmStall();
+  }
+
+  /** Nothing waits in the outbox. */
+  onOutboxEmpty(): void {
+    if (!this.#waiting) this.#disarmStall();
+    if (!this.#wantsDrain) return;
+    this.#wantsDrain = false;
+    this.#parts.onDrain();
+  }
+
+  /** The connection ended, and the outbox with it. */
+  end(error: Error): void {
+    this.#fence.stop();
+    this.#disarmStall();
+    this.#batch?.reject(error);
+    this.#batch = undefined;
+    this.#parts.window.end(error);
+    // A caller that waits to call trySend() again calls it, and learns of the end.
+    this.onOutboxEmpty();
+  }
+
+  async #sendFragmented(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
+    const { outbox, timeoutMs, maxAtomicMessageSize } = this.#parts;
+    // Each fragment the daemon takes gives the message new time.
+    const deadline = new Deadline(`mcast of ${message.length} bytes`, timeoutMs, signal);
+    const fragmentBytes = maxAtomicMessageSize - (PARTIAL_MCAST_HEADER_BYTES - MCAST_HEADER_BYTES);
+    const job = new FragmentedJob(this.#parts, message, fragmentBytes, () => deadline.refresh());
+    try {
+      await outbox.run(job, deadline.signal);
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  /** A message that found no room, or came behind one that did not. */
+  #job(message: OutgoingMessage): Job {
+    const { promise, resolve, reject } = deferred<void>();
+    return {
+      done: promise,
+      bytes: message.length,
+      hasDeadline: false,
+      cancelled: false,
+      advance: () => {
+        try {
+          if (!this.#stage(message)) return false;
+          resolve(this.#posted());
+        } catch (error) {
+          reject(error as Error);
+        }
+        return true;
+      },
+      fail: reject,
+    };
+  }
+
+  /** Hands a message to the transport if there is room and nothing holds it back. Throws if it cannot be sent at all. */
+  #stage(message: OutgoingMessage): boolean {
+    const { transport, window } = this.#parts;
+    const staged =
+      this.#fence.passes(message.confirm !== undefined) &&
+      window.allows(message.length) &&
+      stageMessage(transport, message);
+    if (staged) window.sent(message);
+    return staged;
+  }
+
+  /** The promise that the daemon's ring has what was staged. */
+  #posted(): Promise<void> {
+    if (this.#parts.transport.staged === 0) return DONE;
+    this.#batch ??= deferred<void>();
+    this.#armStall();
+    return this.#batch.promise;
+  }
+
+  get #waiting(): boolean {
+    return this.#batch !== undefined || !this.#parts.outbox.empty;
+  }
+
+  #armStall(): void {
+    if (this.#waiting) this.#stall ??= setTimeout(() => this.#onStall(), this.#parts.timeoutMs);
+  }
+
+  #disarmStall(): void {
+    clearTimeout(this.#stall);
+    this.#stall = undefined;
+  }
+
+  /** Requests and messages in fragments have deadlines of their own and wait on. */
+  #onStall(): void {
+    this.#stall = undefined;
+    const { outbox, timeoutMs } = this.#parts;
+    const what = `mcast: the daemon took nothing for ${timeoutMs} ms`;
+    const look = 'see whether the node is overloaded, has lost its cluster, or is stopped';
+    this.#batch?.reject(
+      new CpgError('CS_ERR_TIMEOUT', what, {
+        reason: 'sent-later',
+        remedy: `it is sent once the daemon goes on; ${look}`,
+      }),
+    );
+    this.#batch = undefined;
+    outbox.failMessages(
+      new CpgError('CS_ERR_TIMEOUT', what, { reason: 'not-sent', remedy: `nothing of it was sent; ${look}` }),
+    );
+    outbox.drain();
+    this.#armStall();
+  }
+}
