@@ -100,3 +100,14 @@ test('what waits of one connection is dropped, but for its first frames and what
   expect(frames.filter(({ connection }) => connection === CONNECTION)).toHaveLength(100);
   expect(frames.filter(({ connection }) => connection === other)).toHaveLength(1);
 });
+
+test('what is dropped includes the rest of a round that is being yielded', () => {
+  const backlog = new Backlog();
+  backlog.add(result({ deltas: deltas('request', chunks(upTo(600)), 3) }));
+  const yielded = backlog.take()!.frames.length;
+  expect(backlog.drop(CONNECTION)).toEqual({ request: 600 - yielded - 100, response: 0, event: 0 });
+  expect(backlog.drop(CONNECTION)).toEqual({ request: 0, response: 0, event: 0 });
+  let kept = 0;
+  while (!backlog.empty) kept += backlog.take()?.frames.length ?? 0;
+  expect(kept).toBe(100);
+});

@@ -80,6 +80,14 @@ export class Backlog {
   drop(connection: TapConnection): Record<RingName, number> {
     const dropped: Record<RingName, number> = { request: 0, response: 0, event: 0 };
     let room = KEPT_FRAMES;
+    for (const piece of this.#pieces) {
+      piece.frames = piece.frames.filter((frame) => {
+        const kept = frame.connection !== connection || room-- > 0;
+        if (!kept && !frame.old) dropped[frame.ring] += 1 + frame.missed;
+        return kept;
+      });
+    }
+    room = Math.max(0, room);
     for (const result of this.#rounds) {
       this.#bytes -= bytesOf(result);
       const kept: RingDelta[] = [];
