@@ -5,6 +5,7 @@ const tseslint = require('typescript-eslint');
 
 // Imports point one way: codec <- transport <- session <- dispatcher <- client <- cli.
 // Each layer lists the folders it must never reach into.
+const aboveTap = ['transport', 'session', 'dispatcher', 'server', 'cli', 'client', 'index'];
 const layers = {
   codec: ['transport', 'session', 'dispatcher', 'server', 'tap', 'bench', 'cli', 'client', 'index'],
   transport: ['session', 'dispatcher', 'server', 'tap', 'bench', 'cli', 'client', 'index'],
@@ -12,7 +13,11 @@ const layers = {
   dispatcher: ['server', 'tap', 'bench', 'cli', 'client', 'index'],
   server: ['session', 'dispatcher', 'tap', 'cli'],
   bench: ['server', 'tap', 'cli'],
-  tap: ['transport', 'session', 'dispatcher', 'server', 'cli', 'client', 'index'],
+  tap: aboveTap,
+  'tap/decode': [...aboveTap, 'live', 'capture', 'timeline'],
+  'tap/live': [...aboveTap, 'capture', 'timeline'],
+  'tap/capture': [...aboveTap, 'live', 'timeline'],
+  'tap/timeline': [...aboveTap, 'live', 'capture'],
 };
 
 module.exports = tseslint.config(

@@ -13,8 +13,9 @@ export interface Job {
   /**
    * catchup: a receiver is blocked while others send, and then takes all that waits.
    * margin: what a flood comes to when the receiver of libcpg has more to do, and in a loop that does nothing else.
+   * paced: sends `warmup` messages per second.
    */
-  readonly workload: 'flood' | 'latency' | 'receive' | 'catchup' | 'idle' | 'margin';
+  readonly workload: 'flood' | 'latency' | 'receive' | 'catchup' | 'idle' | 'margin' | 'paced';
   readonly size: number;
   readonly count: number;
   readonly warmup: number;

@@ -9,6 +9,7 @@
  *     libcpg receive GROUP 0 COUNT WARMUP       only receive; processor time for COUNT messages
  *     libcpg catchup GROUP 0 COUNT WARMUP       receive, and block behind the warm-up until a line comes on standard
  *                                               input: the time for those of COUNT messages that wait by then
+ *     libcpg paced GROUP SIZE COUNT RATE        send COUNT messages, RATE per second, and take them back
  *     libcpg idle GROUP 0 CONNECTIONS 0         join with CONNECTIONS handles and wait for the end of standard input
  *
  * WARMUP messages come before the measurement. Prints one line of JSON at the end. A message begins with its
@@ -170,6 +171,24 @@ static void flood(cpg_handle_t handle, struct iovec *message, uint32_t count, in
 	receive_until(handle, count, fd);
 }
 
+static void paced(cpg_handle_t handle, struct iovec *message, uint32_t count, int fd, uint32_t per_second)
+{
+	double begin = now();
+	uint32_t sent = 0;
+
+	while (sent < count) {
+		double due = (now() - begin) * per_second;
+		/* What could not be sent in time is not made up for. */
+		if (due - sent > per_second / 50)
+			begin += (due - sent) / per_second;
+		while (sent < count && sent < due)
+			send_number(handle, message, sent++, fd);
+		dispatch(handle, CS_DISPATCH_ALL);
+		usleep(500);
+	}
+	receive_until(handle, count, fd);
+}
+
 static void round_trips(cpg_handle_t handle, struct iovec *message, uint32_t count, int fd, double *times)
 {
 	for (uint32_t i = 0; i < count; i++) {
@@ -195,7 +214,7 @@ static void print_delivered(void)
 int main(int argc, char **argv)
 {
 	if (argc != 6 && argc != 7)
-		fail("usage: libcpg flood|latency|receive|catchup|idle GROUP SIZE COUNT WARMUP [WORK]", argc);
+		fail("usage: libcpg flood|paced|latency|receive|catchup|idle GROUP SIZE COUNT WARMUP [WORK]", argc);
 	const char *mode = argv[1];
 	size_t size = strtoul(argv[3], NULL, 10);
 	uint32_t count = strtoul(argv[4], NULL, 10);
@@ -237,7 +256,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(mode, "flood")) {
 		flood(handle, &message, warmup, fd);
 		reset();
-	} else {
+	} else if (!strcmp(mode, "latency")) {
 		round_trips(handle, &message, warmup, fd, times);
 		reset();
 	}
@@ -247,6 +266,8 @@ int main(int argc, char **argv)
 		receive_until(handle, warmup + count, fd);
 	else if (!strcmp(mode, "flood"))
 		flood(handle, &message, count, fd);
+	else if (!strcmp(mode, "paced"))
+		paced(handle, &message, count, fd, warmup);
 	else
 		round_trips(handle, &message, count, fd, times);
 	double seconds = now() - begin, cpu_micros = (cpu() - begin_cpu) * 1e6 / measured;
@@ -255,7 +276,7 @@ int main(int argc, char **argv)
 	printf(",\"seconds\":%f,\"cpuMicrosPerMessage\":%f", seconds, cpu_micros);
 	if (!strcmp(mode, "catchup"))
 		printf(",\"waiting\":%u,\"microsPerMessage\":%f", measured, seconds * 1e6 / measured);
-	if (!strcmp(mode, "flood"))
+	if (!strcmp(mode, "flood") || !strcmp(mode, "paced"))
 		printf(",\"messagesPerSecond\":%f,\"megabytesPerSecond\":%f", count / seconds, count * (double)size / seconds / 1e6);
 	if (!strcmp(mode, "latency")) {
 		qsort(times, count, sizeof *times, by_value);

@@ -16,6 +16,7 @@ import { describeMachine } from './machine';
 import { measure, type Plan } from './measure';
 import { plotOf } from './plot';
 import { reportOf, type Results } from './report';
+import { measureTap, tapCommands } from './tap';
 
 const EXIT_INTERRUPTED = 130;
 const MAPPED = '--mapped';
@@ -30,7 +31,7 @@ async function main(): Promise<void> {
     options: {
       nodes: { type: 'string', default: '1,3' },
       rounds: { type: 'string', default: '5' },
-      workload: { type: 'string', default: 'flood,margin,latency,receive,catchup,idle' },
+      workload: { type: 'string', default: 'flood,margin,latency,receive,catchup,idle,tap' },
       write: { type: 'string' },
       quiet: { type: 'boolean', default: false },
     },
@@ -71,7 +72,10 @@ async function main(): Promise<void> {
   for (const nodes of values.nodes.split(',').map(Number)) {
     const cluster = await startCorosync({ nodes, sockets: 'abstract' });
     try {
-      clusters.push({ nodes, disciplines: await measure(cluster, plan) });
+      const disciplines = await measure(cluster, plan);
+      const measuresTap = nodes === 1 && plan.workloads.includes('tap');
+      const taps = measuresTap ? await measureTap(cluster.node(1), tapCommands(), plan) : [];
+      clusters.push({ nodes, disciplines, taps });
     } finally {
       await cluster.stop();
     }

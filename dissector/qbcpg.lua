@@ -29,7 +29,7 @@ local WITH_NODE = { [3] = true, [7] = true, [10] = true }
 local ITERATIONS = { [1] = "names only", [2] = "one group", [3] = "all" }
 local FRAGMENTS = { [1] = "first", [2] = "continued", [3] = "last" }
 
--- Names of message ids, as in src/tap/services.ts.
+-- Names of message ids, as in src/tap/decode/services.ts.
 local function numbered(names)
   local list = {}
   for index, name in ipairs(names) do list[index - 1] = name end

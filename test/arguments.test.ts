@@ -315,7 +315,7 @@ const CALLS: Record<string, () => Case[]> = {
     options((o) => new tap.Tap(o), {
       directory: notText,
       accept: notFunctions,
-      onFlood: notFunctions,
+      maxCpuShare: [...notNumbers, 0, -1, 1.5],
       ...signalOnly,
     }),
   'Conversations.add': () => values((f) => new tap.Conversations().add(f), notFrames),

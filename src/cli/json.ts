@@ -1,8 +1,8 @@
 /** Events of a client as JSON. */
 import type { CpgEvent } from '../events';
-import { jsonGroup, jsonMessage } from '../tap/json';
+import { jsonGroup, jsonMessage } from '../tap/decode/json';
 
-export { jsonGroup, jsonLine } from '../tap/json';
+export { jsonGroup, jsonLine } from '../tap/decode/json';
 
 export function jsonEvent(event: CpgEvent): object {
   switch (event.type) {

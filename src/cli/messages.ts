@@ -1,10 +1,10 @@
 /** What `tap` and `decode` have in common: the filters, and how a message is printed. */
-import { describeMessage, jsonOf } from '../tap/describe';
-import type { Filter } from '../tap/filter';
-import { hexLines } from '../tap/hex';
-import { jsonLine } from '../tap/json';
-import type { TapMessage } from '../tap/messages';
-import { isMessageName, SERVICE_NAMES } from '../tap/services';
+import { describeMessage, jsonOf } from '../tap/decode/describe';
+import type { Filter } from '../tap/decode/filter';
+import { hexLines } from '../tap/decode/hex';
+import { jsonLine } from '../tap/decode/json';
+import type { TapMessage } from '../tap/decode/messages';
+import { isMessageName, SERVICE_NAMES } from '../tap/decode/services';
 import { UsageError } from './failure';
 import { flag, integers, several, someOf, type Values } from './options';
 import type { Colour, Output } from './output';

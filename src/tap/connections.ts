@@ -1,13 +1,5 @@
-/**
- * Which connections of libqb services there are: each has a directory in /dev/shm,
- *
- *     qb-<server pid>-<client pid>-<server's descriptor>-XXXXXX/qb-{request,response,event}-<service>-{header,data}
- */
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+/** A connection of a libqb service, as a tap or a capture knows it. */
 import { kind, uint32 } from '../arguments';
-
-export const SHM_DIRECTORY = '/dev/shm';
 
 /** A ring of a connection: requests go to the daemon, responses and events to the client. */
 export type RingName = 'request' | 'response' | 'event';
@@ -46,48 +38,3 @@ export const CONNECTION = kind<TapConnection>(
     );
   },
 );
-
-const DIRECTORY = /^qb-(\d+)-(\d+)-\d+-[^/]+$/;
-const REQUEST_HEADER = /^qb-request-(.+)-header$/;
-
-export function isConnectionDirectory(name: string): boolean {
-  return DIRECTORY.test(name);
-}
-
-/** Names of the directories that connections have. */
-export function connectionDirectories(root: string): string[] {
-  return readdirSync(root).filter(isConnectionDirectory);
-}
-
-/** What a directory's name and files tell; undefined while the files are not all there. */
-export function describeConnection(root: string, directory: string): Omit<TapConnection, 'id'> | undefined {
-  const [, server, client] = DIRECTORY.exec(directory) ?? [];
-  const files = readdirSync(join(root, directory));
-  const service = files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
-  if (service === undefined || server === undefined || client === undefined) return undefined;
-  const complete = RING_NAMES.every((ring) =>
-    ['header', 'data'].every((part) => files.includes(`qb-${ring}-${service}-${part}`)),
-  );
-  if (!complete) return undefined;
-  const [serverPid, clientPid] = [Number(server), Number(client)];
-  return {
-    service,
-    serverPid,
-    clientPid,
-    serverName: processName(serverPid),
-    clientName: processName(clientPid),
-    directory,
-  };
-}
-
-export function ringStem(root: string, directory: string, ring: RingName, service: string): string {
-  return join(root, directory, `qb-${ring}-${service}`);
-}
-
-function processName(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
-  } catch {
-    return '';
-  }
-}

@@ -113,7 +113,7 @@ describe('tap on the embedded server', () => {
     ...args: string[]
   ): ReturnType<typeof cli> => {
     const interrupt = new AbortController();
-    const tap = startCli(['tap', ...ours, '--nice', '0', ...args], { interrupt: interrupt.signal });
+    const tap = startCli(['tap', ...ours, ...args], { interrupt: interrupt.signal });
     await tap.until(/following/, 'stderr');
     const stdin = new PassThrough();
     const member = cli(['join', group, '--address', server.address], { stdin });

@@ -1,6 +1,6 @@
 /** What waits between reading and handing out. */
-import { Backlog, type Findings } from '../../src/tap/backlog';
-import { ChunkRun } from '../../src/tap/chunks';
+import { Backlog, type RoundResult } from '../../src/tap/live/backlog';
+import { ChunkRun } from '../../src/tap/live/chunks';
 import type { RingName } from '../../src/tap/connections';
 import { CHUNK_HEADER_BYTES, Magic } from '../../src/codec/ring-layout';
 import { CONNECTION, numberedFrame } from './support';
@@ -18,22 +18,22 @@ function chunks(numbers: readonly number[], bytes = 64): ChunkRun {
   return new ChunkRun(memory, starts);
 }
 
-function findings(more: Partial<Findings> = {}): Findings {
-  const nothing = { opened: [], closed: [], refused: [], untold: 0, sights: new Map() };
+function result(more: Partial<RoundResult> = {}): RoundResult {
+  const nothing = { opened: [], closed: [], refused: [], unreportedMissed: 0, deltas: new Map() };
   return { timeNs: 1n, ...nothing, first: false, last: false, ...more };
 }
 
-function sights(ring: RingName, run: ChunkRun, missed = 0): Findings['sights'] {
-  return new Map([[CONNECTION, [{ ring, look: { chunks: run, missed, fill: 0 }, old: false }]]]);
+function deltas(ring: RingName, run: ChunkRun, missed = 0): RoundResult['deltas'] {
+  return new Map([[CONNECTION, [{ ring, snapshot: { chunks: run, missed }, old: false }]]]);
 }
 
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 
 test('rounds in which nothing was found do not wait, except the first', () => {
   const backlog = new Backlog();
-  backlog.add(findings());
+  backlog.add(result());
   expect(backlog.empty).toBe(true);
-  backlog.add(findings({ first: true }));
+  backlog.add(result({ first: true }));
   expect(backlog.empty).toBe(false);
   expect(backlog.take()).toMatchObject({ frames: [], opened: [], closed: [] });
   expect(backlog.empty).toBe(true);
@@ -42,8 +42,8 @@ test('rounds in which nothing was found do not wait, except the first', () => {
 
 test('behind what waits one quiet round is enough', () => {
   const backlog = new Backlog();
-  backlog.add(findings({ sights: sights('event', chunks([1])) }));
-  for (let round = 0; round < 10; round++) backlog.add(findings());
+  backlog.add(result({ deltas: deltas('event', chunks([1])) }));
+  for (let round = 0; round < 10; round++) backlog.add(result());
   expect(backlog.take()?.frames).toHaveLength(1);
   expect(backlog.take()).toBeUndefined();
   expect(backlog.empty).toBe(true);
@@ -52,11 +52,11 @@ test('behind what waits one quiet round is enough', () => {
 test('a large round is handed out in pieces, between its beginnings and its ends', () => {
   const backlog = new Backlog();
   backlog.add(
-    findings({
+    result({
       opened: [CONNECTION],
       closed: [CONNECTION],
-      untold: 3,
-      sights: sights('event', chunks(upTo(150)), 7),
+      unreportedMissed: 3,
+      deltas: deltas('event', chunks(upTo(150)), 7),
     }),
   );
   const pieces = [backlog.take()!, backlog.take()!, backlog.take()!];
@@ -66,7 +66,7 @@ test('a large round is handed out in pieces, between its beginnings and its ends
   expect(frames.map(({ missed }) => missed)).toEqual([7, ...Array<number>(149).fill(0)]);
   expect(pieces.map(({ opened }) => opened.length)).toEqual([1, 0, 0]);
   expect(pieces.map(({ closed }) => closed.length)).toEqual([0, 0, 1]);
-  expect(pieces.map(({ untold }) => untold)).toEqual([0, 0, 3]);
+  expect(pieces.map(({ unreportedMissed }) => unreportedMissed)).toEqual([0, 0, 3]);
 });
 
 test('it says when it is full, and when it is not any more', () => {
@@ -74,7 +74,7 @@ test('it says when it is full, and when it is not any more', () => {
   const megabyte = 1024 * 1024;
   let rounds = 0;
   while (!backlog.full && rounds < 1000) {
-    backlog.add(findings({ sights: sights('event', chunks([rounds], megabyte)) }));
+    backlog.add(result({ deltas: deltas('event', chunks([rounds], megabyte)) }));
     rounds++;
   }
   expect(rounds).toBe(64);
@@ -85,12 +85,12 @@ test('it says when it is full, and when it is not any more', () => {
 test('what waits of one connection is dropped, but for its first frames and what others have', () => {
   const backlog = new Backlog();
   const other = { ...CONNECTION, id: 2 };
-  backlog.add(findings({ sights: sights('request', chunks(upTo(600))) }));
+  backlog.add(result({ deltas: deltas('request', chunks(upTo(600))) }));
   backlog.add(
-    findings({
-      sights: new Map([
-        ...sights('event', chunks(upTo(100)), 5),
-        [other, [{ ring: 'event', look: { chunks: chunks([1]), missed: 0, fill: 0 }, old: false }]],
+    result({
+      deltas: new Map([
+        ...deltas('event', chunks(upTo(100)), 5),
+        [other, [{ ring: 'event', snapshot: { chunks: chunks([1]), missed: 0 }, old: false }]],
       ]),
     }),
   );
@@ -99,4 +99,15 @@ test('what waits of one connection is dropped, but for its first frames and what
   while (!backlog.empty) frames.push(...(backlog.take()?.frames ?? []));
   expect(frames.filter(({ connection }) => connection === CONNECTION)).toHaveLength(100);
   expect(frames.filter(({ connection }) => connection === other)).toHaveLength(1);
+});
+
+test('what is dropped includes the rest of a round that is being yielded', () => {
+  const backlog = new Backlog();
+  backlog.add(result({ deltas: deltas('request', chunks(upTo(600)), 3) }));
+  const yielded = backlog.take()!.frames.length;
+  expect(backlog.drop(CONNECTION)).toEqual({ request: 600 - yielded - 100, response: 0, event: 0 });
+  expect(backlog.drop(CONNECTION)).toEqual({ request: 0, response: 0, event: 0 });
+  let kept = 0;
+  while (!backlog.empty) kept += backlog.take()?.frames.length ?? 0;
+  expect(kept).toBe(100);
 });

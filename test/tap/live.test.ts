@@ -4,9 +4,8 @@ import { once } from 'node:events';
 import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
 import { getPriority, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { mayRaisePriority } from '../../src/cli/priority';
 import { readCapture } from '../../src/tap/capture/reader';
-import { Conversations, type TapMessage } from '../../src/tap/messages';
+import { Conversations, type TapMessage } from '../../src/tap/decode/messages';
 import { builtCli, cli, CliProcess, eventually } from '../cli/harness';
 import { startCorosync, type CorosyncCluster, type CorosyncNode } from '../support/corosync';
 import { DeliveryDigest, startPeer } from '../support/peer';
@@ -60,7 +59,7 @@ describeWithPeer('the tap on corosync', () => {
   const startTap = async (...args: string[]): Promise<CliProcess> => {
     // Corosync runs with real-time priority, and on a busy machine with two processors it keeps ordinary
     // processes waiting for longer than a ring holds; docs/debugging.md advises the same.
-    const command = [process.execPath, builtCli(), 'tap', '--pid', String(node.pid), '--nice', '0', ...args];
+    const command = [process.execPath, builtCli(), 'tap', '--pid', String(node.pid), ...args];
     const tap = new CliProcess(spawn('chrt', ['--rr', '1', ...command]));
     taps.push(tap);
     await tap.until(/^cpg: tap: following/m, 'stderr');
@@ -93,49 +92,61 @@ describeWithPeer('the tap on corosync', () => {
     ({ content }: TapMessage): boolean =>
       content?.type === 'deliver' && Buffer.from(content.message).readUInt32LE(0) === number;
 
-  test('a C program at 20,000 messages a second: nothing missed, by count and checksum', async () => {
-    const total = 40_000;
-    let summary = '';
-    // Should the machine keep the tap waiting for longer than the ring holds (a fifth of a second), it says so,
-    // and this test tries again.
-    for (let attempt = 0; attempt < 8; attempt++) {
-      const file = join(directory, `moderate-${attempt}.pcapng`);
-      const tap = await startTap('--write', file);
-      const peer = await startPeer(node, 'moderate', {
-        send: total,
-        rate: 20_000,
-        digest: true,
-        expect: total,
-        stay: true,
-      });
-      await peer.untilComplete(60_000);
-      await untilCaptured(file, 'the last message', isNumber(total - 1));
-      const { sent, received, digest } = await peer.quit();
-      expect({ sent, received }).toEqual({ sent: total, received: total });
-      summary = await endTap(tap);
-      const messages = (await messagesOf(file)).filter(
-        ({ frame }) => frame.connection.clientPid === peer.pid,
-      );
-      const requests = new DeliveryDigest();
-      const deliveries = new DeliveryDigest();
-      for (const { content } of messages) {
-        if (content?.type === 'deliver') deliveries.add(content.nodeId, content.pid, content.message);
-        if (content?.type === 'mcast' && 'message' in content) requests.add(1, peer.pid, content.message);
-      }
-      if (!summary.includes('none missed')) continue;
-      // The peer was alone in the group, so what it sent has the digest of what it got.
-      for (const seen of [requests, deliveries]) {
-        expect({ count: seen.count, digest: seen.hex() }).toEqual({ count: total, digest });
-      }
-      return;
+  /**
+   * What a capture holds of one program, with the messages that it says are missing. How many those are is an estimate
+   * on a busy machine, where a tap may wait for longer than a ring holds; budget.test.ts shows that the count is right
+   * otherwise.
+   */
+  const accountOf = async (file: string, pid: number) => {
+    const messages = (await messagesOf(file)).filter(({ frame }) => frame.connection.clientPid === pid);
+    const requests = new DeliveryDigest();
+    const deliveries = new DeliveryDigest();
+    const numbers: number[] = [];
+    for (const { content } of messages) {
+      if (content?.type === 'mcast' && 'message' in content) requests.add(1, pid, content.message);
+      if (content?.type !== 'deliver') continue;
+      deliveries.add(content.nodeId, content.pid, content.message);
+      numbers.push(Buffer.from(content.message).readUInt32LE(0));
     }
-    throw new Error(`this machine is too busy: ${summary}`);
+    const missed = { request: 0, response: 0, event: 0 };
+    for (const { frame } of messages) missed[frame.ring] += frame.missed;
+    // What was taken from the rings is in order, without anything invented.
+    expect(messages.filter(({ problem }) => problem !== undefined)).toEqual([]);
+    expect(numbers.every((number, index) => index === 0 || number > numbers[index - 1]!)).toBe(true);
+    return { requests, deliveries, missed };
+  };
+
+  test('a C program at 20,000 messages per second: nothing is missing that was not reported', async () => {
+    const total = 40_000;
+    const file = join(directory, 'moderate.pcapng');
+    const tap = await startTap('--write', file);
+    const peer = await startPeer(node, 'moderate', {
+      send: total,
+      rate: 20_000,
+      digest: true,
+      expect: total,
+      stay: true,
+    });
+    await peer.untilComplete(60_000);
+    await untilCaptured(file, 'the last message', isNumber(total - 1));
+    const { sent, received, digest } = await peer.quit();
+    expect({ sent, received }).toEqual({ sent: total, received: total });
+    const summary = await endTap(tap);
+    const { requests, deliveries, missed } = await accountOf(file, peer.pid);
+    if (requests.count < total) expect(missed.request).toBeGreaterThan(0);
+    if (deliveries.count < total) expect(missed.event).toBeGreaterThan(0);
+    if (!summary.includes('none missed')) return;
+    // The peer was alone in the group, so what it sent has the digest of what it got.
+    for (const seen of [requests, deliveries]) {
+      expect({ count: seen.count, digest: seen.hex() }).toEqual({ count: total, digest });
+    }
   });
 
-  test('at full speed it says how much it missed', async () => {
+  test('at full speed nothing is missing that was not reported, and the tap keeps its priority', async () => {
     const file = join(directory, 'flood.pcapng');
     const total = 100_000;
     const tap = await startTap('--write', file);
+    const priority = getPriority(tap.child.pid);
     const peer = await startPeer(node, 'flood', {
       send: total,
       members: 2,
@@ -149,45 +160,22 @@ describeWithPeer('the tap on corosync', () => {
     // A second member sets it off, and is gone again before it could slow it down.
     await (await startPeer(node, 'flood')).quit();
     await peer.untilComplete(60_000);
+    expect(getPriority(tap.child.pid)).toBe(priority);
     // Nothing comes behind it that could overwrite it.
     await untilCaptured(file, 'the last message', isNumber(total - 1));
     await peer.quit();
     const summary = await endTap(tap);
-    const messages = (await messagesOf(file)).filter(({ frame }) => frame.connection.clientPid === peer.pid);
-    const delivered = messages.filter(({ name }) => name === 'deliver').length;
-    const missed = messages.reduce((sum, { frame }) => sum + (frame.ring === 'event' ? frame.missed : 0), 0);
-    expect(messages.filter(({ problem }) => problem !== undefined)).toEqual([]);
-    expect(delivered).toBeGreaterThan(0);
-    if (missed === 0) expect(delivered).toBe(total);
-    else expect(summary).toMatch(/about \d+ missed/);
-    // What was taken from the rings is in order, without anything invented.
-    const numbers = messages.flatMap(({ content }) =>
-      content?.type === 'deliver' ? [Buffer.from(content.message).readUInt32LE(0)] : [],
-    );
-    expect(numbers.every((number, index) => index === 0 || number > numbers[index - 1]!)).toBe(true);
-  });
-
-  const whereAllowed = mayRaisePriority() ? test : test.skip;
-  whereAllowed('it gives way to a flood, and only as long', async () => {
-    const tap = new CliProcess(spawn(process.execPath, [builtCli(), 'tap', '--pid', String(node.pid)]));
-    taps.push(tap);
-    await tap.until(/^cpg: tap: following/m, 'stderr');
-    const niceOf = (): number => getPriority(tap.child.pid);
-    const own = niceOf();
-    const total = 200_000;
-    const peer = await startPeer(node, 'way', { send: total, expect: total, flood: true, stay: true });
-    await eventually('a low priority', () => niceOf() === 19);
-    await peer.untilComplete(60_000);
-    await peer.quit();
-    await eventually('its own priority', () => niceOf() === own);
-    await endTap(tap);
+    const { deliveries, missed } = await accountOf(file, peer.pid);
+    expect(deliveries.count).toBeGreaterThan(0);
+    if (deliveries.count < total) expect(missed.event).toBeGreaterThan(0);
+    if (missed.event > 0) expect(summary).toMatch(/about \d+ missed/);
   });
 
   test('what a program did before the tap came is still there', async () => {
     const peer = await startPeer(node, 'earlier');
     peer.send('said before');
     await peer.untilDelivered(1);
-    const args = ['tap', '--pid', String(peer.pid), '--timeout', '0.5', '--nice', '0'];
+    const args = ['tap', '--pid', String(peer.pid), '--timeout', '0.5'];
     const { stdout } = await cli([...args, '--history']);
     expect(stdout).toMatch(/before +cpg peer-\w+\[\d+\] > corosync\[\d+\] join earlier as pid/);
     expect(stdout).toMatch(/mcast earlier 11 bytes: said before/);

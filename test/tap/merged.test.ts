@@ -13,9 +13,9 @@ import { readCapture } from '../../src/tap/capture/reader';
 import { CaptureWriter } from '../../src/tap/capture/writer';
 import type { TapConnection } from '../../src/tap/connections';
 import type { TapFrame } from '../../src/tap/frames';
-import { Conversations, type TapMessage } from '../../src/tap/messages';
-import { ReplayPlan } from '../../src/tap/replay';
-import { Tap } from '../../src/tap/tap';
+import { Conversations, type TapMessage } from '../../src/tap/decode/messages';
+import { ReplayPlan } from '../../src/tap/decode/replay';
+import { Tap } from '../../src/tap/live/tap';
 import { TimelineBuilder } from '../../src/tap/timeline/model';
 import { CONNECTION, frame, makeConnection, numberedFrame } from './support';
 

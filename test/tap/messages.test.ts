@@ -2,19 +2,19 @@
 import { encodeEvent } from '../../src/codec/events';
 import { encodeRequest } from '../../src/codec/requests';
 import { encodeResponse } from '../../src/codec/responses';
-import { describeMessage, jsonOf } from '../../src/tap/describe';
-import { accepts, acceptsConnection, EVERYTHING } from '../../src/tap/filter';
-import { hexLines } from '../../src/tap/hex';
-import { Conversations, type TapMessage } from '../../src/tap/messages';
-import { CausalOrder, type Round } from '../../src/tap/order';
+import { describeMessage, jsonOf } from '../../src/tap/decode/describe';
+import { accepts, acceptsConnection, EVERYTHING } from '../../src/tap/decode/filter';
+import { hexLines } from '../../src/tap/decode/hex';
+import { Conversations, type TapMessage } from '../../src/tap/decode/messages';
+import { CausalOrder, type Round } from '../../src/tap/live/order';
 import type { TapConnection } from '../../src/tap/connections';
 import type { TapFrame } from '../../src/tap/frames';
-import { ReplayPlan } from '../../src/tap/replay';
+import { ReplayPlan } from '../../src/tap/decode/replay';
 import { mermaid } from '../../src/tap/timeline/mermaid';
 import { TimelineBuilder } from '../../src/tap/timeline/model';
 import { svg } from '../../src/tap/timeline/svg';
 import { utf8 } from '../../src/codec/groups';
-import { cut, visible } from '../../src/tap/text';
+import { cut, visible } from '../../src/tap/decode/text';
 import { CONNECTION, frame, recordedFrames } from './support';
 
 const group = Buffer.from('demo');

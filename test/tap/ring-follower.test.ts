@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chunkWords } from '../../src/codec/ring-layout';
-import { RingFollower, type RingLook } from '../../src/tap/ring-follower';
+import { RingFollower, type RingSnapshot } from '../../src/tap/live/ring-follower';
 import { numberedFrame, RingWriter } from './support';
 
 const WORDS = 4096;
@@ -29,7 +29,7 @@ describe('a follower', () => {
     follower = RingFollower.open(join(directory, 'qb-event-cpg'));
   };
   /** Copies of the frames, and what was missed before them. */
-  const seen = (look: RingLook): { frames: Buffer[]; missed: number } => ({
+  const seen = (look: RingSnapshot): { frames: Buffer[]; missed: number } => ({
     frames: Array.from({ length: look.chunks.length }, (_, index) => Buffer.from(look.chunks.frame(index))),
     missed: look.missed,
   });

@@ -2,7 +2,8 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Tap, type TapBatch } from '../../src/tap/tap';
+import type { TapBatch } from '../../src/tap/live/backlog';
+import { Tap } from '../../src/tap/live/tap';
 import { makeConnection, numberedFrame } from './support';
 
 describe('a tap', () => {

@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { addAbortSignal } from 'node:stream';
-import { accepts } from '../../tap/filter';
-import { Conversations } from '../../tap/messages';
+import { accepts } from '../../tap/decode/filter';
+import { Conversations } from '../../tap/decode/messages';
 import { readCapture } from '../../tap/capture/reader';
 import { defineCommand, type Context } from '../command';
 import { TimeLimit } from '../limit';

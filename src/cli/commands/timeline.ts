@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { CpgError } from '../../errors';
 import { readCapture } from '../../tap/capture/reader';
-import { Conversations } from '../../tap/messages';
+import { Conversations } from '../../tap/decode/messages';
 import { mermaid } from '../../tap/timeline/mermaid';
 import { TimelineBuilder } from '../../tap/timeline/model';
 import { svg } from '../../tap/timeline/svg';

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { check, listOf } from '../../arguments';
 import type { RingName, TapConnection } from '../connections';
-import { connectionLabel } from '../describe';
+import { connectionLabel } from '../decode/describe';
 import { FRAME, type TapFrame } from '../frames';
 import { LINK_TYPE_EXPORTED_PDU, MAX_PART_BYTES, packetFields, packetPrefix } from './packet';
 import {

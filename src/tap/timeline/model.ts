@@ -6,8 +6,8 @@ import { check, kind, listOf, string } from '../../arguments';
 import { groupText } from '../../codec/groups';
 import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
-import { MESSAGE, type TapMessage } from '../messages';
-import { cut, groupLabel, messageLabel, reasonLabel } from '../text';
+import { MESSAGE, type TapMessage } from '../decode/messages';
+import { cut, groupLabel, messageLabel, reasonLabel } from '../decode/text';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
 const MAX_ROW = 3;

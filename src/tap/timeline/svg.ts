@@ -1,5 +1,5 @@
 /** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
-import { timeLabel } from '../text';
+import { timeLabel } from '../decode/text';
 import { check } from '../../arguments';
 import { TIMELINE, type Step, type Timeline } from './model';
 

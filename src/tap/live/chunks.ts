@@ -7,7 +7,7 @@
  *     committed   | length | A1A1A1A1 | id | - | size | - | ...
  *     consumed    |    0   | D0D0D0D0 | id | - | size | - | ...
  */
-import { CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES } from '../codec/ring-layout';
+import { CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES } from '../../codec/ring-layout';
 
 /** The smallest thing with an IPC header: a request without fields. */
 const MIN_FRAME_BYTES = 16;

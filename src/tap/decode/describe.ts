@@ -1,11 +1,11 @@
 /** Messages as a line of text for people, and as an object for JSON. */
 import { types } from 'node:util';
-import { check } from '../arguments';
-import type { CpgAddress } from '../codec/addresses';
-import { Guarantee, IterationType, FragmentType } from '../codec/requests';
-import { codeOf, CS_OK } from '../errors';
-import type { RingName, TapConnection } from './connections';
-import type { TapFrame } from './frames';
+import { check } from '../../arguments';
+import type { CpgAddress } from '../../codec/addresses';
+import { Guarantee, IterationType, FragmentType } from '../../codec/requests';
+import { codeOf, CS_OK } from '../../errors';
+import type { RingName, TapConnection } from '../connections';
+import type { TapFrame } from '../frames';
 import { jsonGroup, jsonMessage } from './json';
 import { MESSAGE, payloadOf, type Content, type TapMessage } from './messages';
 import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';

@@ -1,24 +1,24 @@
 /**
- * Follows a ring without taking part: what was written since the last look is read, decoded chunk by chunk,
+ * Follows a ring without taking part: what was written since the last read() is taken chunk by chunk,
  * and nothing is ever changed.
  *
- *            last look                       now
+ *           last read()                      now
  *               v                             v
  *     | guard |  chunk | chunk | ... | chunk | .. oldest memory .. |
  *               \_______ new ________/
  *              at                         write_pt
  *
- * The writer does not know of us and may come round before we look again. It then overwrites the words just
+ * The writer does not know of us and may come round before we read again. It then overwrites the words just
  * before `at` before it reaches those behind. So we keep a copy of the words before `at`, the guard, and
  * compare it after each read: when it is unchanged, everything just read is whole. When it has changed we were
  * lapped: then the whole ring is read, the longest unbroken run of chunks in it is taken, and what is
  * missing is counted.
  *
- * How much is missing: write_pt is looked at more often than the memory, and its steps are added up. That is
- * exact as long as the writer does not go all the way round between two of these samples. Where that may have
- * happened, because we did not get the processor, the rounds are guessed from the rate before.
+ * How much is missing: write_pt is read more often than the memory, and its steps are added up. That is exact as
+ * long as the writer does not go all the way round between two of these samples. Over a longer time, how often it
+ * went round is reckoned from its rate in samples that were close together.
  */
-import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../codec/ring-layout';
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../../codec/ring-layout';
 import { ChunkRun, findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, wordsOf } from './chunks';
 import { RingFile } from './ring-file';
 
@@ -27,44 +27,32 @@ const GUARD_WORDS = 256;
 const GUARD_BYTES = GUARD_WORDS * WORD_BYTES;
 /** How often a whole ring is read again when the writer moved too far meanwhile. */
 const MAX_SNAPSHOTS = 4;
-/** How often a chunk may look like none although write_pt is behind it. */
-const MAX_LOOKS_IN_VAIN = 3;
-/** Between two samples no further apart than this a writer of small messages does not get round. */
-const MAX_SURE_MS = 20;
+/** How often a chunk may look like none although write_pt is beyond it. */
+const MAX_VAIN_READS = 3;
+/** Samples no further apart than this tell the rate: a writer of small messages does not get round in between. */
+const CLOSE_MS = 30;
+/** A rate older than this says nothing. */
+const STALE_MS = 500;
+/** Part of a round by which the rate may be too high; beyond that one more is counted, rather than one too few. */
+const SURPLUS = 0.25;
+/** After this time the earlier rate counts for a third. */
+const RATE_MEMORY_MS = 50;
 /** Chunks of the usual size that a part of the ring must at least have room for, to be worth reading. */
 const LEAST_NEWEST_CHUNKS = 4;
-/** Below this a sample says nothing about the rate. */
-const MIN_SAMPLE_MS = 0.1;
-/** Above this much of it, what was surely seen is a rate to reckon with. */
-const LEAST_SURE_MS = 0.3;
-/** Whoever was interrupted for longer while he looked does not know when that was. */
-const SHARP_MS = 1;
-/** The part of a ring that a writer may get on between two samples that are to be sure. */
-const SURE_PART = 0.35;
-/** Weight of the latest sample in the average rate: up quickly, for who is taken for slower than he is laps unnoticed. */
-const WEIGHT_UP = 0.5;
-const WEIGHT_DOWN = 0.3;
-/** What is kept of earlier sums when averages are formed over looks. */
+/** What is kept of earlier sums when averages are formed. */
 const KEPT = 0.7;
 
-export interface RingLook {
-  /** In order; in memory that the next look uses again. */
+/** What was found in a ring. */
+export interface RingSnapshot {
+  /** In order; in memory that the next snapshot uses again. */
   readonly chunks: ChunkRun;
   /** Frames lost before these, an estimate; 0 when none. */
   readonly missed: number;
-  /** The share of the ring that was new. */
-  readonly fill: number;
-}
-
-export interface Progress {
-  readonly rounds: number;
-  readonly frames: number;
-  readonly ms: number;
 }
 
 const NO_BYTES = Buffer.alloc(0);
 const NO_CHUNKS = new ChunkRun(NO_BYTES, []);
-const NOTHING: RingLook = { chunks: NO_CHUNKS, missed: 0, fill: 0 };
+const NOTHING: RingSnapshot = { chunks: NO_CHUNKS, missed: 0 };
 
 export class RingFollower {
   readonly #ring: RingFile;
@@ -74,31 +62,26 @@ export class RingFollower {
   /** Chunk headers inside the guard, as byte offsets: their two words change when the chunk is consumed. */
   #guardHeaders: number[] = [];
   #memory: Buffer = NO_BYTES;
-  /** write_pt as it was when it was looked at last, and when that was. */
+  /** write_pt as it was when it was sampled last, and when that was. */
   #sampled = 0;
   #sampledMs = 0;
-  #sampleWords = 0;
-  /** Words written behind `at` by then, in all the rounds we know of. */
+  /** Words written from `at` until then, in all the rounds that were seen. */
   #written = 0;
-  /** Since the last look: time between samples so close that all rounds are known, and what was written in it; */
-  #sureMs = 0;
-  #sureWords = 0;
-  /** and time between samples too far apart, with what is known to be written in it. */
-  #unsureMs = 0;
-  #unsureWords = 0;
-  /** Of the looks before as well, the latest with the most weight; */
-  #lateSureMs = 0;
-  #lateSureWords = 0;
-  /** and all of it since the ring was opened. */
-  #allSureMs = 0;
-  #allSureWords = 0;
-  #wordsPerMs = 0;
+  /** Time between samples too far apart to see all rounds, with the words that were seen in it. */
+  #gapMs = 0;
+  #gapWords = 0;
+  /** Words and time of close samples, the latest with the most weight, and when that was. */
+  #rateWords = 0;
+  #rateMs = 0;
+  #rateAtMs = 0;
+  /** The same of the last snapshot, which takes so little time that nobody gets round. */
+  #snapshotRate = { words: 0, ms: 0 };
   /** Chunks seen of late and their words, the latest with the most weight. */
   #lateWords = 0;
   #lateChunks = 0;
-  #looksInVain = 0;
-  /** Missed, with no frame since to tell it with. */
-  #untold = 0;
+  #vainReads = 0;
+  /** Missed, with no frame since that could report it. */
+  #unreported = 0;
 
   private constructor(ring: RingFile) {
     this.#ring = ring;
@@ -113,7 +96,7 @@ export class RingFollower {
    * What is still in the ring from before; to be called once, before sample(). `missed` is what at least was
    * overwritten since the ring was made.
    */
-  begin(nowMs: number): RingLook {
+  begin(nowMs: number): RingSnapshot {
     const found = this.#snapshot(0);
     this.#sampledMs = nowMs;
     this.#resetCount(this.#ring.pointers().write);
@@ -123,68 +106,43 @@ export class RingFollower {
     // A new ring is written from its beginning on, so as long as nothing was overwritten the frames begin there.
     const whole = this.#ring.distance(held, this.#at) === 0;
     const missed = whole ? 0 : Math.ceil((this.#ring.words + this.#at - held) / this.#wordsPerChunk);
-    return { chunks, missed, fill: 0 };
+    return { chunks, missed };
   }
 
-  /** What was written since it was opened, in such time as it was looked at often enough to know. */
-  get written(): Progress {
-    return this.#progress(this.#allSureWords, this.#allSureMs);
+  /** What is written per millisecond, in frames and in rounds of the ring; 0 while it is not known. */
+  get rate(): { frames: number; rounds: number } {
+    return { frames: this.#wordsPerMs / this.#wordsPerChunk, rounds: this.#wordsPerMs / this.#ring.words };
   }
 
-  /** What is written in a millisecond of late; of a ring that was only just opened it is a guess. */
-  get rate(): Progress {
-    return this.#progress(this.#wordsPerMs, 1);
-  }
-
-  #progress(writtenWords: number, ms: number): Progress {
-    const { words } = this.#ring;
-    return { rounds: writtenWords / words, frames: writtenWords / this.#wordsPerChunk, ms };
+  get #wordsPerMs(): number {
+    return this.#rateMs === 0 ? 0 : this.#rateWords / this.#rateMs;
   }
 
   /**
-   * Looks only how far the writer is. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   * Reads only how far the writer is. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
    */
   sample(nowMs: number): void {
-    const begunMs = performance.now();
     const { write } = this.#ring.pointers();
-    // Interrupted in between we do not know when that was.
-    const sharp = performance.now() - begunMs < SHARP_MS;
     const { words } = this.#ring;
     const moved = this.#ring.distance(this.#sampled, write);
-    this.#sampled = write;
-    this.#written += moved;
-    this.#sampleWords += moved;
     const elapsedMs = nowMs - this.#sampledMs;
-    if (elapsedMs < MIN_SAMPLE_MS) return;
-    const wordsPerMs = this.#sampleWords / elapsedMs;
-    const sure = sharp && elapsedMs <= MAX_SURE_MS && this.#wordsPerMs * elapsedMs < words / 2;
-    if (sure) {
-      this.#sureMs += elapsedMs;
-      this.#sureWords += this.#sampleWords;
-      this.#allSureMs += elapsedMs;
-      this.#allSureWords += this.#sampleWords;
+    const expected = this.#wordsPerMs * elapsedMs;
+    this.#written += moved;
+    if (elapsedMs <= CLOSE_MS && expected < words) {
+      const kept = Math.exp(-elapsedMs / RATE_MEMORY_MS);
+      this.#rateWords = kept * this.#rateWords + moved;
+      this.#rateMs = kept * this.#rateMs + elapsedMs;
+      this.#rateAtMs = nowMs;
     } else {
-      this.#unsureMs += elapsedMs;
-      this.#unsureWords += this.#sampleWords;
+      this.#gapMs += elapsedMs;
+      this.#gapWords += moved;
     }
+    this.#sampled = write;
     this.#sampledMs = nowMs;
-    this.#sampleWords = 0;
-    const weight = wordsPerMs > this.#wordsPerMs ? WEIGHT_UP : sure ? WEIGHT_DOWN : 0;
-    this.#wordsPerMs += weight * (wordsPerMs - this.#wordsPerMs);
   }
 
-  /** The time in which the writer does not get as far as half way round, if it goes on like this. */
-  get sureForMs(): number {
-    return (SURE_PART * this.#ring.words) / this.#wordsPerMs;
-  }
-
-  /** What is known to be written and not read yet; `ms` is the time since the last read(). */
-  get unread(): Progress {
-    return this.#progress(this.#written, this.#sureMs + this.#unsureMs);
-  }
-
-  /** The last look is needed for longer: the next one uses other memory. */
-  keepLook(): void {
+  /** The last snapshot is needed for longer: the next one uses other memory. */
+  keepMemory(): void {
     this.#memory = NO_BYTES;
   }
 
@@ -192,7 +150,7 @@ export class RingFollower {
    * What was written between the last read() and the last sample(), but of the ring's memory only so much as
    * `newest` says; what else was written is missed. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
    */
-  read(newest = 1): RingLook {
+  read(newest = 1): RingSnapshot {
     const write = this.#sampled;
     const distance = this.#ring.distance(this.#at, write);
     if (this.#written === 0) {
@@ -207,27 +165,23 @@ export class RingFollower {
     this.#ring.read(this.#at, bytes);
     const intact = this.#guardIntactBefore(distance);
     const found = collect(bytes, 0, distance);
-    // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few looks.
-    if (!found.whole && found.endWord === 0) this.#looksInVain++;
-    if (!intact || this.#looksInVain > MAX_LOOKS_IN_VAIN)
-      return this.#recover(write, distance, intact, wanted);
-    if (found.endWord > 0) this.#looksInVain = 0;
-    // Nobody came round, so all that was seen of it is sure now.
-    this.#allSureMs += this.#unsureMs;
-    this.#allSureWords += this.#unsureWords;
+    // On weakly ordered CPUs write_pt may be seen before the chunk it covers: such a chunk gets a few attempts.
+    if (!found.whole && found.endWord === 0) this.#vainReads++;
+    if (!intact || this.#vainReads > MAX_VAIN_READS) return this.#recover(write, distance, intact, wanted);
+    if (found.endWord > 0) this.#vainReads = 0;
     this.#moveTo(this.#ring.advance(this.#at, found.endWord), found, true);
     this.#resetCount(write);
-    return this.#tell({ chunks: chunksOf(found), missed: 0, fill: distance / words });
+    return this.#report(chunksOf(found), 0);
   }
 
-  /** Frames that were missed and that no frame after them has told of. */
-  get untold(): number {
-    return this.#untold;
+  /** Frames that were missed and that no frame after them has reported. */
+  get unreportedMissed(): number {
+    return this.#unreported;
   }
 
-  /** Frames that were read are not handed out after all: the next look tells of them. */
+  /** Frames that were read are dropped after all: the next snapshot reports them. */
   addMissed(frames: number): void {
-    this.#untold += frames;
+    this.#unreported += frames;
   }
 
   close(): void {
@@ -235,27 +189,23 @@ export class RingFollower {
   }
 
   /**
-   * We were lapped, lost the thread, or want only the newest: take what can be had of the last `wanted` words,
-   * and count the rest.
+   * We were lapped, found no chunks, or want only the newest: take what is left of the last `wanted` words, and count
+   * the rest.
    */
-  #recover(write: number, distance: number, intact: boolean, wanted: number): RingLook {
+  #recover(write: number, distance: number, intact: boolean, wanted: number): RingSnapshot {
     const { words } = this.#ring;
-    this.#looksInVain = 0;
+    this.#vainReads = 0;
     // Without a lap, and perhaps without one, what stands before `at` was seen already.
     const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
-    const rateBefore = this.#wordsPerMs;
     const found = this.#snapshot(Math.max(0, Math.floor(words - wanted), lapped ? 0 : words - distance));
-    // Best is what was seen of late. Else the rate before, or the one just now: after a long time without a look
-    // only the latter is known.
-    this.#lateSureMs = KEPT * this.#lateSureMs + this.#sureMs;
-    this.#lateSureWords = KEPT * this.#lateSureWords + this.#sureWords;
-    const rate =
-      this.#lateSureMs >= LEAST_SURE_MS
-        ? this.#lateSureWords / this.#lateSureMs
-        : Math.max(rateBefore, this.#wordsPerMs);
-    const guessed = Math.max(0, Math.round((rate * this.#unsureMs - this.#unsureWords) / words));
-    const known = (this.#written - distance) / words;
-    const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, known + guessed);
+    // When samples did not tell the rate, the snapshot does.
+    const unnoticed = lapped && this.#written === distance && this.#unseenRounds === 0;
+    if (unnoticed || this.#sampledMs - this.#rateAtMs > STALE_MS) {
+      this.#rateWords = this.#snapshotRate.words;
+      this.#rateMs = this.#snapshotRate.ms;
+    }
+    const seenRounds = (this.#written - distance) / words;
+    const rounds = intact ? 0 : Math.max(lapped ? 1 : 0, seenRounds + this.#unseenRounds);
     if (found === undefined) {
       this.#at = write;
       this.#rememberGuard();
@@ -266,23 +216,27 @@ export class RingFollower {
     const missedWords = Math.max(0, rounds * words + distance + movedWords - recoveredWords);
     const missed = Math.ceil(missedWords / this.#wordsPerChunk);
     this.#resetCount(this.#at);
-    return this.#tell({ chunks: found === undefined ? NO_CHUNKS : chunksOf(found), missed, fill: 1 });
+    return this.#report(found === undefined ? NO_CHUNKS : chunksOf(found), missed);
   }
 
-  /** Counting begins anew: from `at`, with write_pt where it was last seen. */
+  /** Rounds of the writer while it was not sampled. */
+  get #unseenRounds(): number {
+    const rounds = (this.#wordsPerMs * this.#gapMs - this.#gapWords) / this.#ring.words;
+    return Math.max(0, Math.ceil(rounds - SURPLUS));
+  }
+
+  /** Counting starts again: from `at`, with write_pt where it was last seen. */
   #resetCount(write: number): void {
     this.#sampled = write;
     this.#written = this.#ring.distance(this.#at, write);
-    this.#sureMs = 0;
-    this.#sureWords = 0;
-    this.#unsureMs = 0;
-    this.#unsureWords = 0;
+    this.#gapMs = 0;
+    this.#gapWords = 0;
   }
 
-  #tell(look: RingLook): RingLook {
-    const missed = look.missed + this.#untold;
-    this.#untold = look.chunks.length === 0 ? missed : 0;
-    return { ...look, missed: missed - this.#untold };
+  #report(chunks: ChunkRun, missed: number): RingSnapshot {
+    const all = missed + this.#unreported;
+    this.#unreported = chunks.length === 0 ? all : 0;
+    return { chunks, missed: all - this.#unreported };
   }
 
   /** The longest run of chunks in the ring, oldest first, without its oldest `leftOut` words. */
@@ -298,7 +252,7 @@ export class RingFollower {
       this.#at = write;
       this.#rememberGuard();
       const moved = this.#ring.distance(write, this.#ring.pointers().write);
-      this.#sampleRate(moved, performance.now() - startedMs);
+      this.#snapshotRate = { words: moved, ms: performance.now() - startedMs };
       const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
       const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
       const found = collect(bytes, begin, words);
@@ -307,15 +261,6 @@ export class RingFollower {
       return found;
     }
     return undefined;
-  }
-
-  /**
-   * What was written while we read, when nothing better is known: in so short a time a burst looks like a
-   * flood. One large message says nothing about the rate.
-   */
-  #sampleRate(words: number, elapsedMs: number): void {
-    if (this.#wordsPerMs === 0 && words <= this.#ring.words / 8)
-      this.#wordsPerMs = words / Math.max(elapsedMs, 0.01);
   }
 
   /** Goes behind the chunks that were found, and guards the words before; `on` when they continue what was guarded. */
@@ -401,7 +346,7 @@ export class RingFollower {
     return bytes;
   }
 
-  /** Memory for one look; it grows to what is needed, at most the size of the ring. */
+  /** Memory for one snapshot; it grows to what is needed, at most the size of the ring. */
   #reserve(bytes: number): Buffer {
     if (this.#memory.length < bytes) {
       const capacity = Math.min(

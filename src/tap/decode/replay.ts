@@ -1,10 +1,10 @@
 /** The messages of a capture that can be sent again. */
-import { check } from '../arguments';
-import { groupText } from '../codec/groups';
-import { FragmentType } from '../codec/requests';
-import { MAX_MESSAGE_BYTES } from '../codec/limits';
-import { CpgError } from '../errors';
-import type { TapConnection } from './connections';
+import { check } from '../../arguments';
+import { groupText } from '../../codec/groups';
+import { FragmentType } from '../../codec/requests';
+import { MAX_MESSAGE_BYTES } from '../../codec/limits';
+import { CpgError } from '../../errors';
+import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from './messages';
 
 /** What a plan may keep in memory. */

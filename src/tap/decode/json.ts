@@ -1,5 +1,5 @@
 /** Values as JSON: bytes that are UTF-8 as text, others as base64; 64-bit numbers exactly. */
-import { utf8 } from '../codec/groups';
+import { utf8 } from '../../codec/groups';
 
 /** One JSON object on one line. */
 export function jsonLine(value: object): string {

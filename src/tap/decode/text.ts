@@ -1,5 +1,5 @@
 /** Text for people: what control characters look like, and bytes that may be text. */
-import { utf8 } from '../codec/groups';
+import { utf8 } from '../../codec/groups';
 
 // C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
 // move the cursor, recolour the screen or make a name look like another one. Also the two that no XML may hold.

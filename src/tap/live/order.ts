@@ -1,15 +1,15 @@
 /**
- * The order in which the frames of one round are handed out: requests before their replies, and replies
+ * The order in which the frames of one round are yielded: requests before their replies, and replies
  * before what the client asked next.
  *
- * Responses are looked at before requests, so a request can be seen whose predecessor's reply was not: the
- * reply was written, and read, and the next request sent, between the two looks. Requests that stand behind
- * an unanswered one therefore wait for the next round, whose look at the responses cannot miss that reply.
+ * Responses are read before requests, so a request can be seen whose predecessor's reply was not: the reply was
+ * written, and consumed, and the next request sent, in between. Requests that follow an unanswered one therefore
+ * wait for the next round, whose responses cannot lack that reply.
  */
-import { frameId } from '../codec/header';
-import type { TapConnection } from './connections';
-import type { TapFrame } from './frames';
-import { expectsReply } from './services';
+import { frameId } from '../../codec/header';
+import type { TapConnection } from '../connections';
+import type { TapFrame } from '../frames';
+import { expectsReply } from '../decode/services';
 
 /** What was new in the rings of one connection. */
 export interface Round {
@@ -19,7 +19,7 @@ export interface Round {
 }
 
 interface State {
-  /** Requests handed out whose reply was not seen yet. */
+  /** Requests in the order so far whose reply was not seen yet. */
   unanswered: number;
   /** Requests of the round before that wait for a reply before them. */
   deferred: TapFrame[];
@@ -71,7 +71,7 @@ export class CausalOrder {
     let answered = Math.max(Math.min(state.unanswered, response.length), response.length - asking);
     state.unanswered = Math.max(0, state.unanswered - answered);
     for (let index = 0; index < answered; index++) frames.push(response[index]!);
-    const handOut = (frame: TapFrame): void => {
+    const add = (frame: TapFrame): void => {
       frames.push(frame);
       if (!asks(frame)) return;
       if (answered < response.length) frames.push(response[answered++]!);
@@ -79,14 +79,14 @@ export class CausalOrder {
     };
     const waited = state.deferred;
     state.deferred = [];
-    for (const frame of waited) handOut({ ...frame, timeNs });
+    for (const frame of waited) add({ ...frame, timeNs });
     for (const [index, frame] of request.entries()) {
       if (state.unanswered > 0) {
-        // The memory of a look lasts until the next one.
+        // The memory of a round lasts until the next one.
         state.deferred = request.slice(index).map((late) => ({ ...late, bytes: Buffer.from(late.bytes) }));
         break;
       }
-      handOut(frame);
+      add(frame);
     }
     for (; answered < response.length; answered++) frames.push(response[answered]!);
   }

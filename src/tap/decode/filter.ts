@@ -1,7 +1,7 @@
 /** Which messages are wanted. Lists that are empty ask for nothing in particular. */
-import { check, kind } from '../arguments';
-import { groupText } from '../codec/groups';
-import { CONNECTION, type RingName, type TapConnection } from './connections';
+import { check, kind } from '../../arguments';
+import { groupText } from '../../codec/groups';
+import { CONNECTION, type RingName, type TapConnection } from '../connections';
 import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
 /** A message is wanted when it fits every list; an empty list fits all. */

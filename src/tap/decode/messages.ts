@@ -2,15 +2,15 @@
  * What frames mean: a connection is a conversation, and only who follows it knows which group a message goes
  * to and which request a reply answers.
  */
-import { check, kind } from '../arguments';
-import { decodeEvent, type CpgWireEvent } from '../codec/events';
-import { asBuffer } from '../codec/fields';
-import { groupText } from '../codec/groups';
-import { decodeRequest, type CpgRequest } from '../codec/requests';
-import { decodeResponse, type CpgResponse } from '../codec/responses';
-import { isCpgError } from '../errors';
-import { CONNECTION, type TapConnection } from './connections';
-import { FRAME, type TapFrame } from './frames';
+import { check, kind } from '../../arguments';
+import { decodeEvent, type CpgWireEvent } from '../../codec/events';
+import { asBuffer } from '../../codec/fields';
+import { groupText } from '../../codec/groups';
+import { decodeRequest, type CpgRequest } from '../../codec/requests';
+import { decodeResponse, type CpgResponse } from '../../codec/responses';
+import { isCpgError } from '../../errors';
+import { CONNECTION, type TapConnection } from '../connections';
+import { FRAME, type TapFrame } from '../frames';
 import { expectsReply, messageName } from './services';
 
 const ID_BYTES = 4;

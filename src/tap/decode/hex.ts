@@ -1,10 +1,10 @@
 /** A frame as hex, each field in a line of its own with its place and name. */
-import { check } from '../arguments';
-import type { FieldSpan } from '../codec/fields';
-import { EVENT_SPANS } from '../codec/events';
-import { REQUEST_SPANS } from '../codec/requests';
-import { RESPONSE_SPANS } from '../codec/responses';
-import type { TapFrame } from './frames';
+import { check } from '../../arguments';
+import type { FieldSpan } from '../../codec/fields';
+import { EVENT_SPANS } from '../../codec/events';
+import { REQUEST_SPANS } from '../../codec/requests';
+import { RESPONSE_SPANS } from '../../codec/responses';
+import type { TapFrame } from '../frames';
 import { MESSAGE, payloadOf, type TapMessage } from './messages';
 
 const BYTES_A_LINE = 16;

@@ -1,6 +1,6 @@
 /** A ring to look at: the two files, opened for reading only. */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { malformed } from '../codec/fields';
+import { malformed } from '../../codec/fields';
 import {
   CHUNK_HEADER_WORDS,
   MAX_RING_BYTES,
@@ -8,7 +8,7 @@ import {
   RING_HEADER_BYTES_WITHOUT_USER_DATA,
   RingHeader,
   WORD_BYTES,
-} from '../codec/ring-layout';
+} from '../../codec/ring-layout';
 
 const POINTERS_BYTES = 2 * WORD_BYTES;
 

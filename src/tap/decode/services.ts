@@ -1,9 +1,9 @@
 /** Message ids of corosync's services by name, from its ipc_*.h; cpg's come from the codec. */
-import { check, kind, oneOf, string } from '../arguments';
-import { EventId } from '../codec/events';
-import { RequestId } from '../codec/requests';
-import { RESPONSE_ID_OF, ResponseId } from '../codec/responses';
-import { RING_NAMES, type RingName } from './connections';
+import { check, kind, oneOf, string } from '../../arguments';
+import { EventId } from '../../codec/events';
+import { RequestId } from '../../codec/requests';
+import { RESPONSE_ID_OF, ResponseId } from '../../codec/responses';
+import { RING_NAMES, type RingName } from '../connections';
 
 type Names = readonly string[];
 

@@ -1,0 +1,145 @@
+/**
+ * A connection that is followed: its three rings, and whether they are read in full or only in samples.
+ *
+ * Reading a flood in full would slow it down: on two CPUs the flood needs all of both. So what is too fast for some time
+ * is read in samples: the newest messages, a few times per second. The limit is a rate, and not what the messages cost
+ * the tap: code that runs for the first time takes so long that every connection would look too expensive.
+ */
+import { RING_NAMES, type RingName, type TapConnection } from '../connections';
+import type { RingDelta } from './backlog';
+import { ringStem } from './discovery';
+import { RingFollower, type RingSnapshot } from './ring-follower';
+
+/** So that the request of a reply that was seen is in sight too. */
+export const READING_ORDER = ['event', 'response', 'request'] as const satisfies readonly RingName[];
+/** The part of a ring that a sample of it reads. */
+const SAMPLED_PART = 1 / 256;
+
+/** Faster is too fast: messages per millisecond in all rings, where each message of a member is in two, */
+const MAX_FRAMES_PER_MS = 60;
+/** or rounds of a ring per millisecond: 20 MB per second. */
+const MAX_ROUNDS_PER_MS = 1 / 50;
+/** Samples are enough until it is slower than this part of that. */
+const STILL_FAST = 0.75;
+/** It must have been too fast for so long, or slower for so long. */
+const FAST_MS = 100;
+const SLOW_MS = 500;
+
+export class Followed {
+  readonly connection: TapConnection;
+  /** The tap was there before it. */
+  readonly #fresh: boolean;
+  readonly #followers: Record<RingName, RingFollower>;
+  /** What was there when it was opened, until the first read(). */
+  #first: Record<RingName, RingSnapshot> | undefined;
+  /** Only samples of it are read. */
+  sampled = false;
+  /** The next one is not read before this. */
+  nextSampleMs = 0;
+  /** When it was last as fast as `sampled` says. */
+  #agreedMs: number;
+  #judgedMs = 0;
+
+  /** Opens the rings, and reads what is there from before. Throws the error of the system, or CS_ERR_MESSAGE_ERROR. */
+  constructor(root: string, directory: string, connection: TapConnection, fresh: boolean, nowMs: number) {
+    this.connection = connection;
+    this.#fresh = fresh;
+    this.#agreedMs = nowMs;
+    this.#followers = openRings(root, directory, connection.service);
+    try {
+      this.#first = {
+        event: this.#followers.event.begin(nowMs),
+        response: this.#followers.response.begin(nowMs),
+        request: this.#followers.request.begin(nowMs),
+      };
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Reads how far the writer of one ring is. Throws CS_ERR_MESSAGE_ERROR when it is not a ring any more. */
+  sample(ring: RingName, nowMs: number): void {
+    this.#followers[ring].sample(nowMs);
+  }
+
+  /** It seems to be too fast, and it is not known yet whether it stays so. */
+  get undecided(): boolean {
+    return !this.sampled && this.#agreedMs < this.#judgedMs;
+  }
+
+  /** Decides whether only samples are read; true when that has changed. */
+  judge(nowMs: number): boolean {
+    this.#judgedMs = nowMs;
+    const { frames, rounds } = this.rate;
+    const scale = this.sampled ? STILL_FAST : 1;
+    const fast = frames > MAX_FRAMES_PER_MS * scale || rounds > MAX_ROUNDS_PER_MS * scale;
+    if (fast === this.sampled) this.#agreedMs = nowMs;
+    if (nowMs - this.#agreedMs < (fast ? FAST_MS : SLOW_MS)) return false;
+    this.sampled = fast;
+    this.#agreedMs = nowMs;
+    return true;
+  }
+
+  /** What is new in the rings; only the newest of it where samples are enough. */
+  read(keepMemory: boolean): RingDelta[] {
+    const deltas = this.#takeFirst();
+    const keep = keepMemory || deltas.length > 0;
+    for (const ring of READING_ORDER) {
+      const follower = this.#followers[ring];
+      if (keep) follower.keepMemory();
+      const snapshot = follower.read(this.sampled ? SAMPLED_PART : 1);
+      if (snapshot.chunks.length > 0) deltas.push({ ring, snapshot, old: false });
+    }
+    return deltas;
+  }
+
+  /** Messages per millisecond in all rings, and rounds per millisecond in the fastest, of late. */
+  get rate(): { frames: number; rounds: number } {
+    const rates = RING_NAMES.map((ring) => this.#followers[ring].rate);
+    return {
+      frames: rates.reduce((sum, { frames }) => sum + frames, 0),
+      rounds: Math.max(...rates.map(({ rounds }) => rounds)),
+    };
+  }
+
+  get unreportedMissed(): number {
+    return RING_NAMES.reduce((sum, ring) => sum + this.#followers[ring].unreportedMissed, 0);
+  }
+
+  /** Frames that were read are dropped. */
+  addMissed(dropped: Record<RingName, number>): void {
+    for (const ring of RING_NAMES) this.#followers[ring].addMissed(dropped[ring]);
+  }
+
+  close(): void {
+    for (const ring of RING_NAMES) this.#followers[ring].close();
+  }
+
+  #takeFirst(): RingDelta[] {
+    const first = this.#first;
+    this.#first = undefined;
+    if (first === undefined) return [];
+    return READING_ORDER.flatMap((ring) => {
+      const { chunks, missed } = first[ring];
+      // What was lost before the tap came is none of its business.
+      const snapshot = { chunks, missed: this.#fresh ? missed : 0 };
+      return chunks.length === 0 ? [] : [{ ring, snapshot, old: !this.#fresh }];
+    });
+  }
+}
+
+function openRings(root: string, directory: string, service: string): Record<RingName, RingFollower> {
+  const opened: RingFollower[] = [];
+  const open = (ring: RingName): RingFollower => {
+    const follower = RingFollower.open(ringStem(root, directory, ring, service));
+    opened.push(follower);
+    return follower;
+  };
+  try {
+    return { request: open('request'), response: open('response'), event: open('event') };
+  } catch (error) {
+    for (const follower of opened) follower.close();
+    throw error;
+  }
+}
