@@ -11,7 +11,7 @@ import type { RingSnapshot } from './ring-follower';
 /** Frames that are yielded at a time, so that the rings need not wait long for the next round. */
 const PIECE_FRAMES = 64;
 /** Frames of a connection that are kept when what waits of it is dropped. */
-const KEPT_FRAMES = 100;
+export const KEPT_FRAMES = 100;
 /** Bytes that may wait; some seconds of what can be followed. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
@@ -57,6 +57,12 @@ export class Backlog {
 
   get empty(): boolean {
     return this.#rounds.length === 0 && this.#pieces.length === 0;
+  }
+
+  /** How many frames wait. */
+  get frames(): number {
+    const pieces = this.#pieces.reduce((sum, { frames }) => sum + frames.length, 0);
+    return this.#rounds.reduce((sum, result) => sum + framesIn(result), pieces);
   }
 
   get full(): boolean {
@@ -168,6 +174,10 @@ function framesOf(
     consumed: chunks.isConsumed(index),
     missed: index === 0 ? missed : 0,
   }));
+}
+
+function framesIn({ deltas }: RoundResult): number {
+  return [...deltas.values()].flat().reduce((sum, { snapshot }) => sum + snapshot.chunks.length, 0);
 }
 
 function bytesOf({ deltas }: RoundResult): number {

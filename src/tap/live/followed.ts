@@ -36,6 +36,7 @@ export class Followed {
   sampled = false;
   /** The next one is not read before this. */
   nextSampleMs = 0;
+  readonly #openedMs: number;
   /** When it was last as fast as `sampled` says. */
   #agreedMs: number;
   #judgedMs = 0;
@@ -44,6 +45,7 @@ export class Followed {
   constructor(root: string, directory: string, connection: TapConnection, fresh: boolean, nowMs: number) {
     this.connection = connection;
     this.#fresh = fresh;
+    this.#openedMs = nowMs;
     this.#agreedMs = nowMs;
     this.#followers = openRings(root, directory, connection.service);
     try {
@@ -63,9 +65,10 @@ export class Followed {
     this.#followers[ring].sample(nowMs);
   }
 
-  /** It seems to be too fast, and it is not known yet whether it stays so. */
+  /** It is new or seems to be too fast, and it is not known yet whether it stays so. */
   get undecided(): boolean {
-    return !this.sampled && this.#agreedMs < this.#judgedMs;
+    const isNew = this.#fresh && this.#judgedMs - this.#openedMs < FAST_MS;
+    return !this.sampled && (isNew || this.#agreedMs < this.#judgedMs);
   }
 
   /** Decides whether only samples are read; true when that has changed. */

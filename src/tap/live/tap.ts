@@ -12,7 +12,7 @@ import { abortSignal, callback, kind, readOptions, string, type OptionKinds } fr
 import { debugTap as debug } from '../../debug';
 import { CpgError } from '../../errors';
 import type { TapConnection } from '../connections';
-import { Backlog, type RingDelta, type TapBatch } from './backlog';
+import { Backlog, KEPT_FRAMES, type RingDelta, type TapBatch } from './backlog';
 import { Budget } from './budget';
 import { Discovery, reasonOf, SHM_DIRECTORY, type Refused } from './discovery';
 import { Followed, READING_ORDER } from './followed';
@@ -133,10 +133,12 @@ export class Tap {
     }
   }
 
-  /** Not at the beginning of what may be a flood either: most of that will be dropped. */
+  /** Not much at the beginning of what may be a flood either: most of that will be dropped. */
   #mayYield(): boolean {
-    for (const { undecided } of this.#followed.values()) if (undecided) return false;
-    return this.#budget.restMs(performance.now()) === 0;
+    if (this.#budget.restMs(performance.now()) > 0) return false;
+    return (
+      this.#backlog.frames <= KEPT_FRAMES || [...this.#followed.values()].every(({ undecided }) => !undecided)
+    );
   }
 
   async #rest(pauseMs: number): Promise<void> {
