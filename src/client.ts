@@ -36,8 +36,8 @@ import type { Transport } from './transport/transport';
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 export const MAX_BUSY_POLL_US = 1_000_000;
-const MAX_REST_MS = 1000;
-const DEFAULT_REST_MS = 5;
+const MAX_COALESCE_MS = 1000;
+const DEFAULT_COALESCE_MS = 1;
 /** Room for the largest message of 32 senders at once. */
 const DEFAULT_MAX_REASSEMBLY_BYTES = 32 * MAX_MESSAGE_BYTES;
 
@@ -96,13 +96,13 @@ export interface ConnectOptions {
    */
   busyPollUs?: number | undefined;
   /**
-   * Milliseconds (0 to 1000) for which messages may gather before the next look, while many come and this
-   * client sends nothing: less CPU time for up to that much latency. 0 looks at once. Not used with busyPollUs or
-   * manual dispatch.
+   * Milliseconds (0 to 1000) that a busy receive-only client waits between two reads, so that one wake-up finds many
+   * messages: less CPU time for up to that much latency. 0 reads at once. Not used with busyPollUs or manual dispatch,
+   * where `dispatch('all')` must see everything.
    *
-   * @default 5
+   * @default 1
    */
-  restMs?: number | undefined;
+  coalesceMs?: number | undefined;
   /**
    * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
    * latency, and more of large messages. Needs the package koffi (prebuilt binaries are included) beside this one; without
@@ -213,7 +213,7 @@ export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   pid: id,
   lend: boolean,
   busyPollUs: number(0, MAX_BUSY_POLL_US, 'microseconds'),
-  restMs: number(0, MAX_REST_MS, 'milliseconds'),
+  coalesceMs: number(0, MAX_COALESCE_MS, 'milliseconds'),
   mapped: boolean,
   maxReassemblyBytes: kind('a number of bytes above 0', (value) => typeof value === 'number' && value > 0),
 };
@@ -247,7 +247,7 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
     pid,
     lend = false,
     busyPollUs = 0,
-    restMs = DEFAULT_REST_MS,
+    coalesceMs = DEFAULT_COALESCE_MS,
     mapped = false,
     maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
   } = readOptions('connect', options, CONNECT_OPTIONS);
@@ -260,7 +260,7 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
       lend,
       busyPollUs,
       // No coalescing with manual dispatch: dispatch('all') must see everything.
-      restMs: dispatch === 'manual' ? 0 : restMs,
+      coalesceMs: dispatch === 'manual' ? 0 : coalesceMs,
     });
     const options = { timeoutMs: limitMs, pid, mode: dispatch, lend, maxReassemblyBytes };
     return await openClient(transport, text, options, limit);

@@ -73,7 +73,7 @@ const connecting = {
   pid: notIds,
   lend: notFlags,
   busyPollUs: [...notNumbers, -1, 1e7],
-  restMs: [...notNumbers, -1, 1e7],
+  coalesceMs: [...notNumbers, -1, 1e7],
   mapped: [null, 'false', 1, {}],
 };
 const serving = {

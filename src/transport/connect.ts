@@ -15,7 +15,7 @@ import type { Transport, TransportOptions } from './transport';
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
-  options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, restMs: 0 },
+  options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, coalesceMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);

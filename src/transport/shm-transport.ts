@@ -7,7 +7,7 @@ import { EventRing, type FrameHandler } from './event-ring';
 import { Poller } from './poller';
 import { RequestRing } from './request-ring';
 import { ResponseRing } from './response-ring';
-import { Rest } from './rest';
+import { Coalescer } from './coalescer';
 import { CHUNK_HEADER_BYTES } from './ring';
 import type { ServiceSocket } from './service-socket';
 import { Submitter, type Staging } from './submitter';
@@ -22,7 +22,7 @@ const POST_POLLING = { turns: 8, maxPauseMs: 4 };
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
-/** The part of the event ring that may fill while we rest. */
+/** The part of the event ring that may fill during a pause of the coalescer. */
 const REST_FRACTION = 8;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
@@ -41,7 +41,7 @@ export class ShmTransport implements Transport {
   readonly #posting = new Poller(() => this.#submit(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
   readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
-  readonly #rest: Rest;
+  readonly #coalescer: Coalescer;
   readonly #busyPollMs: number;
   #busyUntilMs = 0;
   readonly #closed: Promise<void>;
@@ -55,7 +55,7 @@ export class ShmTransport implements Transport {
     files: ConnectionFiles,
     maxFrameBytes: number,
     announced: number,
-    { lend, busyPollUs, restMs }: TransportOptions,
+    { lend, busyPollUs, coalesceMs }: TransportOptions,
   ) {
     this.#service = service;
     this.#files = files;
@@ -72,8 +72,8 @@ export class ShmTransport implements Transport {
     this.#events = new EventRing(files.rings.event, { lend, largestFrame: maxFrameBytes });
     this.#events.announce(announced);
     this.#busyPollMs = busyPollUs / 1000;
-    this.#rest = new Rest({
-      restMs: busyPollUs > 0 ? 0 : restMs,
+    this.#coalescer = new Coalescer({
+      coalesceMs: busyPollUs > 0 ? 0 : coalesceMs,
       maxBytes: this.#events.capacityBytes / REST_FRACTION,
       onEnd: () => service.readOn(),
     });
@@ -120,7 +120,7 @@ export class ShmTransport implements Transport {
       // The daemon is at work on our connection: its reply may come now, and it may take what waits.
       if (this.#replying.running) this.#replying.start();
       if (this.#posting.running && !this.#submit()) this.#posting.start();
-      return !this.#rest.received(count, count * this.#events.averageBytes);
+      return !this.#coalescer.received(count, count * this.#events.averageBytes);
     });
     if (this.#ended) listener.onClose(this.#reason);
     else if (this.pendingEvents > 0) listener.onEvents();
@@ -206,7 +206,7 @@ export class ShmTransport implements Transport {
 
   #posted(): void {
     this.#events.noteWakeUp();
-    this.#rest.sent();
+    this.#coalescer.sent();
     this.#stayAwake();
     this.#listener?.onPosted();
   }
@@ -279,7 +279,7 @@ export class ShmTransport implements Transport {
     debug('connection to daemon %d ends: %s', this.serverPid, reason?.message ?? 'closed by us');
     for (const poller of [this.#posting, this.#replying, this.#watching]) poller.stop();
     clearImmediate(this.#reclaiming);
-    this.#rest.stop();
+    this.#coalescer.stop();
     this.#service.socket.destroy();
     // Before anybody hears of the end: they may end the process.
     this.#files.remove();

@@ -37,7 +37,7 @@ export interface TransportOptions {
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */
   readonly busyPollUs: number;
   /** Milliseconds for which events may gather while many come and nothing is sent; 0 to be told of each at once. */
-  readonly restMs: number;
+  readonly coalesceMs: number;
 }
 
 export interface Transport {

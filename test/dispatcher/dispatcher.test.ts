@@ -1088,12 +1088,12 @@ describe('busy polling', () => {
   });
 });
 
-describe('resting', () => {
+describe('coalescing', () => {
   const BURST = 16;
 
   /** Members that have not sent for long enough, and to whom a burst came just now. */
-  async function resting(restMs: number): Promise<Pair & { seen: string[] }> {
-    const pair = await bench.joined({ restMs });
+  async function coalescing(coalesceMs: number): Promise<Pair & { seen: string[] }> {
+    const pair = await bench.joined({ coalesceMs });
     const seen = listen(pair.client);
     const begin = performance.now();
     while (performance.now() - begin < 60) await turns(1);
@@ -1103,15 +1103,15 @@ describe('resting', () => {
     return { ...pair, seen };
   }
 
-  test('lets messages gather after many have come, and hands them out then', async () => {
-    const { seen } = await resting(1000);
+  test('waits after many messages, and gives what arrived meanwhile at the end', async () => {
+    const { seen } = await coalescing(1000);
     await turns(20);
     expect(seen).toHaveLength(BURST);
     await until(() => seen.length === BURST + 1);
   });
 
   test('ends at once with a message of our own', async () => {
-    const { client, connection, seen } = await resting(1000);
+    const { client, connection, seen } = await coalescing(1000);
     await turns(20);
     expect(seen).toHaveLength(BURST);
     await client.mcast('mine');
@@ -1120,27 +1120,27 @@ describe('resting', () => {
     await connection.untilTaken('mcast');
   });
 
-  test('restMs 0 is none', async () => {
-    const { seen } = await resting(0);
+  test('coalesceMs 0 is none', async () => {
+    const { seen } = await coalescing(0);
     await turns();
     expect(seen).toHaveLength(BURST + 1);
   });
 
   test('a daemon that hangs up meanwhile is noticed', async () => {
-    const { client, connection } = await resting(100);
+    const { client, connection } = await coalescing(100);
     const closed = once(client, 'close');
     connection.drop();
     await closed;
   });
 
   test('closing does not wait for its end', async () => {
-    const { client } = await resting(1000);
+    const { client } = await coalescing(1000);
     await client.close();
   });
 
-  test.each([-1, NaN, 1001])('restMs %p is CS_ERR_INVALID_PARAM', async (restMs) => {
+  test.each([-1, NaN, 1001])('coalesceMs %p is CS_ERR_INVALID_PARAM', async (coalesceMs) => {
     const { address } = await bench.daemon();
-    expect(await rejectionOf(connect({ address, restMs }))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+    expect(await rejectionOf(connect({ address, coalesceMs }))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
   });
 });
 

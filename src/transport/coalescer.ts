@@ -1,0 +1,82 @@
+/**
+ * Coalesces the wake-ups of a busy receive-only member: it stops reading the service socket for a moment, so that one
+ * wake-up finds many events, as network cards do with interrupts. A wake-up costs several times what an event does.
+ * A member that sends waits for something, its own messages at least, so it never coalesces until some time after.
+ */
+
+/** This many events within one pause, or in the time of one, make the next pause worthwhile. */
+const BUSY_EVENTS = 16;
+/** No pause for this long after something was sent. */
+const AFTER_SENDING_MS = 50;
+
+export interface CoalescerOptions {
+  /** Milliseconds of one pause; 0 for none. */
+  readonly coalesceMs: number;
+  /**
+   * No pause while more bytes of events than this arrive in the time of one: the ring would be full before its end, and
+   * the daemon would wait.
+   */
+  readonly maxBytes: number;
+  readonly onEnd: () => void;
+}
+
+export class Coalescer {
+  readonly #options: CoalescerOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #pausing = false;
+  #events = 0;
+  #bytes = 0;
+  /** Bytes that arrived in the time of one pause before this count began. */
+  #bytesBefore = 0;
+  #countingSinceMs = 0;
+  #notBeforeMs = 0;
+
+  constructor(options: CoalescerOptions) {
+    this.#options = options;
+  }
+
+  /** Events arrived that take `bytes` of the ring. True when a pause begins: do not read before onEnd(). */
+  received(events: number, bytes: number): boolean {
+    const { coalesceMs, maxBytes } = this.#options;
+    if (coalesceMs === 0 || this.#pausing) return false;
+    const now = performance.now();
+    if (now - this.#countingSinceMs > coalesceMs) this.#count(now);
+    this.#events += events;
+    this.#bytes += bytes;
+    const tooFast = Math.max(this.#bytes, this.#bytesBefore) > maxBytes;
+    if (this.#events < BUSY_EVENTS || tooFast || now < this.#notBeforeMs) return false;
+    this.#pausing = true;
+    if (this.#timer === undefined) this.#timer = setTimeout(this.#end, coalesceMs);
+    else this.#timer.refresh();
+    return true;
+  }
+
+  /** Something was sent. Ends a pause. */
+  sent(): void {
+    if (this.#options.coalesceMs === 0) return;
+    this.#notBeforeMs = performance.now() + AFTER_SENDING_MS;
+    this.#end();
+  }
+
+  /** No pause any more, and no onEnd. */
+  stop(): void {
+    this.#pausing = false;
+    this.#notBeforeMs = Infinity;
+    clearTimeout(this.#timer);
+  }
+
+  #count(now: number): void {
+    const isNext = now - this.#countingSinceMs <= 2 * this.#options.coalesceMs;
+    this.#bytesBefore = isNext ? this.#bytes : 0;
+    this.#countingSinceMs = now;
+    this.#events = 0;
+    this.#bytes = 0;
+  }
+
+  readonly #end = (): void => {
+    if (!this.#pausing) return;
+    this.#pausing = false;
+    this.#count(performance.now());
+    this.#options.onEnd();
+  };
+}
