@@ -6,7 +6,7 @@
  */
 import { closeSync, readSync, writeSync, writevSync } from 'node:fs';
 import { malformed } from '../codec/fields';
-import { WORD_BYTES } from '../codec/ring-layout';
+import { WORD_BYTES } from './layout';
 import { CpgError } from '../errors';
 
 export interface RingStorage {
