@@ -58,7 +58,7 @@ export class EventWriter {
   /** Makes what is staged visible. Returns how many chunks that are: so many bytes are due on the service socket. */
   post(): number {
     const { end, stagedChunks } = this.state;
-    // Chunks first, then the pointer that covers them; the bytes that announce them come last.
+    // Chunks first, then the pointer that covers them, then the count: a client takes a reply by it.
     this.#ring.publishWritePointer(end);
     this.#ring.setSemaphore(stagedChunks);
     this.state.stagedChunks = 0;

@@ -1,34 +1,29 @@
-/** The response ring, seen from its writer: an embedded server. */
+/** The response ring, seen from its writer: an embedded server. Its chunks are made visible as those of events are. */
 import { CpgError } from '../errors';
+import { EventWriter } from './event-writer';
 import { CHUNK_HEADER_BYTES, chunkWords, WORD_BYTES, writeChunkHeader } from './layout';
 import type { Ring } from './ring';
 
 export class ResponseWriter {
-  readonly #ring: Ring;
+  readonly #writer: EventWriter;
 
   constructor(ring: Ring) {
-    this.#ring = ring;
+    this.#writer = new EventWriter(ring);
   }
 
   /**
-   * Puts a reply into the ring. The client has one request in flight, so it has taken the last reply before it asks
-   * again, and the ring is empty. CS_ERR_NO_SPACE for a client that asks and asks and never reads: a daemon would drop
-   * the reply silently.
+   * Puts a reply into the ring. The client has one request in flight, so it has taken the last reply, and has put the
+   * semaphore back to 0, before it asks again. CS_ERR_NO_SPACE for a client that asks and asks and never reads: a daemon
+   * would drop the reply silently.
    */
   write(frame: Buffer): void {
-    const ring = this.#ring;
-    ring.readPointers();
-    const start = ring.writePointer;
-    if (!ring.hasRoom(frame.length, start)) {
-      throw new CpgError('CS_ERR_NO_SPACE', 'the response ring is full');
-    }
-    const words = chunkWords(frame.length);
-    const chunk = Buffer.alloc(words * WORD_BYTES);
+    const chunk = Buffer.alloc(chunkWords(frame.length) * WORD_BYTES);
     writeChunkHeader(chunk, 0, frame.length);
     frame.copy(chunk, CHUNK_HEADER_BYTES);
-    ring.write(start, chunk);
-    ring.publishWritePointer(ring.advance(start, words));
-    // Last, and not as an increment: the client puts it back to 0 before it asks again.
-    ring.setSemaphore(1);
+    this.#writer.findRoom();
+    if (this.#writer.stage(chunk, 0, chunk.length) === 0) {
+      throw new CpgError('CS_ERR_NO_SPACE', 'the response ring is full');
+    }
+    this.#writer.post();
   }
 }
