@@ -16,7 +16,6 @@ import { REFERENCES_WHEN_CONNECTED, Ring } from './ring';
 import { storeInFiles, type OpenStorage } from './storage';
 
 const REFERENCES_WHEN_CREATED = 1;
-const REFUSED_REMEDY = 'find out which program answers on this address; nothing was written';
 /** The files of a ring are for its owner alone, and must not exist. */
 const NEW_FILE = { mode: 0o600, flag: 'wx' };
 
@@ -120,6 +119,9 @@ function headerWord(headerFd: number, offset: number): number {
   return scratch[0]!;
 }
 
-function refused(what: string): CpgError {
-  return new CpgError('CS_ERR_SECURITY', what, { remedy: REFUSED_REMEDY });
+/** What is not plainly a connection of our own is left alone. */
+export function refused(what: string): CpgError {
+  return new CpgError('CS_ERR_SECURITY', what, {
+    remedy: 'find out which program answers on this address; nothing was written',
+  });
 }

@@ -74,7 +74,7 @@ class FileStorage implements RingStorage {
   close(): void {
     closeSync(this.#headerFd);
     closeSync(this.#dataFd);
-    // Numbers are given out anew at once: a late write must not end up in somebody else's file.
+    // The system reuses the numbers at once: a late write must not end up in somebody else's file.
     this.#headerFd = -1;
     this.#dataFd = -1;
   }

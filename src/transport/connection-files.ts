@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
-import { openRing } from '../ring/files';
+import { openRing, refused } from '../ring/files';
 import {
   connectionOf,
   forEachRing,
@@ -142,12 +142,6 @@ function quietly(action: () => void): void {
     // The daemon may have been first.
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') debug('clean-up: %s', (error as Error).message);
   }
-}
-
-function refused(what: string): CpgError {
-  return new CpgError('CS_ERR_SECURITY', what, {
-    remedy: 'find out which program answers on this address; nothing was written',
-  });
 }
 
 /** open() of what is no plain file. */
