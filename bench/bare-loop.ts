@@ -12,18 +12,13 @@ import { putNumber } from '../src/bench/member';
 import { DELIVER } from '../src/codec/events';
 import { groupBytes } from '../src/codec/groups';
 import { encodeRequest, Guarantee, MCAST_HEADER_BYTES, renewMcastHeader } from '../src/codec/requests';
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../src/ring/layout';
+import { mappedStorage } from '../src/ring/mapped-storage';
+import { RequestWriter } from '../src/ring/request-writer';
+import { ResponseReader } from '../src/ring/response-reader';
+import type { Ring } from '../src/ring/ring';
 import { resolveAddress } from '../src/transport/address';
 import { openConnectionFiles } from '../src/transport/connection-files';
-import { mappedStorage } from '../src/transport/mapped-storage';
-import { RequestRing } from '../src/transport/request-ring';
-import { ResponseRing } from '../src/transport/response-ring';
-import {
-  CHUNK_HEADER_BYTES,
-  CHUNK_HEADER_WORDS,
-  chunkWords,
-  WORD_BYTES,
-  type Ring,
-} from '../src/transport/ring';
 import { ServiceSocket } from '../src/transport/service-socket';
 
 const CONNECT_TIMEOUT_MS = 5000;
@@ -38,7 +33,7 @@ const MAX_UNREAD_BYTES = 8;
 
 class BareLoop {
   readonly #fd: number;
-  readonly #requests: RequestRing;
+  readonly #requests: RequestWriter;
   readonly #events: Ring;
   readonly #size: number;
   readonly #own: boolean;
@@ -53,7 +48,7 @@ class BareLoop {
   received = 0;
   wrong = 0;
 
-  constructor(fd: number, requests: RequestRing, events: Ring, size: number, own: boolean) {
+  constructor(fd: number, requests: RequestWriter, events: Ring, size: number, own: boolean) {
     this.#fd = fd;
     this.#requests = requests;
     this.#events = events;
@@ -130,8 +125,8 @@ async function main([group = '', size = '', count = '', warmup = '', memory = ''
   const { rings } = openConnectionFiles(answer, mappedStorage());
   service.socket.pause();
   await pause(SETTLE_MS);
-  const requests = new RequestRing(rings.request);
-  const responses = new ResponseRing(rings.response);
+  const requests = new RequestWriter(rings.request);
+  const responses = new ResponseReader(rings.response);
   const loop = new BareLoop(service.fd, requests, rings.event, Number(size), memory === 'own');
   const join = encodeRequest({ type: 'join', group: groupBytes(group), pid: process.pid, flags: 0 });
   requests.stage(join, [], join.length);

@@ -1,6 +1,7 @@
 /** Why a daemon cannot be reached: the error says what failed, the machine around it why. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { CpgError } from '../errors';
+import { pidsOf, SHM_DIRECTORY } from '../ring/paths';
 
 export type Cause =
   | 'not-running'
@@ -172,7 +173,7 @@ function lookAround(): Surroundings {
   const abstractNames = content('/proc/net/unix')
     .split('\n')
     .flatMap((line) => /@(\S+?)@*$/.exec(line)?.[1] ?? []);
-  const ringsInShm = list('/dev/shm').some((name) => /^qb-\d+-\d+-\d+-/.test(name));
+  const ringsInShm = list(SHM_DIRECTORY).some((name) => pidsOf(name) !== undefined);
   return { daemons, abstractNames, ringsInShm, socketExists: existsSync };
 }
 

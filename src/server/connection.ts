@@ -4,9 +4,10 @@ import type { Duplex } from 'node:stream';
 import { frameId } from '../codec/header';
 import { CpgError } from '../errors';
 import { debugServer as debug } from '../debug';
-import { EventRing } from '../transport/event-ring';
+import { RequestReader } from '../ring/request-reader';
+import { ResponseWriter } from '../ring/response-writer';
 import type { ClientPort, ServiceHandle } from './cpg-service';
-import { EventWriter } from './wire/event-writer';
+import { EventQueue } from './wire/event-queue';
 import {
   acceptance,
   frameBytesFor,
@@ -15,7 +16,6 @@ import {
   refusalFor,
   type Refusal,
 } from './wire/handshake';
-import { ResponseWriter } from './wire/response-writer';
 import { createRings, type RingDirectory } from './wire/ring-directory';
 
 /** A client that says nothing for so long after connecting is dropped. */
@@ -45,9 +45,9 @@ export interface ConnectionHost {
 
 interface Open {
   directory: RingDirectory;
-  requests: EventRing;
+  requests: RequestReader;
   responses: ResponseWriter;
-  events: EventWriter;
+  events: EventQueue;
 }
 
 export class Connection implements ClientPort {
@@ -107,7 +107,7 @@ export class Connection implements ClientPort {
   hold(on: boolean): void {
     if (this.#closed || this.#open === undefined) return;
     try {
-      this.#open.directory.rings.request.setUserData(on ? 1 : 0);
+      this.#open.requests.hold(on);
     } catch (error) {
       this.drop(error);
     }
@@ -117,7 +117,7 @@ export class Connection implements ClientPort {
   readPosted(): void {
     if (this.#closed || this.#open === undefined) return;
     const { requests } = this.#open;
-    this.#guarded(() => void requests.look());
+    this.#guarded(() => void requests.peek());
     while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
   }
 
@@ -134,7 +134,7 @@ export class Connection implements ClientPort {
     if (this.#closed) return;
     try {
       if (this.#open !== undefined) {
-        this.#open.requests.announce(bytes.length);
+        this.#open.requests.credit(bytes.length);
         this.#readRequests();
         return;
       }
@@ -166,9 +166,9 @@ export class Connection implements ClientPort {
     this.clientPid = clientPid;
     this.#open = {
       directory,
-      requests: new EventRing(request),
+      requests: new RequestReader(request),
       responses: new ResponseWriter(response),
-      events: new EventWriter(event, {
+      events: new EventQueue(event, {
         announce: (count) => this.#announce(count),
         unreadAnnouncements: () => this.#stream.writableLength,
         onQueued: (bytes) => this.#onQueued(bytes),
@@ -187,7 +187,6 @@ export class Connection implements ClientPort {
     this.#stream.once('finish', () => this.#stream.destroy());
   }
 
-  /** The client's requests are read by the rules by which a client reads its events. */
   #readRequests(): void {
     const { requests } = this.#open!;
     let left = REQUESTS_PER_TURN;

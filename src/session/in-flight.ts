@@ -24,7 +24,7 @@
  * does not read its messages (a full loop, manual dispatch) may send all the same, as with libcpg.
  */
 import { DELIVER } from '../codec/events';
-import { CHUNK_HEADER_BYTES } from '../codec/ring-layout';
+import { CHUNK_HEADER_BYTES } from '../ring/layout';
 import { CpgError } from '../errors';
 import type { Confirm, OutgoingMessage } from './message';
 

@@ -165,7 +165,7 @@ export class Session implements OwnMessages {
   delivered(message: Uint8Array): void {
     const wasLast = this.#window.delivered(message);
     // A request may be on its way besides.
-    if (wasLast && this.#requests.idle) this.#transport.noteAllTaken();
+    if (wasLast && this.#requests.idle) this.#transport.markConsumed();
   }
 
   fragmentDelivered(fragmentType: number, length: number): void {

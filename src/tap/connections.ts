@@ -1,9 +1,7 @@
 /** A connection of a libqb service, as a tap or a capture knows it. */
 import { kind, uint32 } from '../arguments';
 
-/** A ring of a connection: requests go to the daemon, responses and events to the client. */
-export type RingName = 'request' | 'response' | 'event';
-export const RING_NAMES: readonly RingName[] = ['request', 'response', 'event'];
+export { RING_NAMES, type RingName } from '../ring/paths';
 
 /** One connection, as a tap or a capture knows it. */
 export interface TapConnection {

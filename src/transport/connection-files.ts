@@ -1,45 +1,39 @@
-/**
- * The directory that holds the rings of one connection:
- *
- *     /dev/shm/qb-<server pid>-<client pid>-<server's descriptor>-XXXXXX/qb-{request,response,event}-<service>
- *
- * each name standing for two files, `...-header` and `...-data`.
- */
+/** The directory that holds the rings of one connection (ring/paths.ts): opened with care, and removed at the end. */
 import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
-import { basename, dirname, isAbsolute, normalize } from 'node:path';
+import { dirname } from 'node:path';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
+import { openRing, refused } from '../ring/files';
+import {
+  connectionOf,
+  forEachRing,
+  RING_NAMES,
+  ringFiles,
+  type ConnectionPath,
+  type RingName,
+} from '../ring/paths';
+import type { Ring } from '../ring/ring';
+import { storeInFiles, type OpenStorage } from '../ring/storage';
 import { systemError, systemErrorCode, type Remedies } from '../system-error';
-import { Ring } from './ring';
-import { storeInFiles, type OpenStorage } from './ring-storage';
 import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
 
-const DIRECTORY_NAME = /^qb-(\d+)-(\d+)-(\d+)-[^/]+$/;
 /** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
 const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
-const RINGS = ['request', 'response', 'event'] as const;
-type RingName = (typeof RINGS)[number];
 /** libqb makes the directory 0770; a member of our group can at worst break this connection. */
 const OTHERS_MAY_WRITE = 0o002;
 
-export interface ConnectionFiles {
-  directory: string;
-  serverPid: number;
-  clientPid: number;
-  rings: Record<RingName, Ring>;
+export interface ConnectionFiles extends ConnectionPath {
+  readonly rings: Record<RingName, Ring>;
   /** Closes the rings and removes their files and the directory. Can be called again, and never throws. */
   readonly remove: () => void;
 }
 
 /** A directory that was found to be ours, with the files in it that a handshake named. */
-interface OwnDirectory {
-  path: string;
+interface OwnDirectory extends ConnectionPath {
   /** What it is by, whatever its name stands for later. */
   dev: number;
   ino: number;
-  serverPid: number;
-  clientPid: number;
   files: string[];
 }
 
@@ -56,19 +50,14 @@ export function openConnectionFiles(
   store: OpenStorage = storeInFiles,
   uid = process.getuid?.(),
 ): ConnectionFiles {
-  const opened: Ring[] = [];
-  const open = (ring: RingName): Ring => {
-    const opening = Ring.open(answer[ring], uid, store);
-    opened.push(opening);
-    return opening;
-  };
+  let opened: readonly Ring[] = [];
   try {
     const own = ownDirectory(answer, uid);
-    const rings = { request: open('request'), response: open('response'), event: open('event') };
+    const rings = forEachRing((ring) => openRing(answer[ring], uid, store));
+    opened = Object.values(rings);
     // Only now that all three are known to be ours.
     for (const ring of opened) ring.attach();
-    const { path: directory, serverPid, clientPid } = own;
-    return { directory, serverPid, clientPid, rings, remove: heldUntilRemoved(own, opened) };
+    return { ...own, rings, remove: heldUntilRemoved(own, opened) };
   } catch (error) {
     for (const ring of opened) ring.close();
     throw openError(error, dirname(answer.request));
@@ -81,38 +70,23 @@ export function removeUnopened(answer: HandshakeResponse, uid = process.getuid?.
 }
 
 function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDirectory {
-  const path = dirname(answer.request);
-  const match = DIRECTORY_NAME.exec(basename(path));
-  const wellNamed = RINGS.every((ring) => {
-    const stem = answer[ring];
-    return (
-      isAbsolute(stem) &&
-      normalize(stem) === stem &&
-      dirname(stem) === path &&
-      basename(stem).startsWith(`qb-${ring}-`)
-    );
-  });
-  if (match === null || !wellNamed) throw misnamed(answer);
-  const stat = lstatSync(path);
+  const connection = connectionOf(answer);
+  if (connection === undefined) throw misnamed(answer);
+  const { directory } = connection;
+  const stat = lstatSync(directory);
   if (
     !stat.isDirectory() ||
     (uid !== undefined && stat.uid !== uid) ||
     (stat.mode & OTHERS_MAY_WRITE) !== 0
   ) {
-    throw refused(`${path} is not a directory of our own`);
+    throw refused(`${directory} is not a directory of our own`);
   }
-  return {
-    path,
-    dev: stat.dev,
-    ino: stat.ino,
-    serverPid: Number(match[1]),
-    clientPid: Number(match[2]),
-    files: RINGS.flatMap((ring) => [`${answer[ring]}-header`, `${answer[ring]}-data`]),
-  };
+  const { dev, ino } = stat;
+  return { ...connection, dev, ino, files: RING_NAMES.flatMap((ring) => ringFiles(answer[ring])) };
 }
 
 function misnamed(answer: HandshakeResponse): CpgError {
-  if (RINGS.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
+  if (RING_NAMES.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
     return new CpgError(
       'CS_ERR_NOT_SUPPORTED',
       `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`,
@@ -123,7 +97,7 @@ function misnamed(answer: HandshakeResponse): CpgError {
     );
   }
   return refused(
-    `the handshake names the rings ${RINGS.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
+    `the handshake names the rings ${RING_NAMES.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
   );
 }
 
@@ -152,12 +126,12 @@ function removeOnExit(): void {
   for (const own of inUse) removeFiles(own);
 }
 
-function removeFiles({ path, dev, ino, files }: OwnDirectory): void {
+function removeFiles({ directory, dev, ino, files }: OwnDirectory): void {
   quietly(() => {
-    const stat = lstatSync(path);
-    if (stat.dev !== dev || stat.ino !== ino) throw new Error(`${path} is another one now`);
+    const stat = lstatSync(directory);
+    if (stat.dev !== dev || stat.ino !== ino) throw new Error(`${directory} is another one now`);
     for (const file of files) quietly(() => unlinkSync(file));
-    rmdirSync(path);
+    rmdirSync(directory);
   });
 }
 
@@ -168,12 +142,6 @@ function quietly(action: () => void): void {
     // The daemon may have been first.
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') debug('clean-up: %s', (error as Error).message);
   }
-}
-
-function refused(what: string): CpgError {
-  return new CpgError('CS_ERR_SECURITY', what, {
-    remedy: 'find out which program answers on this address; nothing was written',
-  });
 }
 
 /** open() of what is no plain file. */

@@ -2,13 +2,13 @@
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
 import { systemError } from '../system-error';
-import type { ConnectionFiles } from './connection-files';
-import { EventRing, type FrameHandler } from './event-ring';
-import { Poller } from './poller';
-import { RequestRing } from './request-ring';
-import { ResponseRing } from './response-ring';
+import { EventReader, type FrameHandler } from '../ring/event-reader';
+import { CHUNK_HEADER_BYTES } from '../ring/layout';
+import { RequestWriter } from '../ring/request-writer';
+import { ResponseReader } from '../ring/response-reader';
 import { Coalescer } from './coalescer';
-import { CHUNK_HEADER_BYTES } from './ring';
+import type { ConnectionFiles } from './connection-files';
+import { Poller } from './poller';
 import type { ServiceSocket } from './service-socket';
 import { Submitter, type Staging } from './submitter';
 import type { Transport, TransportListener, TransportOptions } from './transport';
@@ -23,7 +23,7 @@ const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
 /** Busy polling ends by time, so it never comes to timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
 /** The part of the event ring that may fill during a pause of the coalescer. */
-const REST_FRACTION = 8;
+const COALESCE_FRACTION = 8;
 /** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
 const LOOKS_PER_TURN = 8;
 
@@ -34,10 +34,10 @@ export class ShmTransport implements Transport {
   readonly headroomBytes = CHUNK_HEADER_BYTES;
   readonly #service: ServiceSocket;
   readonly #files: ConnectionFiles;
-  readonly #requests: RequestRing;
+  readonly #requests: RequestWriter;
   readonly #submitter: Submitter;
-  readonly #responses: ResponseRing;
-  readonly #events: EventRing;
+  readonly #responses: ResponseReader;
+  readonly #events: EventReader;
   readonly #posting = new Poller(() => this.#submit(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
   readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
@@ -62,19 +62,19 @@ export class ShmTransport implements Transport {
     this.serverPid = files.serverPid;
     this.clientPid = files.clientPid;
     this.maxFrameBytes = maxFrameBytes;
-    this.#requests = new RequestRing(files.rings.request);
+    this.#requests = new RequestWriter(files.rings.request);
     this.#submitter = new Submitter(
       this.#requests,
       (chunks) => service.wakeUp(chunks),
       () => performance.now(),
     );
-    this.#responses = new ResponseRing(files.rings.response);
-    this.#events = new EventRing(files.rings.event, { lend, largestFrame: maxFrameBytes });
-    this.#events.announce(announced);
+    this.#responses = new ResponseReader(files.rings.response);
+    this.#events = new EventReader(files.rings.event, { lend, largestFrame: maxFrameBytes });
+    this.#events.credit(announced);
     this.#busyPollMs = busyPollUs / 1000;
     this.#coalescer = new Coalescer({
       coalesceMs: busyPollUs > 0 ? 0 : coalesceMs,
-      maxBytes: this.#events.capacityBytes / REST_FRACTION,
+      maxBytes: this.#events.capacityBytes / COALESCE_FRACTION,
       onEnd: () => service.readOn(),
     });
     this.#closed = new Promise((resolve) => {
@@ -113,10 +113,10 @@ export class ShmTransport implements Transport {
     this.#listener = listener;
     this.#service.count((count) => {
       if (this.#ended) return true;
-      this.#events.announce(count);
+      this.#events.credit(count);
       if (this.pendingEvents > 0) listener.onEvents();
       this.#reclaimLater();
-      this.#stayAwake();
+      this.#extendBusyPoll();
       // The daemon is at work on our connection: its reply may come now, and it may take what waits.
       if (this.#replying.running) this.#replying.start();
       if (this.#posting.running && !this.#submit()) this.#posting.start();
@@ -150,8 +150,8 @@ export class ShmTransport implements Transport {
     }
   }
 
-  noteAllTaken(): void {
-    this.#submitter.noteAllTaken();
+  markConsumed(): void {
+    this.#submitter.markConsumed();
   }
 
   expectResponse(): void {
@@ -207,7 +207,7 @@ export class ShmTransport implements Transport {
   #posted(): void {
     this.#events.noteWakeUp();
     this.#coalescer.sent();
-    this.#stayAwake();
+    this.#extendBusyPoll();
     this.#listener?.onPosted();
   }
 
@@ -223,7 +223,7 @@ export class ShmTransport implements Transport {
 
   /** At the end of the turn, so that what a listener sends goes out before; a little may stay for the next time. */
   #reclaimLater(): void {
-    if (!this.#events.worthReclaiming && !this.#events.wasCrowded) return;
+    if (!this.#events.shouldReclaim && !this.#events.wasCrowded) return;
     this.#reclaiming ??= setImmediate(() => {
       this.#reclaiming = undefined;
       if (this.#ended) return;
@@ -233,7 +233,7 @@ export class ShmTransport implements Transport {
   }
 
   /** Something was sent or came: for a while the next event is not waited for but looked for. */
-  #stayAwake(): void {
+  #extendBusyPoll(): void {
     if (this.#busyPollMs === 0 || this.#ended) return;
     this.#busyUntilMs = performance.now() + this.#busyPollMs;
     if (!this.#watching.running) this.#watching.start();
@@ -245,8 +245,8 @@ export class ShmTransport implements Transport {
     if (this.pendingEvents > 0) return performance.now() >= this.#busyUntilMs;
     for (let looks = 0; looks < LOOKS_PER_TURN; looks++) {
       if (this.#ended) return true;
-      if (!this.#guarded(() => this.#events.look(), false)) continue;
-      this.#stayAwake();
+      if (!this.#guarded(() => this.#events.peek(), false)) continue;
+      this.#extendBusyPoll();
       this.#listener?.onEvents();
       break;
     }

@@ -5,7 +5,7 @@
  * goes out in batches: each posting wakes the daemon, which on a small machine may take our CPU for that. Nothing
  * announces that the daemon is done, so while anything waits, the caller polls with findRoom() and post().
  */
-import type { RequestRing, SubmitState } from './request-ring';
+import type { RequestWriter, SubmitState } from '../ring/request-writer';
 
 /** What became of a frame: refused for now, staged to be posted later, or posted with all that was staged. */
 export type Staging = 'full' | 'staged' | 'posted';
@@ -17,7 +17,7 @@ const LEAST_BYTES = 8 * 1024;
 const KNOWN_FOR_MS = 1;
 
 export class Submitter {
-  readonly #ring: RequestRing;
+  readonly #ring: RequestWriter;
   readonly #wakeUp: (chunks: number) => void;
   readonly #now: () => number;
   readonly state = {
@@ -35,7 +35,7 @@ export class Submitter {
   };
 
   /** `wakeUp` sends so many bytes on the service socket. */
-  constructor(ring: RequestRing, wakeUp: (chunks: number) => void, now: () => number) {
+  constructor(ring: RequestWriter, wakeUp: (chunks: number) => void, now: () => number) {
     this.#ring = ring;
     this.#wakeUp = wakeUp;
     this.#now = now;
@@ -45,12 +45,12 @@ export class Submitter {
     return this.state.phase === 'busy' || this.state.phase === 'flowControlled';
   }
 
-  /** See RequestRing.stage(). */
+  /** See RequestWriter.stage(). */
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): Staging {
     return this.#maySend() && this.#ring.stage(head, parts, length) ? this.#staged(length) : this.#refused();
   }
 
-  /** See RequestRing.stagePrepared(). */
+  /** See RequestWriter.stagePrepared(). */
   stagePrepared(memory: Buffer, length: number): Staging {
     return this.#maySend() && this.#ring.stagePrepared(memory, length)
       ? this.#staged(length)
@@ -62,7 +62,7 @@ export class Submitter {
   }
 
   /** There is proof that the daemon has taken all that was posted. */
-  noteAllTaken(): void {
+  markConsumed(): void {
     // Flow control may come meanwhile: the daemon then leaves the next frame in the ring until it is over.
     if (!this.waiting) this.state.takenUntilMs = this.#now() + KNOWN_FOR_MS;
   }

@@ -3,7 +3,7 @@
  * would be another behind the same interface.
  */
 import type { CpgError } from '../errors';
-import type { FrameHandler } from './event-ring';
+import type { FrameHandler } from '../ring/event-reader';
 
 /** What a sender wants to know. No method may throw. */
 export interface SendListener {
@@ -78,7 +78,7 @@ export interface Transport {
    */
   stagePrepared(memory: Buffer, length: number): boolean;
   /** There is proof that the daemon has taken all that was handed over: it has come back. */
-  noteAllTaken(): void;
+  markConsumed(): void;
   /** A request with a reply was staged: onResponse() follows. At most one at a time. */
   expectResponse(): void;
   /** Hands up to `limit` events to `handler` and returns how many. */

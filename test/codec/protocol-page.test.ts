@@ -21,7 +21,7 @@ import { CPG_NAME_BYTES, type FieldSpan } from '../../src/codec/fields';
 import { requestHeader, responseHeader } from '../../src/codec/header';
 import { REQUEST_SPANS } from '../../src/codec/requests';
 import { RESPONSE_SPANS } from '../../src/codec/responses';
-import { Magic, RING_HEADER_BYTES, RingHeader } from '../../src/codec/ring-layout';
+import { Magic, RING_HEADER_BYTES, RingHeader } from '../../src/ring/layout';
 import { loadLayout, type Layout } from '../support/fixtures';
 
 const facts = loadLayout();

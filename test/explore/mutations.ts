@@ -5,8 +5,8 @@
  * go out (libqb does not look before it is woken; our embedded server does), and events given back before their bytes
  * have come (what was consumed has been posted, which is all that libqb's side asks for).
  */
-import { Header, Magic, WORD_BYTES } from '../../src/transport/ring';
-import type { RingStorage } from '../../src/transport/ring-storage';
+import { Magic, RingHeader as Header, WORD_BYTES } from '../../src/ring/layout';
+import type { RingStorage } from '../../src/ring/storage';
 import type { Staging, Submitter } from '../../src/transport/submitter';
 import type { Configuration, Mutation } from './systems';
 
@@ -99,7 +99,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'proof-too-early',
-    breaks: 'noteAllTaken() only when all that was posted has come back',
+    breaks: 'markConsumed() only when all that was posted has come back',
     on: { ...REQUEST, lengths: [5, 1], words: 12, proof: true },
     request: (system) => {
       system.allCameBack = () => true;
@@ -113,7 +113,7 @@ export const MUTATIONS: readonly Mutation[] = [
       const { wakeUp, submitter } = system;
       system.wakeUp = (count) => {
         wakeUp(count);
-        submitter.noteAllTaken();
+        submitter.markConsumed();
       };
     },
   },
@@ -146,7 +146,7 @@ export const MUTATIONS: readonly Mutation[] = [
     breaks: 'a chunk is there by its byte or by the semaphore, not by write_pt',
     on: EVENT,
     event: ({ events, ring }) => {
-      events.look = () => {
+      events.peek = () => {
         ring.readPointers();
         events.state.seen = ring.writePointer === events.state.pointer ? 0 : 1;
         return events.available > 0;
@@ -154,11 +154,11 @@ export const MUTATIONS: readonly Mutation[] = [
     },
   },
   {
-    name: 'event-look-counts-consumed',
-    breaks: 'look(): what was consumed since the reset does not count',
+    name: 'event-peek-counts-consumed',
+    breaks: 'peek(): what was consumed since the reset does not count',
     on: { ...EVENT, lengths: [5, 1], largestFrame: 4, words: 14 },
     event: ({ events, ring }) => {
-      events.look = () => {
+      events.peek = () => {
         events.state.seen = ring.semaphore();
         return events.available > 0;
       };

@@ -1,6 +1,7 @@
 /** What both sides share: a ring in memory, and the bytes in the service socket. */
-import { Ring, Header, WORD_BYTES } from '../../src/transport/ring';
-import type { RingStorage } from '../../src/transport/ring-storage';
+import { RingHeader as Header, WORD_BYTES } from '../../src/ring/layout';
+import { Ring } from '../../src/ring/ring';
+import type { RingStorage } from '../../src/ring/storage';
 import { Violation, type Scheduler } from './search';
 
 /** Header words by their offset; others do not change. */

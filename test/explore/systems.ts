@@ -1,9 +1,9 @@
 /** Each ring as the client uses it, against libqb's side of it. */
-import { EventRing } from '../../src/transport/event-ring';
-import { RequestRing } from '../../src/transport/request-ring';
-import { ResponseRing } from '../../src/transport/response-ring';
-import type { Ring } from '../../src/transport/ring';
-import type { RingStorage } from '../../src/transport/ring-storage';
+import { EventReader } from '../../src/ring/event-reader';
+import { RequestWriter } from '../../src/ring/request-writer';
+import { ResponseReader } from '../../src/ring/response-reader';
+import type { Ring } from '../../src/ring/ring';
+import type { RingStorage } from '../../src/ring/storage';
 import { Submitter, type Staging } from '../../src/transport/submitter';
 import { ChunkWriter, RequestReader, type Socket } from './libqb';
 import { part, Violation, type Part, type Scheduler, type System } from './search';
@@ -18,7 +18,7 @@ export interface Configuration {
   readonly lengths: readonly number[];
   /** request: how often flow control comes. */
   readonly holds?: number;
-  /** request: what is known of our messages that came back (noteAllTaken) is used. */
+  /** request: what is known of our messages that came back (markConsumed) is used. */
   readonly proof?: boolean;
   /** request: frames are larger than what is gathered. */
   readonly direct?: boolean;
@@ -68,7 +68,7 @@ export class RequestSystem implements System {
   readonly socket: Socket = { toDaemon: 0, toClient: 0 };
   readonly daemon: RequestReader;
   readonly ring: Ring;
-  readonly requests: RequestRing;
+  readonly requests: RequestWriter;
   readonly submitter: Submitter;
   readonly #ours: { next: number; waits: boolean } = { next: 0, waits: false };
   /** Sends so many bytes. */
@@ -93,7 +93,7 @@ export class RequestSystem implements System {
     this.memory = new MemoryRing(scheduler, words, at, wordByWord);
     this.daemon = new RequestReader(this.memory, this.socket, lengths, holds);
     const ring = (this.ring = openRing(configuration, this.memory, mutation));
-    this.requests = new RequestRing(ring, { gatherBytes: words * 4, directBytes: direct ? 0 : words * 4 });
+    this.requests = new RequestWriter(ring, { gatherBytes: words * 4, directBytes: direct ? 0 : words * 4 });
     this.wakeUp = (count) => {
       for (let left = count; left > 0; left -= split ? 1 : count) {
         const bytes = split ? 1 : count;
@@ -144,7 +144,7 @@ export class RequestSystem implements System {
     else if (action === 'poll') this.#poll();
     else if (action === 'end the turn') submitter.endTurn();
     else if (action === 'let time pass') submitter.state.takenUntilMs = 0;
-    else submitter.noteAllTaken();
+    else submitter.markConsumed();
   }
 
   daemonSteps(): string[] {
@@ -205,7 +205,7 @@ export class EventSystem implements System {
   readonly socket: Socket = { toDaemon: 0, toClient: 0 };
   readonly daemon: ChunkWriter;
   readonly ring: Ring;
-  readonly events: EventRing;
+  readonly events: EventReader;
   readonly #ours = { received: 0 };
 
   constructor(
@@ -218,7 +218,7 @@ export class EventSystem implements System {
     this.daemon = new ChunkWriter(this.memory, lengths, { socket: this.socket, capacity: socket });
     this.daemon.state.due = lengths.length;
     const ring = (this.ring = openRing(configuration, this.memory, mutation));
-    this.events = new EventRing(ring, { largestFrame });
+    this.events = new EventReader(ring, { largestFrame });
     const plain = [
       this.memory.state,
       this.socket,
@@ -238,13 +238,13 @@ export class EventSystem implements System {
     if (this.configuration.ahead === true) actions.push('look');
     if (events.available > 0) actions.push('consume one');
     if (events.available > 1) actions.push('consume all');
-    if (events.worthReclaiming) actions.push('reclaim');
+    if (events.shouldReclaim) actions.push('reclaim');
     return actions;
   }
 
   act(action: string): void {
     if (action === 'receive bytes') this.#receive();
-    else if (action === 'look') this.events.look();
+    else if (action === 'look') this.events.peek();
     else if (action === 'reclaim') this.events.reclaim();
     else this.events.consume(action === 'consume one' ? 1 : Infinity, this.#onFrame);
   }
@@ -275,7 +275,7 @@ export class EventSystem implements System {
   #receive(): void {
     this.scheduler.before('receive bytes');
     this.scheduler.note(this.socket.toClient);
-    this.events.announce(this.socket.toClient);
+    this.events.credit(this.socket.toClient);
     this.socket.toClient = 0;
   }
 
@@ -289,7 +289,7 @@ class ResponseSystem implements System {
   readonly parts: Part[];
   readonly memory: MemoryRing;
   readonly daemon: ChunkWriter;
-  readonly #responses: ResponseRing;
+  readonly #responses: ResponseReader;
   readonly #ours = { asked: 0, received: 0 };
 
   constructor(
@@ -301,7 +301,7 @@ class ResponseSystem implements System {
     this.memory = new MemoryRing(scheduler, words, at, wordByWord);
     this.daemon = new ChunkWriter(this.memory, lengths);
     const ring = openRing(configuration, this.memory, mutation);
-    this.#responses = new ResponseRing(ring);
+    this.#responses = new ResponseReader(ring);
     this.parts = [this.memory.state, this.daemon.state, ring.state, this.#ours].map(part);
   }
 

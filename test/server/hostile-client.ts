@@ -7,7 +7,9 @@ import {
   HANDSHAKE_RESPONSE_BYTES,
   type HandshakeResponse,
 } from '../../src/codec/handshake';
-import { Magic, Ring, WORD_BYTES } from '../../src/transport/ring';
+import { openRing } from '../../src/ring/files';
+import { Magic, WORD_BYTES } from '../../src/ring/layout';
+import type { Ring } from '../../src/ring/ring';
 
 export class HostileClient {
   readonly directory: string;
@@ -22,9 +24,9 @@ export class HostileClient {
     readonly answer: HandshakeResponse,
   ) {
     this.directory = dirname(answer.request);
-    this.request = Ring.open(answer.request, undefined);
-    this.response = Ring.open(answer.response, undefined);
-    this.event = Ring.open(answer.event, undefined);
+    this.request = openRing(answer.request);
+    this.response = openRing(answer.response);
+    this.event = openRing(answer.event);
     HostileClient.#connected.add(this);
     socket.once('close', () => {
       HostileClient.#connected.delete(this);

@@ -11,7 +11,7 @@ import { encodeRequest, RequestId } from '../../src/codec/requests';
 import type { CpgClient } from '../../src';
 import { debugServer } from '../../src/debug';
 import { startServer, type CpgServer } from '../../src/server';
-import { CHUNK_HEADER_BYTES, Header, Magic } from '../../src/transport/ring';
+import { CHUNK_HEADER_BYTES, Magic, RingHeader } from '../../src/ring/layout';
 import { Collector } from '../support/collector';
 import { HostileClient, shakeHands } from './hostile-client';
 import { eventually, openDescriptors, ringDirectories } from './leftovers';
@@ -161,7 +161,7 @@ describe('rings', () => {
   test('a ring made larger', () =>
     attack((client) => {
       truncateSync(`${client.answer.request}-data`, 64 * 1024 * 1024);
-      writeFileSync(`${client.answer.request}-header`, Buffer.alloc(Header.wordSize + 4, 0xff));
+      writeFileSync(`${client.answer.request}-header`, Buffer.alloc(RingHeader.wordSize + 4, 0xff));
       client.announce();
     }));
 

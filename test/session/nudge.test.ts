@@ -1,10 +1,10 @@
 /** A daemon that holds events back is woken when there is room for them again; nobody is held up by that. */
 import { once } from 'node:events';
 import type { ConnectOptions } from '../../src';
-import { EventRing } from '../../src/transport/event-ring';
+import { EventReader } from '../../src/ring/event-reader';
 import { Bench, turns, type Pair } from '../support/fake-client';
 import type { FakeConnection } from '../support/fake-daemon';
-import { RingPair } from '../transport/ring-fixture';
+import { RingPair } from '../ring/ring-fixture';
 
 const bench = new Bench();
 
@@ -254,18 +254,18 @@ describe('a daemon that does not answer it', () => {
 describe('the ring was crowded', () => {
   const CAPACITY = WORDS * 4;
   /** Puts frames of these lengths, takes all of them, and gives their place back at once. */
-  function pass(pair: RingPair, ring: EventRing, ...lengths: number[]): boolean {
+  function pass(pair: RingPair, ring: EventReader, ...lengths: number[]): boolean {
     for (const length of lengths) expect(pair.theirs.put(Buffer.alloc(length))).toBe(true);
-    ring.announce(lengths.length);
+    ring.credit(lengths.length);
     while (ring.available > 0) ring.consume(Infinity, () => true);
     ring.reclaim();
     return ring.wasCrowded;
   }
   let pair: RingPair;
-  let ring: EventRing;
+  let ring: EventReader;
   beforeEach(() => {
     pair = new RingPair('event', WORDS);
-    ring = new EventRing(pair.ours);
+    ring = new EventReader(pair.ours);
   });
   afterEach(() => pair.close());
 

@@ -2,7 +2,7 @@
 import { Backlog, type RoundResult } from '../../src/tap/live/backlog';
 import { ChunkRun } from '../../src/tap/live/chunks';
 import type { RingName } from '../../src/tap/connections';
-import { CHUNK_HEADER_BYTES, Magic } from '../../src/codec/ring-layout';
+import { CHUNK_HEADER_BYTES, Magic } from '../../src/ring/layout';
 import { CONNECTION, numberedFrame } from './support';
 
 /** Frames as they stand in a ring. */

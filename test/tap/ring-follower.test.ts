@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { chunkWords } from '../../src/codec/ring-layout';
+import { chunkWords } from '../../src/ring/layout';
 import { RingFollower, type RingSnapshot } from '../../src/tap/live/ring-follower';
 import { numberedFrame, RingWriter } from './support';
 

@@ -1,13 +1,7 @@
 /** Frames without a daemon: recorded ones, and rings in files that a test writes as libqb would. */
 import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  CHUNK_HEADER_BYTES,
-  chunkWords,
-  Magic,
-  RING_HEADER_BYTES,
-  RingHeader,
-} from '../../src/codec/ring-layout';
+import { CHUNK_HEADER_BYTES, chunkWords, Magic, RING_HEADER_BYTES, RingHeader } from '../../src/ring/layout';
 import type { RingName, TapConnection } from '../../src/tap/connections';
 import type { TapFrame } from '../../src/tap/frames';
 import { loadCapture } from '../support/fixtures';

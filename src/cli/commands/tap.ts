@@ -2,6 +2,7 @@ import { createWriteStream } from 'node:fs';
 import { once } from 'node:events';
 import { getPriority } from 'node:os';
 import { CpgError } from '../../errors';
+import { pidsOf } from '../../ring/paths';
 import { CaptureWriter } from '../../tap/capture/writer';
 import { connectionLabel } from '../../tap/decode/describe';
 import { accepts, acceptsConnection, hasPid, type Filter } from '../../tap/decode/filter';
@@ -149,10 +150,8 @@ class TapSession {
   /** A directory's name begins with the two pids: whoever asked for others need not hear of it. */
   #concerns(directory: string): boolean {
     const { pids } = this.#filter;
-    const [, server, client] = /^qb-(\d+)-(\d+)-/.exec(directory) ?? [];
-    return (
-      pids.length === 0 || client === '0' || pids.includes(Number(server)) || pids.includes(Number(client))
-    );
+    const { serverPid = 0, clientPid = 0 } = pidsOf(directory) ?? {};
+    return pids.length === 0 || clientPid === 0 || pids.includes(serverPid) || pids.includes(clientPid);
   }
 }
 

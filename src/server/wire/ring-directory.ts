@@ -1,21 +1,20 @@
 /**
- * The files of one connection, made as a daemon makes them (transport/connection-files.ts is the other side):
- *
- *     <base>/qb-<our pid>-<client pid>-<connection>-XXXXXX/qb-{request,response,event}-cpg-{header,data}
- *
- * The directory is for its owner alone (0700), and so are the files (0600).
+ * The files of one connection (ring/paths.ts), made as a daemon makes them; transport/connection-files.ts is the other
+ * side. The directory is for its owner alone (0700), and so are the files (0600).
  */
 import { accessSync, chmodSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
 import { debugServer as debug } from '../../debug';
-import { CHUNK_MARGIN_BYTES, Ring, RING_HEADER_BYTES } from '../../transport/ring';
+import { createRing } from '../../ring/files';
+import { CHUNK_MARGIN_BYTES, RING_HEADER_BYTES } from '../../ring/layout';
+import { directoryPrefix, forEachRing, ringStem, SHM_DIRECTORY, type RingName } from '../../ring/paths';
+import type { Ring } from '../../ring/ring';
 import { removeOnExit } from '../exit';
 
-const SHARED_MEMORY = '/dev/shm';
 const PAGE_BYTES = 4096;
-type RingName = 'request' | 'response' | 'event';
+const SERVICE = 'cpg';
 
 export interface RingDirectory {
   readonly path: string;
@@ -35,12 +34,12 @@ let promisedBytes = 0;
  */
 function baseFor(bytes: number): string {
   try {
-    accessSync(SHARED_MEMORY, constants.W_OK | constants.X_OK);
-    const { bavail, blocks, bsize } = statfsSync(SHARED_MEMORY);
+    accessSync(SHM_DIRECTORY, constants.W_OK | constants.X_OK);
+    const { bavail, blocks, bsize } = statfsSync(SHM_DIRECTORY);
     const unlimited = blocks === 0;
     // Half of it is left to others, a corosync for example.
     if (unlimited || (bytes <= bavail * bsize && promisedBytes + bytes <= (blocks * bsize) / 2)) {
-      return SHARED_MEMORY;
+      return SHM_DIRECTORY;
     }
   } catch {
     // There is none, or not for us.
@@ -58,22 +57,16 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
   const dataBytes = Math.ceil((frameBytes + CHUNK_MARGIN_BYTES + 1) / PAGE_BYTES) * PAGE_BYTES;
   const bytes = 3 * (dataBytes + RING_HEADER_BYTES);
   const base = baseFor(bytes);
-  const path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-`));
-  const stem = (ring: RingName): string => join(path, `qb-${ring}-cpg`);
-  const created: Ring[] = [];
-  const remove = (): void => {
-    for (const ring of created) ring.close();
-    removeDirectory(path);
-  };
-  const create = (ring: RingName): Ring => {
-    const made = Ring.create(stem(ring), dataBytes);
-    created.push(made);
-    return made;
-  };
+  const path = mkdtempSync(join(base, directoryPrefix(process.pid, clientPid, connection)));
   try {
-    const rings = { request: create('request'), response: create('response'), event: create('event') };
-    const keepOnExit = removeOnExit(remove);
-    let promised = base === SHARED_MEMORY ? bytes : 0;
+    const stem = (ring: RingName): string => ringStem(path, ring, SERVICE);
+    const rings = forEachRing((ring) => createRing(stem(ring), dataBytes));
+    const closeAndRemove = (): void => {
+      for (const ring of Object.values(rings)) ring.close();
+      removeDirectory(path);
+    };
+    const keepOnExit = removeOnExit(closeAndRemove);
+    let promised = base === SHM_DIRECTORY ? bytes : 0;
     promisedBytes += promised;
     return {
       path,
@@ -81,13 +74,13 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
       rings,
       remove: () => {
         keepOnExit();
-        remove();
+        closeAndRemove();
         promisedBytes -= promised;
         promised = 0;
       },
     };
   } catch (error) {
-    remove();
+    removeDirectory(path);
     throw error;
   }
 }

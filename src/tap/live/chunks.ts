@@ -7,7 +7,7 @@
  *     committed   | length | A1A1A1A1 | id | - | size | - | ...
  *     consumed    |    0   | D0D0D0D0 | id | - | size | - | ...
  */
-import { CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES } from '../../codec/ring-layout';
+import { CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES } from '../../ring/layout';
 
 /** The smallest thing with an IPC header: a request without fields. */
 const MIN_FRAME_BYTES = 16;
@@ -15,8 +15,8 @@ const MIN_FRAME_BYTES = 16;
 const SIZE_WORD = CHUNK_HEADER_WORDS + 2;
 
 /** What stands at a word: the size of a frame, or why there is none. */
-export const NOT_READY = -1;
-export const NO_CHUNK = -2;
+const NOT_READY = -1;
+const NO_CHUNK = -2;
 
 /** Words of memory, read in the machine's byte order. */
 export interface Words {
@@ -28,7 +28,7 @@ export interface Words {
  * Bytes of the frame whose chunk begins at word `at` and ends by word `end`: NOT_READY while it is being
  * written, NO_CHUNK when no chunk can begin there.
  */
-export function frameBytesAt(words: Words, at: number, end: number): number {
+function frameBytesAt(words: Words, at: number, end: number): number {
   if (at + CHUNK_HEADER_WORDS > end) return NO_CHUNK;
   const length = words[at]!;
   const magic = words[at + 1]!;
@@ -126,4 +126,38 @@ export class ChunkRun {
 
 export function wordsOf(bytes: Buffer): Words {
   return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / WORD_BYTES);
+}
+
+/** Chunks in memory that was read at once. */
+export interface Found {
+  readonly bytes: Buffer;
+  /** The words they begin with. */
+  readonly starts: readonly number[];
+  /** Behind the last chunk. */
+  readonly endWord: number;
+  /** False when something that is no chunk follows. */
+  readonly whole: boolean;
+}
+
+/** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */
+export function collect(bytes: Buffer, begin: number, end: number): Found {
+  const words = wordsOf(bytes);
+  const starts: number[] = [];
+  let at = begin;
+  while (at < end) {
+    const size = frameBytesAt(words, at, end);
+    if (size === NO_CHUNK || size === NOT_READY)
+      return { bytes, starts, endWord: at, whole: size === NOT_READY };
+    starts.push(at);
+    at += chunkWords(size);
+  }
+  return { bytes, starts, endWord: at, whole: true };
+}
+
+export function chunksOf({ bytes, starts }: Found): ChunkRun {
+  return new ChunkRun(bytes, starts);
+}
+
+export function wordsIn({ starts, endWord }: Found): number {
+  return starts.length === 0 ? 0 : endWord - starts[0]!;
 }

@@ -1,15 +1,11 @@
-/**
- * Which connections of libqb services there are: each has a directory in /dev/shm,
- *
- *     qb-<server pid>-<client pid>-<server's descriptor>-XXXXXX/qb-{request,response,event}-<service>-{header,data}
- */
+/** Which connections of libqb services there are: each has a directory in /dev/shm (ring/paths.ts). */
 import { readdirSync, readFileSync, watch, type FSWatcher } from 'node:fs';
 import { join } from 'node:path';
 import { debugTap as debug } from '../../debug';
 import { CpgError, isCpgError } from '../../errors';
-import { RING_NAMES, type RingName, type TapConnection } from '../connections';
+import { pidsOf, serviceOf } from '../../ring/paths';
+import type { TapConnection } from '../connections';
 
-export const SHM_DIRECTORY = '/dev/shm';
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
 const GONE_TOO_SOON = 'it was gone before it could be opened';
@@ -17,8 +13,6 @@ const GONE_TOO_SOON = 'it was gone before it could be opened';
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
 const MAX_REMEMBERED = 100_000;
-const DIRECTORY = /^qb-(\d+)-(\d+)-\d+-[^/]+$/;
-const REQUEST_HEADER = /^qb-request-(.+)-header$/;
 
 /** A directory that cannot be followed, with the reason. */
 export interface Refused {
@@ -45,7 +39,7 @@ export class Discovery {
   watch(onChange: () => void): void {
     try {
       this.#watcher = watch(this.#root, { persistent: false }, (_, name) => {
-        if (name !== null && DIRECTORY.test(name)) this.#announced.add(name);
+        if (name !== null && isConnection(name)) this.#announced.add(name);
         onChange();
       });
       this.#watcher.on('error', (error) => {
@@ -76,7 +70,7 @@ export class Discovery {
     if (known && now - this.#listedMs < LIST_AGAIN_MS) return this.#present;
     this.#listedMs = now;
     try {
-      this.#present = new Set(readdirSync(this.#root).filter((name) => DIRECTORY.test(name)));
+      this.#present = new Set(readdirSync(this.#root).filter(isConnection));
       return this.#present;
     } catch (error) {
       throw new CpgError('CS_ERR_ACCESS', `${this.#root} cannot be read (${codeOf(error)})`, {
@@ -140,15 +134,10 @@ export class Discovery {
 
 /** What a directory's name and files tell; undefined while the files are not all there. */
 function describeConnection(root: string, directory: string): Omit<TapConnection, 'id'> | undefined {
-  const [, server, client] = DIRECTORY.exec(directory) ?? [];
-  const files = readdirSync(join(root, directory));
-  const service = files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
-  if (service === undefined || server === undefined || client === undefined) return undefined;
-  const complete = RING_NAMES.every((ring) =>
-    ['header', 'data'].every((part) => files.includes(`qb-${ring}-${service}-${part}`)),
-  );
-  if (!complete) return undefined;
-  const [serverPid, clientPid] = [Number(server), Number(client)];
+  const pids = pidsOf(directory);
+  const service = serviceOf(readdirSync(join(root, directory)));
+  if (pids === undefined || service === undefined) return undefined;
+  const { serverPid, clientPid } = pids;
   return {
     service,
     serverPid,
@@ -159,8 +148,8 @@ function describeConnection(root: string, directory: string): Omit<TapConnection
   };
 }
 
-export function ringStem(root: string, directory: string, ring: RingName, service: string): string {
-  return join(root, directory, `qb-${ring}-${service}`);
+function isConnection(directory: string): boolean {
+  return pidsOf(directory) !== undefined;
 }
 
 function processName(pid: number): string {

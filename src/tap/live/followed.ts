@@ -5,9 +5,10 @@
  * is read in samples: the newest messages, a few times per second. The limit is a rate, and not what the messages cost
  * the tap: code that runs for the first time takes so long that every connection would look too expensive.
  */
-import { RING_NAMES, type RingName, type TapConnection } from '../connections';
+import { join } from 'node:path';
+import { forEachRing, RING_NAMES, ringStem, type RingName } from '../../ring/paths';
+import type { TapConnection } from '../connections';
 import type { RingDelta } from './backlog';
-import { ringStem } from './discovery';
 import { RingFollower, type RingSnapshot } from './ring-follower';
 
 /** So that the request of a reply that was seen is in sight too. */
@@ -41,13 +42,15 @@ export class Followed {
   #agreedMs: number;
   #judgedMs = 0;
 
-  /** Opens the rings, and reads what is there from before. Throws the error of the system, or CS_ERR_MESSAGE_ERROR. */
+  /** Opens the rings, and reads what is there from before. Throws what openReadOnly() throws. */
   constructor(root: string, directory: string, connection: TapConnection, fresh: boolean, nowMs: number) {
     this.connection = connection;
     this.#fresh = fresh;
     this.#openedMs = nowMs;
     this.#agreedMs = nowMs;
-    this.#followers = openRings(root, directory, connection.service);
+    this.#followers = forEachRing((ring) =>
+      RingFollower.open(ringStem(join(root, directory), ring, connection.service)),
+    );
     try {
       this.#first = {
         event: this.#followers.event.begin(nowMs),
@@ -129,20 +132,5 @@ export class Followed {
       const snapshot = { chunks, missed: this.#fresh ? missed : 0 };
       return chunks.length === 0 ? [] : [{ ring, snapshot, old: !this.#fresh }];
     });
-  }
-}
-
-function openRings(root: string, directory: string, service: string): Record<RingName, RingFollower> {
-  const opened: RingFollower[] = [];
-  const open = (ring: RingName): RingFollower => {
-    const follower = RingFollower.open(ringStem(root, directory, ring, service));
-    opened.push(follower);
-    return follower;
-  };
-  try {
-    return { request: open('request'), response: open('response'), event: open('event') };
-  } catch (error) {
-    for (const follower of opened) follower.close();
-    throw error;
   }
 }

@@ -18,9 +18,10 @@
  * long as the writer does not go all the way round between two of these samples. Over a longer time, how often it
  * went round is reckoned from its rate in samples that were close together.
  */
-import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../../codec/ring-layout';
-import { ChunkRun, findRun, frameBytesAt, isCommitted, NO_CHUNK, NOT_READY, wordsOf } from './chunks';
-import { RingFile } from './ring-file';
+import { openReadOnly } from '../../ring/files';
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../../ring/layout';
+import type { Ring } from '../../ring/ring';
+import { ChunkRun, chunksOf, collect, findRun, isCommitted, wordsIn, wordsOf, type Found } from './chunks';
 
 /** Words kept to notice that the writer came round. */
 const GUARD_WORDS = 256;
@@ -55,7 +56,7 @@ const NO_CHUNKS = new ChunkRun(NO_BYTES, []);
 const NOTHING: RingSnapshot = { chunks: NO_CHUNKS, missed: 0 };
 
 export class RingFollower {
-  readonly #ring: RingFile;
+  readonly #ring: Ring;
   /** Behind the last chunk seen. */
   #at = 0;
   #guard: Buffer = NO_BYTES;
@@ -83,13 +84,13 @@ export class RingFollower {
   /** Missed, with no frame since that could report it. */
   #unreported = 0;
 
-  private constructor(ring: RingFile) {
+  private constructor(ring: Ring) {
     this.#ring = ring;
   }
 
-  /** Opens a ring; see RingFile.open for what it throws. */
+  /** Opens a ring; throws what openReadOnly() throws. */
   static open(stem: string): RingFollower {
-    return new RingFollower(RingFile.open(stem));
+    return new RingFollower(openReadOnly(stem));
   }
 
   /**
@@ -99,19 +100,19 @@ export class RingFollower {
   begin(nowMs: number): RingSnapshot {
     const found = this.#snapshot(0);
     this.#sampledMs = nowMs;
-    this.#resetCount(this.#ring.pointers().write);
+    this.#resetCount(this.#readWritePointer());
     if (found === undefined) return NOTHING;
     const chunks = chunksOf(found);
     const held = wordsIn(found);
     // A new ring is written from its beginning on, so as long as nothing was overwritten the frames begin there.
     const whole = this.#ring.distance(held, this.#at) === 0;
-    const missed = whole ? 0 : Math.ceil((this.#ring.words + this.#at - held) / this.#wordsPerChunk);
+    const missed = whole ? 0 : Math.ceil((this.#ring.wordSize + this.#at - held) / this.#wordsPerChunk);
     return { chunks, missed };
   }
 
   /** What is written per millisecond, in frames and in rounds of the ring; 0 while it is not known. */
   get rate(): { frames: number; rounds: number } {
-    return { frames: this.#wordsPerMs / this.#wordsPerChunk, rounds: this.#wordsPerMs / this.#ring.words };
+    return { frames: this.#wordsPerMs / this.#wordsPerChunk, rounds: this.#wordsPerMs / this.#ring.wordSize };
   }
 
   get #wordsPerMs(): number {
@@ -122,8 +123,8 @@ export class RingFollower {
    * Reads only how far the writer is. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
    */
   sample(nowMs: number): void {
-    const { write } = this.#ring.pointers();
-    const { words } = this.#ring;
+    const write = this.#readWritePointer();
+    const words = this.#ring.wordSize;
     const moved = this.#ring.distance(this.#sampled, write);
     const elapsedMs = nowMs - this.#sampledMs;
     const expected = this.#wordsPerMs * elapsedMs;
@@ -157,7 +158,7 @@ export class RingFollower {
       this.#resetCount(write);
       return NOTHING;
     }
-    const { words } = this.#ring;
+    const words = this.#ring.wordSize;
     const wanted = Math.max(newest * words, LEAST_NEWEST_CHUNKS * this.#wordsPerChunk);
     if (newest < 1 && distance > wanted)
       return this.#recover(write, distance, this.#guardIntactBefore(distance), wanted);
@@ -193,7 +194,7 @@ export class RingFollower {
    * the rest.
    */
   #recover(write: number, distance: number, intact: boolean, wanted: number): RingSnapshot {
-    const { words } = this.#ring;
+    const words = this.#ring.wordSize;
     this.#vainReads = 0;
     // Without a lap, and perhaps without one, what stands before `at` was seen already.
     const lapped = !intact && (this.#written > distance || distance <= words - GUARD_WORDS);
@@ -221,7 +222,7 @@ export class RingFollower {
 
   /** Rounds of the writer while it was not sampled. */
   get #unseenRounds(): number {
-    const rounds = (this.#wordsPerMs * this.#gapMs - this.#gapWords) / this.#ring.words;
+    const rounds = (this.#wordsPerMs * this.#gapMs - this.#gapWords) / this.#ring.wordSize;
     return Math.max(0, Math.ceil(rounds - SURPLUS));
   }
 
@@ -241,9 +242,9 @@ export class RingFollower {
 
   /** The longest run of chunks in the ring, oldest first, without its oldest `leftOut` words. */
   #snapshot(leftOut: number): Found | undefined {
-    const words = this.#ring.words - leftOut;
+    const words = this.#ring.wordSize - leftOut;
     for (let attempt = 0; attempt < MAX_SNAPSHOTS; attempt++) {
-      const { write } = this.#ring.pointers();
+      const write = this.#readWritePointer();
       const bytes = this.#reserve(words * WORD_BYTES);
       // From write_pt on the ring is in writing order: oldest first.
       const from = this.#ring.advance(write, leftOut);
@@ -251,7 +252,7 @@ export class RingFollower {
       this.#ring.read(from, bytes);
       this.#at = write;
       this.#rememberGuard();
-      const moved = this.#ring.distance(write, this.#ring.pointers().write);
+      const moved = this.#ring.distance(write, this.#readWritePointer());
       this.#snapshotRate = { words: moved, ms: performance.now() - startedMs };
       const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
       const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
@@ -294,26 +295,27 @@ export class RingFollower {
 
   /** The average; the whole ring while none was seen, for large messages are what is lapped before that. */
   get #wordsPerChunk(): number {
-    return this.#lateChunks === 0 ? this.#ring.words : this.#lateWords / this.#lateChunks;
+    return this.#lateChunks === 0 ? this.#ring.wordSize : this.#lateWords / this.#lateChunks;
   }
 
   /** When no chunk could be had whole, the length of the one that is being read still says how long they are. */
   #measureOne(): void {
     const header = new Uint32Array(CHUNK_HEADER_WORDS);
-    this.#ring.read(this.#ring.pointers().read, Buffer.from(header.buffer));
+    this.#ring.readPointers();
+    this.#ring.read(this.#ring.readPointer, Buffer.from(header.buffer));
     const words = chunkWords(header[0]!);
-    if (isCommitted(header, 0) && words <= this.#ring.words) this.#average(words, 1);
+    if (isCommitted(header, 0) && words <= this.#ring.wordSize) this.#average(words, 1);
   }
 
   /** A guard without knowledge of chunks: the words before `at` as they are now. */
   #rememberGuard(): void {
-    this.#guard = this.#wordsBefore(Math.min(GUARD_WORDS, this.#ring.words - 1));
+    this.#guard = this.#wordsBefore(Math.min(GUARD_WORDS, this.#ring.wordSize - 1));
     this.#guardHeaders = [];
   }
 
   /** Whether nobody came round although `distance` words were written. */
   #guardIntactBefore(distance: number): boolean {
-    return this.#written === distance && this.#guardIntact(this.#ring.words - distance);
+    return this.#written === distance && this.#guardIntact(this.#ring.wordSize - distance);
   }
 
   /**
@@ -340,9 +342,14 @@ export class RingFollower {
     return again.equals(last);
   }
 
+  #readWritePointer(): number {
+    this.#ring.readPointers();
+    return this.#ring.writePointer;
+  }
+
   #wordsBefore(count: number): Buffer {
     const bytes = Buffer.allocUnsafe(count * WORD_BYTES);
-    this.#ring.read(this.#ring.advance(this.#at, this.#ring.words - count), bytes);
+    this.#ring.read(this.#ring.advance(this.#at, this.#ring.wordSize - count), bytes);
     return bytes;
   }
 
@@ -350,45 +357,11 @@ export class RingFollower {
   #reserve(bytes: number): Buffer {
     if (this.#memory.length < bytes) {
       const capacity = Math.min(
-        this.#ring.words * WORD_BYTES,
+        this.#ring.wordSize * WORD_BYTES,
         Math.max(bytes, 2 * this.#memory.length, 16_384),
       );
       this.#memory = Buffer.allocUnsafeSlow(capacity);
     }
     return this.#memory.subarray(0, bytes);
   }
-}
-
-/** Chunks in memory that was read at once. */
-interface Found {
-  readonly bytes: Buffer;
-  /** The words they begin with. */
-  readonly starts: readonly number[];
-  /** Behind the last chunk. */
-  readonly endWord: number;
-  /** False when something that is no chunk follows. */
-  readonly whole: boolean;
-}
-
-/** The chunks from word `begin` on to `end`, as far as they are ready and fit together. */
-function collect(bytes: Buffer, begin: number, end: number): Found {
-  const words = wordsOf(bytes);
-  const starts: number[] = [];
-  let at = begin;
-  while (at < end) {
-    const size = frameBytesAt(words, at, end);
-    if (size === NO_CHUNK || size === NOT_READY)
-      return { bytes, starts, endWord: at, whole: size === NOT_READY };
-    starts.push(at);
-    at += chunkWords(size);
-  }
-  return { bytes, starts, endWord: at, whole: true };
-}
-
-function chunksOf({ bytes, starts }: Found): ChunkRun {
-  return new ChunkRun(bytes, starts);
-}
-
-function wordsIn({ starts, endWord }: Found): number {
-  return starts.length === 0 ? 0 : endWord - starts[0]!;
 }

@@ -11,10 +11,11 @@
 import { abortSignal, callback, kind, readOptions, string, type OptionKinds } from '../../arguments';
 import { debugTap as debug } from '../../debug';
 import { CpgError } from '../../errors';
+import { SHM_DIRECTORY } from '../../ring/paths';
 import type { TapConnection } from '../connections';
 import { Backlog, KEPT_FRAMES, type RingDelta, type TapBatch } from './backlog';
 import { Budget } from './budget';
-import { Discovery, reasonOf, SHM_DIRECTORY, type Refused } from './discovery';
+import { Discovery, reasonOf, type Refused } from './discovery';
 import { Followed, READING_ORDER } from './followed';
 
 const MAX_CPU_SHARE = 0.25;

@@ -6,19 +6,19 @@
  *     ------------> read_pt ----------> pointer ----------> .... ------------------> write_pt
  *
  * A byte says that its chunk is complete, so write_pt is not asked before the chunk is read, only before its
- * place is given back. Who does not want to wait for the byte can look() at the semaphore.
+ * place is given back. A caller that does not want to wait for the byte can peek() at the semaphore.
  */
 import { malformed } from '../codec/fields';
-import { giveBackWindow, LentMemory, takeWindow, WINDOW_BYTES, withdrawn } from './memory';
 import {
   CHUNK_HEADER_BYTES,
   CHUNK_HEADER_WORDS,
   CHUNK_MARGIN_BYTES,
+  checkedLength,
   chunkWords,
-  Magic,
   WORD_BYTES,
-  type Ring,
-} from './ring';
+} from './layout';
+import { BorrowedBuffer, detach, giveBackWindow, takeWindow, WINDOW_BYTES } from './memory';
+import type { Ring } from './ring';
 
 /**
  * Looks at one event. The frame is only valid during the call, unless `owned`: then nobody else has its memory.
@@ -26,9 +26,9 @@ import {
  */
 export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
 
-/** Frames from here on are handed out in the memory they were read into, smaller ones are to be copied. */
+/** Frames from here on are passed on in the memory they were read into; smaller ones are to be copied. */
 const OWNED_BYTES = 4 * 1024;
-/** Such frames share the memory of one read. Who keeps one of them keeps the memory of all, so they are few. */
+/** Such frames share the memory of one read. To keep one of them keeps the memory of all, so they are few. */
 const MAX_SHARERS = 8;
 /** Read to see how long a chunk is that is probably longer than a window. */
 const PEEK_BYTES = 256;
@@ -46,19 +46,19 @@ const FORGET_FACTOR = 16;
 /** See `crowdedAt`. */
 const NOT_CROWDED = -1;
 
-export class EventRing {
-  readonly #ring: Ring;
+export class EventReader {
+  protected readonly ring: Ring;
   /** Bytes of its chunks, all together. */
   readonly capacityBytes: number;
   readonly #keepBytes: number;
-  /** With it, frames are lent: none is owned, and what is kept of one turns empty after the call. */
-  readonly #lent: LentMemory | undefined;
+  /** With it, frames are borrowed: none is owned, and what is kept of one is empty after the call. */
+  readonly #borrowed: BorrowedBuffer | undefined;
   readonly state = {
     /** After the last consumed chunk. read_pt is ours alone, so it need not be read again. */
     pointer: 0,
     /** Bytes received less chunks consumed: negative while chunks are consumed ahead of their bytes. */
     announced: 0,
-    /** Chunks that look() saw and that are not consumed. */
+    /** Chunks that peek() saw and that are not consumed. */
     seen: 0,
     unreclaimedBytes: 0,
     /** Chunks consumed since the semaphore was set to 0. */
@@ -73,10 +73,10 @@ export class EventRing {
 
   /** `largestFrame` is what the ring must always have room for, in bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
-    this.#ring = ring;
+    this.ring = ring;
     this.capacityBytes = ring.wordSize * WORD_BYTES;
     this.state.pointer = ring.readPointer;
-    this.#lent = lend ? new LentMemory() : undefined;
+    this.#borrowed = lend ? new BorrowedBuffer() : undefined;
     const spareBytes = this.capacityBytes - largestFrame - CHUNK_MARGIN_BYTES - WORD_BYTES;
     this.#keepBytes = Math.max(0, Math.min(spareBytes, MAX_KEEP_BYTES));
   }
@@ -93,9 +93,9 @@ export class EventRing {
 
   /**
    * Whether reclaim() should be called. A few small chunks are not worth its system calls: the ring has room
-   * for the largest frame beside them, so they may even stay for good.
+   * for the largest frame beside them, so they may even stay permanently.
    */
-  get worthReclaiming(): boolean {
+  get shouldReclaim(): boolean {
     return this.state.unreclaimedBytes > this.#keepBytes && this.#reclaimable;
   }
 
@@ -110,8 +110,8 @@ export class EventRing {
   /** The same, and the daemon has not used the room either. */
   holdsBack(): boolean {
     if (!this.wasCrowded) return false;
-    this.#ring.readPointers();
-    if (this.#ring.writePointer !== this.state.crowdedAt) this.state.crowdedAt = NOT_CROWDED;
+    this.ring.readPointers();
+    if (this.ring.writePointer !== this.state.crowdedAt) this.state.crowdedAt = NOT_CROWDED;
     return this.wasCrowded;
   }
 
@@ -125,21 +125,21 @@ export class EventRing {
   }
 
   /** Counts bytes that came in on the service socket. */
-  announce(bytes: number): void {
-    this.state.announced += bytes;
+  credit(count: number): void {
+    this.state.announced += count;
   }
 
   /**
    * Looks for events whose bytes did not come yet; true when there are any. The semaphore counts all that
    * were posted since it was last reset, but a reset can lose some: it may show too few, never too many.
    */
-  look(): boolean {
-    this.state.seen = Math.max(0, this.#ring.semaphore() - this.state.sinceReset);
+  peek(): boolean {
+    this.state.seen = Math.max(0, this.ring.semaphore() - this.state.sinceReset);
     return this.available > 0;
   }
 
   /**
-   * Hands up to `limit` events to `handler`, in order, and returns how many. Their space is given back by
+   * Passes up to `limit` events to `handler`, in order, and returns how many. Their space is given back by
    * reclaim(), and in between when it is much. Throws CS_ERR_MESSAGE_ERROR when the ring is not what it
    * should be.
    */
@@ -151,10 +151,10 @@ export class EventRing {
     const window = takeWindow();
     try {
       while (going && consumed < wanted) {
-        const fresh = this.#handsOutMemory;
+        const fresh = this.#passesMemoryOn;
         const readBytes = this.#readBytes(Math.min(wanted - consumed, fresh ? MAX_SHARERS : Infinity));
         const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
-        this.#ring.read(this.state.pointer, memory, readBytes);
+        this.ring.read(this.state.pointer, memory, readBytes);
         let offset = 0;
         let chunks = 0;
         do {
@@ -168,22 +168,22 @@ export class EventRing {
             break;
           }
           const frame = large ? this.#readLarge(length) : memory.subarray(start, start + length);
-          const owned = large ? this.#lent === undefined : fresh && length >= OWNED_BYTES;
+          const owned = large ? this.#borrowed === undefined : fresh && length >= OWNED_BYTES;
           offset += bytes;
           chunks++;
           consumed++;
           // Before the handler is called: should it throw, it has had its event.
           this.#advance(bytes);
-          going = handler(frame, owned) && this.#ring.state.open;
+          going = handler(frame, owned) && this.ring.state.open;
           if (large) {
-            this.#lent?.giveBack();
+            this.#borrowed?.giveBack();
             break;
           }
         } while (going && consumed < wanted && offset + CHUNK_HEADER_BYTES <= readBytes);
         if (chunks > 0) this.state.chunkBytes = Math.ceil(offset / chunks);
       }
     } finally {
-      giveBackWindow(this.#lent === undefined ? window : withdrawn(window));
+      giveBackWindow(this.#borrowed === undefined ? window : detach(window));
     }
     return consumed;
   }
@@ -192,27 +192,27 @@ export class EventRing {
    * Gives consumed space back to the daemon, if the bytes of all of it have come.
    *
    * The semaphore goes to 0 first: were the pointer first, the daemon could see an empty ring with a count
-   * left, take it for full, and its queue for us would stop for good. A count it adds in between belongs to
+   * left, take it for full, and its queue for us would stop permanently. A count it adds in between belongs to
    * a chunk behind the pointer, whose byte is still to come. And the semaphore is reset each time, because it
    * would overflow some day if it only grew.
    */
   reclaim(): void {
-    if (!this.#reclaimable || !this.#ring.state.open) return;
+    if (!this.#reclaimable || !this.ring.state.open) return;
     const freeBytes = this.capacityBytes - this.#checkEnd();
-    this.#ring.setSemaphore(0);
-    this.#ring.publishReadPointer(this.state.pointer);
+    this.ring.setSemaphore(0);
+    this.ring.publishReadPointer(this.state.pointer);
     this.state.unreclaimedBytes = 0;
     this.state.sinceReset = 0;
     const neededBytes = this.state.expectedBytes + CHUNK_MARGIN_BYTES;
     if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, neededBytes)) return;
     // What the daemon adds from now on goes into the room that was made.
-    this.#ring.readPointers();
-    this.state.crowdedAt = this.#ring.writePointer;
+    this.ring.readPointers();
+    this.state.crowdedAt = this.ring.writePointer;
   }
 
   #advance(bytes: number): void {
     const { state } = this;
-    state.pointer = this.#ring.advance(state.pointer, bytes / WORD_BYTES);
+    state.pointer = this.ring.advance(state.pointer, bytes / WORD_BYTES);
     state.announced--;
     state.seen = Math.max(0, state.seen - 1);
     state.sinceReset++;
@@ -222,16 +222,16 @@ export class EventRing {
     if (state.unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
-  /** Chunks are expected of a size that is handed out in the memory it was read into. */
-  get #handsOutMemory(): boolean {
+  /** Chunks are expected of a size that is passed on in the memory it was read into. */
+  get #passesMemoryOn(): boolean {
     const { chunkBytes } = this.state;
-    return this.#lent === undefined && chunkBytes >= OWNED_BYTES && chunkBytes <= WINDOW_BYTES;
+    return this.#borrowed === undefined && chunkBytes >= OWNED_BYTES && chunkBytes <= WINDOW_BYTES;
   }
 
   /** The payload of the next chunk. */
   #readLarge(length: number): Buffer {
-    const frame = this.#lent?.take(length) ?? Buffer.allocUnsafeSlow(length);
-    this.#ring.read(this.#ring.advance(this.state.pointer, CHUNK_HEADER_WORDS), frame);
+    const frame = this.#borrowed?.take(length) ?? Buffer.allocUnsafeSlow(length);
+    this.ring.read(this.ring.advance(this.state.pointer, CHUNK_HEADER_WORDS), frame);
     return frame;
   }
 
@@ -241,17 +241,11 @@ export class EventRing {
     return Math.min(chunks * this.state.chunkBytes, WINDOW_BYTES, this.capacityBytes);
   }
 
-  /** The length of the chunk whose header stands at `offset`. */
+  /** The length of the chunk whose header is at `offset`. */
   #chunkLength(window: Buffer, offset: number): number {
     const length = window.readUInt32LE(offset);
     const magic = window.readUInt32LE(offset + WORD_BYTES);
-    if (magic !== Magic.COMMITTED || length + CHUNK_MARGIN_BYTES > this.capacityBytes) {
-      throw malformed(
-        `${this.#ring.name}: a chunk of ${length} bytes with magic 0x${magic.toString(16)}`,
-        `a committed chunk within ${this.capacityBytes} bytes for each byte on the socket`,
-      );
-    }
-    return length;
+    return checkedLength(this.ring.name, length, magic, this.ring.wordSize - 1);
   }
 
   /**
@@ -259,13 +253,10 @@ export class EventRing {
    * that was consumed must lie before write_pt. Returns how many bytes are in use.
    */
   #checkEnd(): number {
-    const from = this.#ring.readPointer;
-    this.#ring.readPointers();
-    const usedBytes = this.#ring.distance(from, this.#ring.writePointer) * WORD_BYTES;
+    const from = this.ring.readPointer;
+    this.ring.readPointers();
+    const usedBytes = this.ring.distance(from, this.ring.writePointer) * WORD_BYTES;
     if (usedBytes >= this.state.unreclaimedBytes) return usedBytes;
-    throw malformed(
-      `${this.#ring.name}: an event was announced that is not there`,
-      'one chunk for each byte',
-    );
+    throw malformed(`${this.ring.name}: an event was announced that is not there`, 'one chunk for each byte');
   }
 }

@@ -12,10 +12,10 @@
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { RING_HEADER_BYTES, WORD_BYTES } from '../codec/ring-layout';
+import { RING_HEADER_BYTES, WORD_BYTES } from './layout';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
-import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from './ring-storage';
+import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from './storage';
 
 // sys/mman.h of Linux on 64 bits, the same on every processor that Node runs on.
 const PROT_READ_WRITE = 0x1 | 0x2;

@@ -1,6 +1,6 @@
 /** The daemon writes events and announces each by a byte; we read no more than was announced. */
 import fc from 'fast-check';
-import { EventRing } from '../../src/transport/event-ring';
+import { EventReader } from '../../src/ring/event-reader';
 import { thrownBy } from '../support/errors';
 import { BEING_WRITTEN } from '../support/fake-ring';
 import { assertProperty } from '../support/property';
@@ -10,7 +10,7 @@ const WORDS = 40;
 const LARGEST = WORDS * 4 - 12;
 
 /** Consumes, and copies the frames, which are only valid during the call. */
-function consume(ring: EventRing, limit = Infinity): Buffer[] {
+function consume(ring: EventReader, limit = Infinity): Buffer[] {
   const frames: Buffer[] = [];
   const count = ring.consume(limit, (frame) => {
     frames.push(Buffer.from(frame));
@@ -39,8 +39,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
         pair.reset(at);
         const frame = pattern(length, at);
         pair.theirs.put(frame);
-        const ring = new EventRing(pair.ours);
-        ring.announce(1);
+        const ring = new EventReader(pair.ours);
+        ring.credit(1);
         let result = 'nothing came';
         ring.consume(1, (seen) => {
           result = difference([seen], [frame]);
@@ -61,8 +61,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
         pair.reset(at);
         const frames = [pattern(length, 1), pattern(40 - length, 2), pattern(1, 3), pattern(length % 9, 4)];
         put(...frames);
-        const ring = new EventRing(pair.ours);
-        ring.announce(frames.length);
+        const ring = new EventReader(pair.ours);
+        ring.credit(frames.length);
         expect(difference(consume(ring), frames)).toBe('');
         expect(ring.available).toBe(0);
       }
@@ -74,8 +74,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       pair.reset(at);
       const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
       put(...frames);
-      const ring = new EventRing(pair.ours);
-      ring.announce(3);
+      const ring = new EventReader(pair.ours);
+      ring.credit(3);
       expect(difference(consume(ring, 1), frames.slice(0, 1))).toBe('');
       expect(ring.available).toBe(2);
       expect(difference(consume(ring, 2), frames.slice(1))).toBe('');
@@ -88,27 +88,27 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     pair.reset(30);
     const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
     put(...frames);
-    const ring = new EventRing(pair.ours);
+    const ring = new EventReader(pair.ours);
     expect(consume(ring)).toEqual([]);
     expect(pair.theirs.readPointer).toBe(30);
-    ring.announce(2);
+    ring.credit(2);
     expect(difference(consume(ring), frames.slice(0, 2))).toBe('');
     expect(consume(ring)).toEqual([]);
-    ring.announce(1);
+    ring.credit(1);
     expect(difference(consume(ring), frames.slice(2))).toBe('');
   });
 
   test('an event that is added while others are read is not lost', () => {
     pair.reset(36);
     put(pattern(10, 1));
-    const ring = new EventRing(pair.ours);
-    ring.announce(1);
+    const ring = new EventReader(pair.ours);
+    ring.credit(1);
     const late = pattern(11, 2);
     ring.consume(Infinity, () => {
       put(late);
       return true;
     });
-    ring.announce(1);
+    ring.credit(1);
     expect(difference(consume(ring), [late])).toBe('');
   });
 
@@ -116,8 +116,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     pair.reset(38);
     const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
     put(...frames);
-    const ring = new EventRing(pair.ours);
-    ring.announce(3);
+    const ring = new EventReader(pair.ours);
+    ring.credit(3);
     expect(ring.consume(Infinity, () => false)).toBe(1);
     expect(difference(consume(ring), frames.slice(1))).toBe('');
   });
@@ -127,8 +127,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       pair.reset(at);
       const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
       put(...frames);
-      const ring = new EventRing(pair.ours);
-      ring.announce(3);
+      const ring = new EventReader(pair.ours);
+      ring.credit(3);
       let seen = 0;
       expect(() =>
         ring.consume(Infinity, () => {
@@ -147,8 +147,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     try {
       own.theirs.put(pattern(10, 1));
       own.theirs.put(pattern(11, 2));
-      const ring = new EventRing(own.ours);
-      ring.announce(2);
+      const ring = new EventReader(own.ours);
+      ring.credit(2);
       const calls = ring.consume(Infinity, () => {
         own.ours.close();
         return true;
@@ -172,10 +172,10 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       put(...frames);
       const inner = [pattern(100, 3), pattern(99, 4)];
       for (const frame of inner) other.theirs.put(frame);
-      const ring = new EventRing(pair.ours);
-      const nested = new EventRing(other.ours);
-      ring.announce(2);
-      nested.announce(2);
+      const ring = new EventReader(pair.ours);
+      const nested = new EventReader(other.ours);
+      ring.credit(2);
+      nested.credit(2);
       const seen: Buffer[] = [];
       const seenInside: Buffer[] = [];
       ring.consume(Infinity, (frame) => {
@@ -195,8 +195,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     for (const count of [1, 2, 3]) {
       pair.reset(37);
       for (let index = 0; index < count; index++) put(pattern(10, index));
-      const ring = new EventRing(pair.ours);
-      ring.announce(count);
+      const ring = new EventReader(pair.ours);
+      ring.credit(count);
       const seen = pair.afterEachWrite(
         () => {
           ring.consume(Infinity, () => true);
@@ -213,13 +213,13 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
 
   test('the semaphore does not grow while events are read in part', () => {
     pair.reset(0);
-    const ring = new EventRing(pair.ours);
+    const ring = new EventReader(pair.ours);
     let next = 0;
     let read = 0;
     for (let round = 0; round < 200; round++) {
       while (pair.theirs.put(pattern(8, next))) {
         next++;
-        ring.announce(1);
+        ring.credit(1);
       }
       expect(difference(consume(ring, 2), [pattern(8, read), pattern(8, read + 1)])).toBe('');
       read += 2;
@@ -234,7 +234,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
         fc.array(fc.tuple(fc.array(fc.nat(50), { maxLength: 4 }), fc.nat(3), fc.nat(4)), { maxLength: 20 }),
         (at, rounds) => {
           pair.reset(at);
-          const ring = new EventRing(pair.ours);
+          const ring = new EventReader(pair.ours);
           const expected: Buffer[] = [];
           const seen: Buffer[] = [];
           let unannounced = 0;
@@ -247,10 +247,10 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
             }
             const bytes = Math.min(announce, unannounced);
             unannounced -= bytes;
-            ring.announce(bytes);
+            ring.credit(bytes);
             seen.push(...consume(ring, limit));
           }
-          ring.announce(unannounced);
+          ring.credit(unannounced);
           seen.push(...consume(ring));
           expect(difference(seen, expected)).toBe('');
         },
@@ -263,21 +263,21 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     test('finds events, hands them out once, and gives back no place before its byte', () => {
       for (let at = 0; at < WORDS; at++) {
         pair.reset(at);
-        const ring = new EventRing(pair.ours);
-        expect(ring.look()).toBe(false);
+        const ring = new EventReader(pair.ours);
+        expect(ring.peek()).toBe(false);
         const frames = [pattern(20, 1), pattern(21, 2)];
         put(...frames);
         expect(ring.available).toBe(0);
-        expect(ring.look()).toBe(true);
+        expect(ring.peek()).toBe(true);
         expect(ring.available).toBe(2);
         expect(difference(consume(ring), frames)).toBe('');
-        expect(ring.look()).toBe(false);
+        expect(ring.peek()).toBe(false);
         expect([pair.theirs.readPointer, pair.theirs.semaphore]).toEqual([at, 2]);
-        ring.announce(1);
+        ring.credit(1);
         ring.reclaim();
         expect(ring.available).toBe(0);
         expect(pair.theirs.readPointer).toBe(at);
-        ring.announce(1);
+        ring.credit(1);
         ring.reclaim();
         expect(ring.available).toBe(0);
         expect(pair.theirs.readPointer).toBe(pair.theirs.writePointer);
@@ -295,7 +295,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       await assertProperty(
         fc.property(fc.nat(WORDS - 1), fc.array(action, { maxLength: 60 }), (at, actions) => {
           pair.reset(at);
-          const ring = new EventRing(pair.ours);
+          const ring = new EventReader(pair.ours);
           const expected: Buffer[] = [];
           const seen: Buffer[] = [];
           let unannounced = 0;
@@ -314,15 +314,15 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
             } else if ('announce' in step) {
               const bytes = Math.min(step.announce, unannounced);
               unannounced -= bytes;
-              ring.announce(bytes);
+              ring.credit(bytes);
               take(2);
             } else if ('look' in step) {
-              if (ring.look()) take(step.look);
+              if (ring.peek()) take(step.look);
             } else {
               ring.reclaim();
             }
           }
-          ring.announce(unannounced);
+          ring.credit(unannounced);
           take(Infinity);
           expect(difference(seen, expected)).toBe('');
           ring.reclaim();
@@ -346,8 +346,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     ])('%s', (_, damage) => {
       pair.reset(35);
       damage();
-      const ring = new EventRing(pair.ours);
-      ring.announce(1);
+      const ring = new EventReader(pair.ours);
+      ring.credit(1);
       let calls = 0;
       const { code } = thrownBy(() =>
         ring.consume(1, () => {
@@ -369,8 +369,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       const good = pattern(8, 1);
       put(good);
       pair.theirs.stage(pattern(8, 2), 0);
-      const ring = new EventRing(pair.ours);
-      ring.announce(2);
+      const ring = new EventReader(pair.ours);
+      ring.credit(2);
       const seen: Buffer[] = [];
       const { code } = thrownBy(() =>
         ring.consume(2, (frame) => {
@@ -390,8 +390,8 @@ test.each(['header', 'data'] as const)('a %s file cut short is CS_ERR_MESSAGE_ER
   try {
     cut.theirs.put(pattern(60, 1));
     cut.theirs.truncate(what, what === 'header' ? 4 : 20);
-    const ring = new EventRing(cut.ours);
-    ring.announce(1);
+    const ring = new EventReader(cut.ours);
+    ring.credit(1);
     expect(thrownBy(() => ring.consume(1, () => true)).code).toBe('CS_ERR_MESSAGE_ERROR');
   } finally {
     cut.close();
@@ -433,8 +433,8 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     for (const at of starts) {
       pair.reset(at);
       for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
-      const ring = new EventRing(pair.ours);
-      ring.announce(frames.length);
+      const ring = new EventReader(pair.ours);
+      ring.credit(frames.length);
       expect(difference(consume(ring), frames)).toBe('');
       expect(pair.theirs.semaphore).toBe(0);
     }
@@ -446,8 +446,8 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
       pair.reset(17);
       const frames = [pattern(length, 1), pattern(29, 2)];
       for (const frame of frames) pair.theirs.put(frame);
-      const ring = new EventRing(pair.ours);
-      ring.announce(2);
+      const ring = new EventReader(pair.ours);
+      ring.credit(2);
       expect(difference(consume(ring), frames)).toBe('');
     }
   });
@@ -456,8 +456,8 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     pair.reset(LARGE_WORDS - 5);
     const frames = Array.from({ length: 50 }, (_, index) => pattern(index * 25, index));
     for (const frame of frames) pair.theirs.put(frame);
-    const ring = new EventRing(pair.ours);
-    ring.announce(frames.length);
+    const ring = new EventReader(pair.ours);
+    ring.credit(frames.length);
     const seen: Buffer[] = [];
     while (ring.available > 0) seen.push(...consume(ring, 3));
     expect(difference(seen, frames)).toBe('');
@@ -466,12 +466,12 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
   test('owned frames stay as they are, and few of them share their memory', () => {
     const LENGTH = 5000;
     pair.reset(LARGE_WORDS - 10);
-    const ring = new EventRing(pair.ours);
+    const ring = new EventReader(pair.ours);
     const frames = Array.from({ length: 20 }, (_, index) => pattern(LENGTH, index));
     const kept: Buffer[] = [];
     for (let round = 0; round < 3; round++) {
       for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
-      ring.announce(frames.length);
+      ring.credit(frames.length);
       ring.consume(Infinity, (frame, owned) => {
         if (owned) kept.push(frame);
         return true;
@@ -487,11 +487,11 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
 
   test('short frames are not owned: each would keep the memory of many', () => {
     pair.reset(0);
-    const ring = new EventRing(pair.ours);
+    const ring = new EventReader(pair.ours);
     const owners: number[] = [];
     for (let round = 0; round < 2; round++) {
       for (const length of [20_000, 100, 20_000, 100]) pair.theirs.put(pattern(length, 1));
-      ring.announce(4);
+      ring.credit(4);
       ring.consume(Infinity, (frame, owned) => {
         if (owned) owners.push(frame.length);
         return true;
@@ -506,11 +506,11 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     pair.reset(LARGE_WORDS - 10);
     const frames = lengths.map((length, index) => pattern(length, index));
     for (const frame of frames) expect(pair.theirs.put(frame)).toBe(true);
-    const ring = new EventRing(pair.ours, { lend: true });
+    const ring = new EventReader(pair.ours, { lend: true });
     for (let round = 0; round < 3; round++) {
       const kept: Buffer[] = [];
       const copies: Buffer[] = [];
-      ring.announce(frames.length);
+      ring.credit(frames.length);
       ring.consume(Infinity, (frame, owned) => {
         expect(owned).toBe(false);
         kept.push(frame);

@@ -1,6 +1,6 @@
 /** We write, the daemon reads: every way to stage a frame, at every place of the circle. */
 import fc from 'fast-check';
-import { RequestRing } from '../../src/transport/request-ring';
+import { RequestWriter } from '../../src/ring/request-writer';
 import { assertProperty } from '../support/property';
 import { COMMITTED } from '../support/fake-ring';
 import { difference, pattern, RingPair, STORAGES } from './ring-fixture';
@@ -9,7 +9,7 @@ const EMPTY = Buffer.alloc(0);
 /** The length and the magic before each frame. */
 const HEADROOM = 8;
 
-type Stage = (ring: RequestRing, frame: Buffer) => boolean;
+type Stage = (ring: RequestWriter, frame: Buffer) => boolean;
 
 /** From a head and parts, as messages are. */
 const inParts: Stage = (ring, frame) => {
@@ -28,7 +28,7 @@ const prepared: Stage = (ring, frame) => {
 };
 
 /** Stages, posts, and lets the daemon take everything. */
-function transfer(pair: RingPair, ring: RequestRing, frames: readonly Buffer[], stage: Stage): string {
+function transfer(pair: RingPair, ring: RequestWriter, frames: readonly Buffer[], stage: Stage): string {
   const { theirs } = pair;
   const { writePointer } = theirs;
   for (const frame of frames) if (!stage(ring, frame)) return `no room for ${frame.length} bytes`;
@@ -63,7 +63,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     for (const at of starts) {
       for (let length = 0; length <= LARGEST; length++) {
         pair.reset(at);
-        const result = transfer(pair, new RequestRing(pair.ours), [pattern(length, at)], stage);
+        const result = transfer(pair, new RequestWriter(pair.ours), [pattern(length, at)], stage);
         if (result !== '') throw new Error(`${length} bytes at word ${at}: ${result}`);
       }
     }
@@ -77,7 +77,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
         const frames = [pattern(length, 1), pattern(30 - length, 2), pattern(3, 3), pattern(length % 7, 4)];
         let turn = at;
         const mixed: Stage = (ring, frame) => stages[turn++ % stages.length]!(ring, frame);
-        const result = transfer(pair, new RequestRing(pair.ours), frames, mixed);
+        const result = transfer(pair, new RequestWriter(pair.ours), frames, mixed);
         if (result !== '') throw new Error(`${length} bytes at word ${at}: ${result}`);
       }
     }
@@ -92,7 +92,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
         }),
         (at, rounds) => {
           pair.reset(at);
-          const ring = new RequestRing(pair.ours);
+          const ring = new RequestWriter(pair.ours);
           for (const [index, round] of rounds.entries()) {
             let turn = 0;
             const mixed: Stage = (target, frame) => {
@@ -112,7 +112,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       for (const before of [0, 1, 4, 17, 60, 100]) {
         for (const frame of [0, 1, 2, 3, 4, 5, 31, 32, 33, LARGEST - 40, LARGEST]) {
           pair.reset(at);
-          const ring = new RequestRing(pair.ours);
+          const ring = new RequestWriter(pair.ours);
           expect(whole(ring, pattern(before, 1))).toBe(true);
           ring.post();
           // Now the daemon's own formula counts, with its pointers.
@@ -132,7 +132,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     for (const at of starts) {
       for (const stage of [whole, inParts, prepared]) {
         pair.reset(at);
-        const ring = new RequestRing(pair.ours);
+        const ring = new RequestWriter(pair.ours);
         expect(stage(ring, pattern(LARGEST + 1, at))).toBe(false);
         expect(ring.stagedChunks).toBe(0);
         expect(transfer(pair, ring, [pattern(LARGEST, at)], stage)).toBe('');
@@ -143,7 +143,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
   test('a full ring refuses, loses nothing, and takes again when the daemon took some', () => {
     for (const at of starts) {
       pair.reset(at);
-      const ring = new RequestRing(pair.ours);
+      const ring = new RequestWriter(pair.ours);
       const frames: Buffer[] = [];
       for (;;) {
         const frame = pattern(9, frames.length);
@@ -169,7 +169,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
   test('staging beside posted chunks leaves them alone', () => {
     for (const at of starts) {
       pair.reset(at);
-      const ring = new RequestRing(pair.ours);
+      const ring = new RequestWriter(pair.ours);
       const posted = [pattern(5, 1), pattern(6, 2)];
       for (const frame of posted) whole(ring, frame);
       ring.post();
@@ -185,7 +185,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
 
   test('nothing may be posted while the semaphore is not 0 or flow control is on', () => {
     pair.reset(3);
-    const ring = new RequestRing(pair.ours);
+    const ring = new RequestWriter(pair.ours);
     whole(ring, pattern(4, 1));
     whole(ring, pattern(4, 2));
     expect(ring.submitState()).toBe('ready');
@@ -207,7 +207,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
 
   test('the chunks are written first, then the pointer, then the semaphore', () => {
     pair.reset(38);
-    const ring = new RequestRing(pair.ours);
+    const ring = new RequestWriter(pair.ours);
     whole(ring, pattern(30, 1));
     const { theirs } = pair;
     const seen = pair.afterEachWrite(
@@ -249,7 +249,7 @@ describe.each(STORAGES)('a ring with room for frames that are written directly, 
       pair.theirs.writePointer = at;
       pair.theirs.readPointer = at;
       pair.ours.readPointers();
-      const result = transfer(pair, new RequestRing(pair.ours), [frames[at % frames.length]!], stage);
+      const result = transfer(pair, new RequestWriter(pair.ours), [frames[at % frames.length]!], stage);
       if (result !== '') throw new Error(`at word ${at}: ${result}`);
     }
   });
@@ -262,7 +262,7 @@ describe.each(STORAGES)('a ring with room for frames that are written directly, 
       pair.theirs.writePointer = at;
       pair.theirs.readPointer = at;
       pair.ours.readPointers();
-      const result = transfer(pair, new RequestRing(pair.ours), frames, whole);
+      const result = transfer(pair, new RequestWriter(pair.ours), frames, whole);
       if (result !== '') throw new Error(`at word ${at}: ${result}`);
     }
   });
@@ -271,7 +271,7 @@ describe.each(STORAGES)('a ring with room for frames that are written directly, 
     pair.reset(5990);
     for (const at of [0, 5990]) {
       pair.reset(at);
-      const ring = new RequestRing(pair.ours);
+      const ring = new RequestWriter(pair.ours);
       const frame = pattern(20_000, at);
       const parts = Array.from({ length: 5000 }, (_, index) => frame.subarray(index * 4, index * 4 + 4));
       expect(transfer(pair, ring, [frame], (target) => target.stage(EMPTY, parts, frame.length))).toBe('');
@@ -288,7 +288,7 @@ describe.each(STORAGES)(
         for (const at of [0, 1, 33_333, 59_990, 59_998, 59_999]) {
           pair.reset(at);
           const frames = Array.from({ length: 1500 }, (_, index) => pattern(40 + (index % 90), index));
-          expect(transfer(pair, new RequestRing(pair.ours), frames, inParts)).toBe('');
+          expect(transfer(pair, new RequestWriter(pair.ours), frames, inParts)).toBe('');
         }
       } finally {
         pair.close();

@@ -19,10 +19,10 @@ export function giveBackWindow(window: Buffer): void {
 }
 
 /**
- * Memory that is lent to listeners and withdrawn afterwards. Whoever kept a piece of it finds it empty then:
- * it must not change under him in silence when the memory is used again.
+ * Memory that listeners borrow and that is detached afterwards. A piece of it that was kept is empty then: it must not
+ * change silently when the memory is used again.
  */
-export class LentMemory {
+export class BorrowedBuffer {
   #spare: Buffer | undefined;
 
   /** Memory for one large frame, until giveBack(). */
@@ -33,14 +33,14 @@ export class LentMemory {
   }
 
   giveBack(): void {
-    if (this.#spare !== undefined) this.#spare = withdrawn(this.#spare);
+    if (this.#spare !== undefined) this.#spare = detach(this.#spare);
   }
 }
 
 let channel: { from: MessagePort; to: MessagePort } | undefined;
 
 /** The same memory in a new ArrayBuffer; all views of the old one have length 0 from now on. */
-export function withdrawn(memory: Buffer): Buffer {
+export function detach(memory: Buffer): Buffer {
   // ArrayBuffer.prototype.transfer, which Node has from version 21 on: this way is several times faster than
   // structuredClone(), the other one there is.
   if (channel === undefined) {

@@ -6,7 +6,7 @@
  */
 import { closeSync, readSync, writeSync, writevSync } from 'node:fs';
 import { malformed } from '../codec/fields';
-import { WORD_BYTES } from '../codec/ring-layout';
+import { WORD_BYTES } from './layout';
 import { CpgError } from '../errors';
 
 export interface RingStorage {
@@ -74,7 +74,7 @@ class FileStorage implements RingStorage {
   close(): void {
     closeSync(this.#headerFd);
     closeSync(this.#dataFd);
-    // Numbers are given out anew at once: a late write must not end up in somebody else's file.
+    // The system reuses the numbers at once: a late write must not end up in somebody else's file.
     this.#headerFd = -1;
     this.#dataFd = -1;
   }

@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { RING_HEADER_BYTES } from '../../src/codec/ring-layout';
-import type * as mappedStorageModule from '../../src/transport/mapped-storage';
-import { mappedStorage } from '../../src/transport/mapped-storage';
-import type { RingFiles } from '../../src/transport/ring-storage';
+import { RING_HEADER_BYTES } from '../../src/ring/layout';
+import type * as mappedStorageModule from '../../src/ring/mapped-storage';
+import { mappedStorage } from '../../src/ring/mapped-storage';
+import type { RingFiles } from '../../src/ring/storage';
 import { thrownBy } from '../support/errors';
 
 const DATA_BYTES = 8192;
@@ -97,7 +97,7 @@ test.each([
 ])('%s it is CS_ERR_NOT_SUPPORTED, with the way to get it', (_, koffi) => {
   jest.isolateModules(() => {
     jest.doMock('koffi', koffi);
-    const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/transport/mapped-storage');
+    const fresh = jest.requireActual<typeof mappedStorageModule>('../../src/ring/mapped-storage');
     const error = thrownBy(() => fresh.mappedStorage());
     expect(error.code).toBe('CS_ERR_NOT_SUPPORTED');
     expect(error.message).toMatch(/npm install koffi/);

@@ -1,5 +1,5 @@
 /** The daemon writes replies, we read them: by the semaphore, never by the magic. */
-import { ResponseRing } from '../../src/transport/response-ring';
+import { ResponseReader } from '../../src/ring/response-reader';
 import { thrownBy } from '../support/errors';
 import { BEING_WRITTEN } from '../support/fake-ring';
 import { difference, pattern, RingPair, STORAGES } from './ring-fixture';
@@ -9,11 +9,11 @@ const LARGEST = WORDS * 4 - 12;
 
 describe.each(STORAGES)('%s', (_storage, store) => {
   let pair: RingPair;
-  let ring: ResponseRing;
+  let ring: ResponseReader;
 
   beforeAll(() => {
     pair = new RingPair('response', WORDS, store);
-    ring = new ResponseRing(pair.ours);
+    ring = new ResponseReader(pair.ours);
   });
   afterAll(() => pair.close());
 
@@ -122,7 +122,7 @@ test.each(['header', 'data'] as const)('a %s file cut short is CS_ERR_MESSAGE_ER
   try {
     cut.theirs.put(pattern(20, 1));
     cut.theirs.truncate(what, what === 'header' ? 8000 : 12);
-    expect(thrownBy(() => new ResponseRing(cut.ours).take()).code).toBe('CS_ERR_MESSAGE_ERROR');
+    expect(thrownBy(() => new ResponseReader(cut.ours).take()).code).toBe('CS_ERR_MESSAGE_ERROR');
   } finally {
     cut.close();
   }

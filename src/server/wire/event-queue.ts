@@ -1,28 +1,18 @@
 /**
- * The event ring, seen from its writer, and the queue behind it for a client that reads more slowly than
- * others send.
+ * The queue before the event ring, for a client that reads more slowly than others send.
  *
- * Events are laid out as chunks in slabs of memory. A flush moves as many whole chunks as the ring has room
- * for with one write, publishes the write pointer, and then sends one byte for each chunk on the service
- * socket. Nothing tells us when the client gives space back, so while chunks wait, a poller looks.
+ * Events are laid out as chunks in slabs of memory. A flush moves as many whole chunks as the ring has room for, and then
+ * sends one byte for each on the service socket. Nothing tells us when the client gives space back, so while chunks
+ * wait, a poller looks. The file of the ring is sparse, so a full file system is one more reason to have no room for a
+ * while.
  *
  *     append() -> | slab | slab | slab | -> ring -> byte on the socket
- *
- * The semaphore is not 0 while chunks are new, for those who look on. The client puts it to 0 whenever it
- * likes, and neither side decides anything by it, so it does not matter that we cannot add to it atomically.
- * Whether the ring has room we know from the pointers: since a writer keeps a margin, equal pointers mean
- * empty. Its file is sparse, so a full file system is one more reason to have none for a while.
  */
 import { debugServer as debug } from '../../debug';
+import { EventWriter } from '../../ring/event-writer';
+import { CHUNK_HEADER_BYTES, chunkWords, WORD_BYTES, writeChunkHeader } from '../../ring/layout';
+import type { Ring } from '../../ring/ring';
 import { systemError } from '../../system-error';
-import {
-  CHUNK_HEADER_BYTES,
-  CHUNK_MARGIN_BYTES,
-  chunkWords,
-  Magic,
-  WORD_BYTES,
-  type Ring,
-} from '../../transport/ring';
 import { Poller } from '../../transport/poller';
 
 /** What goes into the ring without waiting for the end of a burst: readers work while we still write. */
@@ -44,8 +34,8 @@ interface Slab {
 
 const spareSlabs: Buffer[] = [];
 
-/** What the writer needs of its connection. */
-export interface EventWriterHost {
+/** What the queue needs of its connection. */
+export interface EventQueueHost {
   /** Sends `count` bytes on the service socket, of any value. */
   announce(count: number): void;
   /** Bytes announced that the socket still holds. */
@@ -56,9 +46,9 @@ export interface EventWriterHost {
   onFailure(error: unknown): void;
 }
 
-export class EventWriter {
-  readonly #ring: Ring;
-  readonly #host: EventWriterHost;
+export class EventQueue {
+  readonly #writer: EventWriter;
+  readonly #host: EventQueueHost;
   readonly #slabs: Slab[] = [];
   readonly #polling = new Poller(() => this.#pollRoom(), ROOM_POLLING);
   #queuedBytes = 0;
@@ -67,8 +57,8 @@ export class EventWriter {
   /** While events wait: when the client last made room for some, in milliseconds as performance.now(). */
   lastProgress = performance.now();
 
-  constructor(ring: Ring, host: EventWriterHost) {
-    this.#ring = ring;
+  constructor(ring: Ring, host: EventQueueHost) {
+    this.#writer = new EventWriter(ring);
     this.#host = host;
   }
 
@@ -83,8 +73,7 @@ export class EventWriter {
     const length = head.length + body.length - start;
     const bytes = chunkWords(length) * WORD_BYTES;
     const { memory, end } = this.#slabFor(bytes);
-    memory.writeUInt32LE(length, end);
-    memory.writeUInt32LE(Magic.COMMITTED, end + WORD_BYTES);
+    writeChunkHeader(memory, end, length);
     memory.set(head, end + CHUNK_HEADER_BYTES);
     copy(body, start, memory, end + CHUNK_HEADER_BYTES + head.length);
     for (let at = end + CHUNK_HEADER_BYTES + length; at < end + bytes; at++) memory[at] = 0;
@@ -138,54 +127,34 @@ export class EventWriter {
   }
 
   #move(): void {
-    this.#ring.readPointers();
-    let pointer = this.#ring.writePointer;
-    let free = (this.#ring.wordSize - this.#ring.distance(this.#ring.readPointer, pointer)) * WORD_BYTES;
-    let chunks = 0;
-    while (this.#slabs.length > 0 && this.#host.unreadAnnouncements() + chunks < MAX_UNREAD_ANNOUNCEMENTS) {
+    const writer = this.#writer;
+    writer.findRoom();
+    while (
+      this.#slabs.length > 0 &&
+      this.#host.unreadAnnouncements() + writer.stagedChunks < MAX_UNREAD_ANNOUNCEMENTS
+    ) {
       const slab = this.#slabs[0]!;
-      const from = slab.start;
-      const chunksBefore = chunks;
-      while (slab.start < slab.end) {
-        const length = slab.memory.readUInt32LE(slab.start);
-        if (length + CHUNK_MARGIN_BYTES > free) break;
-        const bytes = chunkWords(length) * WORD_BYTES;
-        slab.start += bytes;
-        free -= bytes;
-        chunks++;
-      }
-      if (slab.start > from) {
-        if (!this.#write(pointer, slab.memory.subarray(from, slab.start))) {
-          slab.start = from;
-          chunks = chunksBefore;
-          break;
-        }
-        pointer = this.#ring.advance(pointer, (slab.start - from) / WORD_BYTES);
-        this.#queuedBytes -= slab.start - from;
-      }
-      if (slab.start < slab.end) break;
+      if (!this.#stage(slab)) break;
       this.#slabs.shift();
       if (slab.memory.length === SLAB_BYTES && spareSlabs.length < MAX_SPARE_SLABS)
         spareSlabs.push(slab.memory);
     }
-    if (chunks === 0) return;
+    if (writer.stagedChunks === 0) return;
     this.lastProgress = performance.now();
-    // Chunks first, then the pointer that covers them, then the bytes that tell of them.
-    this.#ring.publishWritePointer(pointer);
-    this.#ring.setSemaphore(chunks);
-    this.#host.announce(chunks);
+    this.#host.announce(writer.post());
   }
 
-  /** False when the file system has no room. */
-  #write(pointer: number, bytes: Buffer): boolean {
+  /** Moves what fits; true when that was all. */
+  #stage(slab: Slab): boolean {
     try {
-      this.#ring.write(pointer, bytes);
-      return true;
+      const start = this.#writer.stage(slab.memory, slab.start, slab.end);
+      this.#queuedBytes -= start - slab.start;
+      slab.start = start;
     } catch (error) {
       if (systemError(error, 'an event').code !== 'CS_ERR_NO_SPACE') throw error;
       debug('an event waits: %s', String(error));
-      return false;
     }
+    return slab.start === slab.end;
   }
 
   #slabFor(bytes: number): Slab {

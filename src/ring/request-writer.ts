@@ -9,7 +9,8 @@
  *        daemon reads         posted             staged               free
  *     read_pt ------------------> write_pt --------------> staged end ------> read_pt
  */
-import { CHUNK_HEADER_BYTES, CHUNK_MARGIN_BYTES, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
+import { CHUNK_HEADER_BYTES, chunkWords, Magic, WORD_BYTES, writeChunkHeader } from './layout';
+import type { Ring } from './ring';
 
 /** Frames up to `directBytes` are gathered in a buffer of `gatherBytes`; larger ones are written directly. */
 const LIMITS = { gatherBytes: 64 * 1024, directBytes: 16 * 1024 };
@@ -19,7 +20,7 @@ export type SubmitState = 'ready' | 'busy' | 'flowControlled';
 
 const zeros = Buffer.alloc(WORD_BYTES);
 
-export class RequestRing {
+export class RequestWriter {
   readonly #ring: Ring;
   readonly #directBytes: number;
   /** The gathered bytes belong into the ring right before `end`. */
@@ -65,8 +66,7 @@ export class RequestRing {
    */
   stagePrepared(memory: Buffer, length: number): boolean {
     if (!this.#hasRoom(length)) return false;
-    memory.writeUInt32LE(length, 0);
-    memory.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
+    writeChunkHeader(memory, 0, length);
     if (this.#gathers(memory.length)) {
       this.gather.set(memory, this.state.gatheredBytes);
       this.state.gatheredBytes += memory.length;
@@ -93,7 +93,7 @@ export class RequestRing {
   /** Whether enough of the ring is free to go on staging although nothing can be posted. */
   hasQuarterFree(): boolean {
     this.#ring.readPointers();
-    return this.#freeBytes() >= this.#ring.wordSize;
+    return this.#ring.freeBytes(this.state.end) >= this.#ring.wordSize;
   }
 
   /** The daemon's flow control: true while it asks us not to send. */
@@ -122,17 +122,9 @@ export class RequestRing {
   }
 
   #hasRoom(length: number): boolean {
-    if (length + CHUNK_MARGIN_BYTES <= this.#freeBytes()) return true;
-    // The daemon only ever frees, so the pointer of an earlier look is safe, just pessimistic.
+    if (this.#ring.hasRoom(length, this.state.end)) return true;
     this.#ring.readPointers();
-    return length + CHUNK_MARGIN_BYTES <= this.#freeBytes();
-  }
-
-  #freeBytes(): number {
-    // The margin keeps writers from filling the ring to the last word: equal pointers mean empty.
-    const { end } = this.state;
-    if (end === this.#ring.readPointer) return this.#ring.wordSize * WORD_BYTES;
-    return (this.#ring.distance(end, this.#ring.readPointer) - 1) * WORD_BYTES;
+    return this.#ring.hasRoom(length, this.state.end);
   }
 
   /** Whether a chunk is to be gathered. If not, or if it does not fit beside the others, those are written. */
@@ -160,8 +152,7 @@ export class RequestRing {
 
   #writeFrame(head: Buffer, parts: readonly Uint8Array[], length: number): void {
     const chunkHeader = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
-    chunkHeader.writeUInt32LE(length, 0);
-    chunkHeader.writeUInt32LE(Magic.COMMITTED, WORD_BYTES);
+    writeChunkHeader(chunkHeader, 0, length);
     const padding = zeros.subarray(0, (WORD_BYTES - (length % WORD_BYTES)) % WORD_BYTES);
     // An empty piece at the end would cost a write of its own.
     const all = [chunkHeader, head, ...parts, padding].filter((piece) => piece.length > 0);

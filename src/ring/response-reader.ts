@@ -1,8 +1,8 @@
 /** The response ring, seen from its reader. The daemon puts one reply there for each request that has one. */
-import { malformed } from '../codec/fields';
-import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, Magic, WORD_BYTES, type Ring } from './ring';
+import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, checkedLength, chunkWords, WORD_BYTES } from './layout';
+import type { Ring } from './ring';
 
-export class ResponseRing {
+export class ResponseReader {
   readonly #ring: Ring;
   readonly #chunkHeader = Buffer.alloc(CHUNK_HEADER_BYTES);
 
@@ -26,13 +26,7 @@ export class ResponseRing {
     const magic = this.#chunkHeader.readUInt32LE(WORD_BYTES);
     // The length counts only when read after its magic was seen: weakly ordered CPUs may show it late.
     this.#ring.read(start, this.#chunkHeader);
-    const length = this.#chunkHeader.readUInt32LE(0);
-    if (magic !== Magic.COMMITTED || chunkWords(length) > usedWords) {
-      throw malformed(
-        `${this.#ring.name}: a chunk of ${length} bytes with magic 0x${magic.toString(16)}`,
-        `a committed one within ${usedWords * WORD_BYTES} bytes`,
-      );
-    }
+    const length = checkedLength(this.#ring.name, this.#chunkHeader.readUInt32LE(0), magic, usedWords);
     const frame = Buffer.allocUnsafe(length);
     this.#ring.read(this.#ring.advance(start, CHUNK_HEADER_WORDS), frame);
     // The semaphore first, so that the ring is never empty with a count left.

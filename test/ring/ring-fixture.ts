@@ -2,9 +2,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { mappedStorage } from '../../src/transport/mapped-storage';
-import { Ring } from '../../src/transport/ring';
-import { storeInFiles, type OpenStorage, type RingStorage } from '../../src/transport/ring-storage';
+import { openRing } from '../../src/ring/files';
+import { mappedStorage } from '../../src/ring/mapped-storage';
+import type { Ring } from '../../src/ring/ring';
+import { storeInFiles, type OpenStorage, type RingStorage } from '../../src/ring/storage';
 import { FakeRing } from '../support/fake-ring';
 
 /** The ways our side reaches its bytes. */
@@ -23,7 +24,7 @@ export class RingPair {
   constructor(name: string, words: number, store: OpenStorage = storeInFiles) {
     const stem = join(this.directory, `qb-${name}-cpg`);
     this.theirs = new FakeRing(stem, words);
-    this.ours = Ring.open(stem, process.geteuid?.(), (files) => watched(store(files), () => this.#onWrite()));
+    this.ours = openRing(stem, process.geteuid?.(), (files) => watched(store(files), () => this.#onWrite()));
   }
 
   /** Empty, and the next chunk begins at word `at`. */

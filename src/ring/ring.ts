@@ -1,0 +1,182 @@
+/**
+ * One libqb ring buffer in shared memory (layout.ts): its words, which way round its pointers go, and how much of it is
+ * free. How the bytes are reached is a matter of its storage (storage.ts).
+ *
+ * Each ring has one writer and one reader, in two processes:
+ *
+ *     word          request ring            response ring           event ring
+ *     write_pt      client                  daemon                  daemon
+ *     read_pt       daemon                  client                  client
+ *     semaphore     client from 0,          daemon up,              daemon up,
+ *                   daemon down             client to 0             client to 0
+ *     user data     daemon (flow control)   -                       -
+ *     chunks        client                  daemon                  daemon
+ *
+ * The semaphore is a POSIX semaphore that the daemon changes atomically in its mapping. A client cannot do an atomic
+ * change through a file, so it writes the semaphore only at moments when the daemon does not: the rules for that are at
+ * the steps of request-writer.ts, response-reader.ts and event-reader.ts.
+ */
+import { malformed } from '../codec/fields';
+import { CHUNK_MARGIN_BYTES, RingHeader, WORD_BYTES } from './layout';
+import type { RingStorage } from './storage';
+
+/** The value and the number of waiters. */
+const SEMAPHORE_WORDS = 2;
+const USER_DATA_WORD = (RingHeader.userData - RingHeader.semaphore) / WORD_BYTES;
+/** From the semaphore to the user data. */
+const STATE_WORDS = USER_DATA_WORD + 1;
+/** libqb takes any other count for "not connected". */
+export const REFERENCES_WHEN_CONNECTED = 2;
+
+// Every access is synchronous, so one scratch buffer serves all rings of the process.
+const scratch = new Uint32Array(STATE_WORDS);
+
+export class Ring {
+  readonly #storage: RingStorage;
+  /** The pointers as of the last readPointers(); always below wordSize. */
+  readonly state = { writePointer: 0, readPointer: 0, open: true };
+
+  /** `wordSize` is the number of words in the circle. */
+  constructor(
+    readonly name: string,
+    storage: RingStorage,
+    readonly wordSize: number,
+  ) {
+    this.#storage = storage;
+  }
+
+  get writePointer(): number {
+    return this.state.writePointer;
+  }
+
+  get readPointer(): number {
+    return this.state.readPointer;
+  }
+
+  /** Reads both pointers; throws CS_ERR_MESSAGE_ERROR when one points outside the ring. */
+  readPointers(): void {
+    this.#storage.readHeader(RingHeader.writePointer, scratch, 2);
+    const writePointer = scratch[0]!;
+    const readPointer = scratch[1]!;
+    if (writePointer >= this.wordSize || readPointer >= this.wordSize) {
+      throw malformed(`${this.name}: pointers ${writePointer} and ${readPointer}`, `below ${this.wordSize}`);
+    }
+    this.state.writePointer = writePointer;
+    this.state.readPointer = readPointer;
+  }
+
+  /** The value of the semaphore: chunks posted and not yet taken. */
+  semaphore(): number {
+    this.#storage.readHeader(RingHeader.semaphore, scratch, 1);
+    return scratch[0]!;
+  }
+
+  /** The semaphore and the user data (flow control), through files in one read. */
+  status(): { semaphore: number; userData: number } {
+    this.#storage.readHeader(RingHeader.semaphore, scratch, STATE_WORDS);
+    return { semaphore: scratch[0]!, userData: scratch[USER_DATA_WORD]! | 0 };
+  }
+
+  /** Sets value and waiters (through files in one write); nobody ever waits on these semaphores. */
+  setSemaphore(value: number): void {
+    scratch[0] = value;
+    scratch[1] = 0;
+    this.#storage.writeHeader(RingHeader.semaphore, scratch, SEMAPHORE_WORDS);
+  }
+
+  /** Flow control: what the reader of a request ring tells its writer. */
+  setUserData(value: number): void {
+    this.#writeHeaderWord(RingHeader.userData, value);
+  }
+
+  publishWritePointer(pointer: number): void {
+    this.state.writePointer = pointer;
+    this.#writeHeaderWord(RingHeader.writePointer, pointer);
+  }
+
+  publishReadPointer(pointer: number): void {
+    this.state.readPointer = pointer;
+    this.#writeHeaderWord(RingHeader.readPointer, pointer);
+  }
+
+  /** The pointer `words` further on. */
+  advance(pointer: number, words: number): number {
+    return (pointer + words) % this.wordSize;
+  }
+
+  /** Words from `from` up to `to`, going round. */
+  distance(from: number, to: number): number {
+    return to >= from ? to - from : to - from + this.wordSize;
+  }
+
+  /**
+   * Bytes that a writer whose chunks end at `end` has free; safe with pointers read earlier, because a reader only ever
+   * frees. The margin keeps writers from filling the ring to the last word: equal pointers mean empty.
+   */
+  freeBytes(end: number): number {
+    const { readPointer } = this.state;
+    return (end === readPointer ? this.wordSize : this.distance(end, readPointer) - 1) * WORD_BYTES;
+  }
+
+  /** Whether a chunk of `length` bytes has room at `end`. */
+  hasRoom(length: number, end: number): boolean {
+    return length + CHUNK_MARGIN_BYTES <= this.freeBytes(end);
+  }
+
+  /** Fills the first `length` bytes of `target` from the circle, beginning at word `pointer`. */
+  read(pointer: number, target: Buffer, length = target.length): void {
+    const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
+    this.#storage.read(target, 0, first, pointer * WORD_BYTES);
+    if (first < length) this.#storage.read(target, first, length - first, 0);
+  }
+
+  /** Writes the first `length` bytes of `bytes` into the circle, beginning at word `pointer`. */
+  write(pointer: number, bytes: Buffer, length = bytes.length): void {
+    const first = Math.min(length, (this.wordSize - pointer) * WORD_BYTES);
+    this.#storage.write(bytes, 0, first, pointer * WORD_BYTES);
+    if (first < length) this.#storage.write(bytes, first, length - first, 0);
+  }
+
+  /** Writes several pieces one behind the other without joining them first. */
+  writeParts(pointer: number, parts: readonly Uint8Array[], length: number): void {
+    const position = pointer * WORD_BYTES;
+    const beforeEnd = this.wordSize * WORD_BYTES - position;
+    if (length <= beforeEnd) {
+      this.#storage.writeParts(parts, length, position);
+      return;
+    }
+    const [first, rest] = splitAt(parts, beforeEnd);
+    this.#storage.writeParts(first, beforeEnd, position);
+    this.#storage.writeParts(rest, length - beforeEnd, 0);
+  }
+
+  close(): void {
+    if (!this.state.open) return;
+    this.state.open = false;
+    this.#storage.close();
+  }
+
+  /** Tells the daemon that we are there. */
+  attach(): void {
+    this.#writeHeaderWord(RingHeader.referenceCount, REFERENCES_WHEN_CONNECTED);
+  }
+
+  #writeHeaderWord(offset: number, value: number): void {
+    scratch[0] = value;
+    this.#storage.writeHeader(offset, scratch, 1);
+  }
+}
+
+/** The pieces up to `bytes` and those behind, one of them perhaps cut in two. */
+function splitAt(parts: readonly Uint8Array[], bytes: number): [Uint8Array[], Uint8Array[]] {
+  const first: Uint8Array[] = [];
+  const rest: Uint8Array[] = [];
+  let left = bytes;
+  for (const part of parts) {
+    const here = Math.min(left, part.length);
+    if (here > 0) first.push(part.subarray(0, here));
+    if (here < part.length) rest.push(part.subarray(here));
+    left -= here;
+  }
+  return [first, rest];
+}
