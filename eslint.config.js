@@ -22,7 +22,7 @@ const layers = {
 };
 
 module.exports = tseslint.config(
-  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/'] },
+  { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/', 'test/consumers/programs/'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -89,7 +89,7 @@ export function kind<T>(expected: string, accepts: (value: unknown) => boolean):
 
 export const string = kind<string>('a string', (value) => typeof value === 'string');
 export const boolean = kind<boolean>('true or false', (value) => typeof value === 'boolean');
-export const uint8Array = kind<Uint8Array>('bytes: a Uint8Array', types.isUint8Array);
+export const uint8Array: Kind<Uint8Array> = kind('bytes: a Uint8Array', types.isUint8Array);
 export const plainObject = kind<object>('an object', isObject);
 // Of any function type, since nobody can see what it takes.
 export const callback = kind<never>('a function', (value) => typeof value === 'function');
@@ -123,7 +123,7 @@ export const uint32 = whole(0, 0xffffffff);
 /** A nodeid, or a pid: corosync has no node 0, and the system no process 0. */
 export const id = whole(1, 0xffffffff);
 
-export function oneOf<const Choice>(...choices: readonly Choice[]): Kind<Choice> {
+export function oneOf<Choice extends string | number>(...choices: readonly Choice[]): Kind<Choice> {
   return kind(`one of ${choices.map((choice) => inspect(choice)).join(', ')}`, (value) =>
     choices.includes(value as Choice),
   );

@@ -26,7 +26,14 @@ import {
   type DispatchMode,
 } from './dispatcher/dispatcher';
 import { asError, isCpgError, type CpgError } from './errors';
-import type { ConfchgEvent, CpgAddress, CpgEvent, DeliverEvent, TotemConfchgEvent } from './events';
+import type {
+  ConfchgEvent,
+  CpgAddress,
+  CpgEvent,
+  CpgEventLoop,
+  DeliverEvent,
+  TotemConfchgEvent,
+} from './events';
 import { openTransport } from './session/connect';
 import { Deadline, MAX_TIMEOUT_MS } from './session/deadline';
 import { Session, type GroupEntry, type McastOptions, type SessionOptions } from './session/session';
@@ -204,6 +211,22 @@ export interface CpgClientEvents {
   error: [error: Error];
 }
 
+type EventName = keyof CpgClientEvents;
+type Listener<Name extends EventName> = (...event: CpgClientEvents[Name]) => void;
+
+/** EventEmitter<CpgClientEvents>, which needs newer types of Node. */
+interface ClientEmitter extends EventEmitter {
+  on<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  once<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  off<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  addListener<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  removeListener<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  prependListener<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  prependOnceListener<Name extends EventName>(name: Name, listener: Listener<Name>): this;
+  emit<Name extends EventName>(name: Name, ...event: CpgClientEvents[Name]): boolean;
+}
+const ClientEmitter = EventEmitter as unknown as new () => ClientEmitter;
+
 // What each call takes: see arguments.ts.
 export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   address: ADDRESS,
@@ -279,7 +302,7 @@ let openClient: (
 ) => Promise<CpgClient>;
 
 /** One handle (cpg_handle_t) on a daemon, made by connect(). It joins at most one group, once; connect again for another. */
-export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIterable<CpgEvent> {
+export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> {
   readonly #transport: Transport;
   readonly #session: Session;
   readonly #address: string;
@@ -493,12 +516,12 @@ export class CpgClient extends EventEmitter<CpgClientEvents> implements AsyncIte
    *
    * A loop that does not go on stops the reading at 1,024 events or 4 MiB of messages.
    */
-  events(options?: SignalOptions): AsyncIterableIterator<CpgEvent, undefined> {
+  events(options?: SignalOptions): CpgEventLoop {
     return this.#dispatcher.loop(readOptions('events', options, SIGNAL_OPTIONS).signal);
   }
 
   /** As events(). */
-  [Symbol.asyncIterator](): AsyncIterableIterator<CpgEvent, undefined> {
+  [Symbol.asyncIterator](): CpgEventLoop {
     return this.events();
   }
 

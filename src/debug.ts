@@ -2,8 +2,26 @@
  * Debug output, off unless asked for: DEBUG=cpg:* shows all, DEBUG=cpg:wire every message by name and field.
  * Guard anything that costs with `log.enabled`.
  */
-import createDebug from 'debug';
+import type { Debugger } from 'debug';
+import { createRequire } from 'node:module';
 import { groupText } from './codec/groups';
+
+const createDebug = loadDebug();
+
+/**
+ * The package debug, found at run time: it calls require() for modules of Node, which a bundle in ES modules cannot. So
+ * bundlers leave it out, and what they make shows nothing unless debug is installed beside it.
+ */
+function loadDebug(): (name: string) => Debugger {
+  try {
+    return createRequire(__filename)('debug') as (name: string) => Debugger;
+  } catch {
+    if (/(^|[\s,])(\*|cpg)/.test(process.env['DEBUG'] ?? ''))
+      process.emitWarning('DEBUG: corosync-cpg shows nothing, since the package debug is not installed');
+    const silent = Object.assign(() => undefined, { enabled: false });
+    return () => silent as unknown as Debugger;
+  }
+}
 
 export const debugTransport = createDebug('cpg:transport');
 export const debugSession = createDebug('cpg:session');

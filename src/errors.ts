@@ -224,6 +224,16 @@ export class CpgError extends Error {
     this.remedy = remedy;
   }
 
+  /**
+   * `instanceof CpgError` is true for those of another copy of this package as well: import and require() make two.
+   *
+   * @internal
+   */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    if (this === CpgError) return isCpgError(value);
+    return Function.prototype[Symbol.hasInstance].call(this, value);
+  }
+
   /** The error for a cs_error_t number that a reply to `what` carried. */
   static fromReply(errno: number, what: string): CpgError {
     const code = codeByErrno.get(errno);

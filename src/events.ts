@@ -54,3 +54,9 @@ export interface TotemConfchgEvent {
 
 /** Anything that happens in a group, told apart by `type`. */
 export type CpgEvent = ConfchgEvent | DeliverEvent | TotemConfchgEvent;
+
+/** One loop over events. `AsyncIterableIterator<CpgEvent, undefined>`, which TypeScript has from 5.6 on. */
+export interface CpgEventLoop extends AsyncIterator<CpgEvent, undefined> {
+  /** Itself, for `for await`. */
+  [Symbol.asyncIterator](): CpgEventLoop;
+}

@@ -13,7 +13,14 @@ export { Guarantee } from './codec/requests';
 export { Reason } from './codec/addresses';
 export type { RingId } from './codec/events';
 export type { DispatchFlag, DispatchMode } from './dispatcher/dispatcher';
-export type { ConfchgEvent, CpgAddress, CpgEvent, DeliverEvent, TotemConfchgEvent } from './events';
+export type {
+  ConfchgEvent,
+  CpgAddress,
+  CpgEvent,
+  CpgEventLoop,
+  DeliverEvent,
+  TotemConfchgEvent,
+} from './events';
 export { CpgError, isCpgError } from './errors';
 export type { CpgErrorCode, CpgErrorOptions, CpgErrorReason } from './errors';
 export { MAX_GROUP_NAME_BYTES, MAX_MESSAGE_BYTES } from './codec/limits';

@@ -23,7 +23,7 @@
  * restarts has forgotten, so that is true as long as more than half of the members do not forget at a time.
  */
 import { randomUUID } from 'node:crypto';
-import type { ConfchgEvent, CpgAddress, CpgClient, DeliverEvent } from '../../src';
+import type { ConfchgEvent, CpgAddress, CpgClient, DeliverEvent } from 'corosync-cpg';
 
 type Entries = [key: string, value: unknown][];
 

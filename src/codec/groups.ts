@@ -1,13 +1,13 @@
 /** Group names: bytes on the wire, text for people where the bytes allow it. */
 import { isUtf8 } from 'node:buffer';
-import { check, invalid, kind, uint8Array } from '../arguments';
+import { check, invalid, kind, uint8Array, type Kind } from '../arguments';
 import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** A group as a user names it; how long it is, groupBytes() sees. */
-export const GROUP = kind<string | Uint8Array>(
+export const GROUP: Kind<string | Uint8Array> = kind(
   `the name of a group: 1 to ${MAX_GROUP_NAME_BYTES} bytes, as text or as a Uint8Array`,
   (value) => typeof value === 'string' || uint8Array.accepts(value),
 );

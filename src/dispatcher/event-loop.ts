@@ -1,12 +1,12 @@
 /** One `for await` over events. */
-import type { CpgEvent } from '../events';
+import type { CpgEvent, CpgEventLoop } from '../events';
 import { abortReason, whenAborted } from '../session/deadline';
 import { deferred, type Deferred } from '../session/deferred';
 import type { Cursor, EventLog } from './event-log';
 
 type Result = IteratorResult<CpgEvent, undefined>;
 
-export class EventLoop implements AsyncIterableIterator<CpgEvent, undefined> {
+export class EventLoop implements CpgEventLoop {
   readonly #log: EventLog;
   readonly #onLeft: (cursor: Cursor) => void;
   /** Undefined when the loop was left. */

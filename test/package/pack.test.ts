@@ -1,6 +1,16 @@
 /** The packed tarball, as a user gets it: require, import, types, the command. */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -119,6 +129,63 @@ describe('the packed package', () => {
     );
     const { stdout } = await run('node', [script], { cwd: project });
     expect(stdout).toMatch(/^CS_ERR_NOT_SUPPORTED .*koffi/);
+  });
+
+  test('every link of its pages leads to a file that is there, and to a heading of it', () => {
+    const root = join(project, 'package');
+    const pages = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) =>
+      name.endsWith('.md'),
+    );
+    expect(pages).toContain('README.md');
+    const headings = (page: string): string[] =>
+      [...readFileSync(page, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+        heading!
+          .toLowerCase()
+          .replaceAll(/[^\w\- ]/g, '')
+          .replaceAll(' ', '-'),
+      );
+    const broken = pages.flatMap((page) =>
+      [...readFileSync(join(root, page), 'utf8').matchAll(/\]\(([^)\s]+)\)/g)]
+        .map(([, link]) => link!)
+        .filter((link) => {
+          if (link.startsWith('https:')) return false;
+          const [path, anchor] = link.split('#');
+          const target = path === '' ? join(root, page) : join(root, dirname(page), path!);
+          return !existsSync(target) || (anchor !== undefined && !headings(target).includes(anchor));
+        })
+        .map((link) => `${page}: ${link}`),
+    );
+    expect(broken).toEqual([]);
+  });
+
+  test('it has sources, declaration maps and examples, and no results of benchmarks', () => {
+    const files = readdirSync(join(project, 'package'), { recursive: true, encoding: 'utf8' });
+    expect(files).toEqual(
+      expect.arrayContaining(['src/index.ts', 'dist/index.d.ts.map', 'examples/demo/main.mjs', 'LICENSE']),
+    );
+    expect(files.filter((name) => /results|^test\b|^bench\b|fixtures|scripts/.test(name))).toEqual([]);
+    for (const map of files.filter((name) => name.endsWith('.map'))) {
+      const path = join(project, 'package', map);
+      const { sources } = JSON.parse(readFileSync(path, 'utf8')) as { sources: string[] };
+      for (const source of sources) expect(existsSync(join(dirname(path), source))).toBe(true);
+    }
+    for (const example of files.filter((name) => /^examples\/.*\.(ts|mjs)$/.test(name)))
+      expect(readFileSync(join(project, 'package', example), 'utf8')).not.toMatch(/from '.*\.\.\//);
+  });
+
+  test('an error is a CpgError whichever way the package came, and is of its own class', async () => {
+    const script = file(
+      'both.mjs',
+      `import { createRequire } from 'node:module';
+       import { CpgError } from 'corosync-cpg';
+       const required = createRequire(import.meta.url)('corosync-cpg');
+       class Own extends CpgError {}
+       const [one, other, own] = [new CpgError('CS_ERR_BUSY'), new required.CpgError('CS_ERR_BUSY'), new Own('CS_ERR_BUSY')];
+       console.log(CpgError !== required.CpgError, one instanceof required.CpgError, other instanceof CpgError,
+         own instanceof Own, own instanceof required.CpgError, one instanceof Own, new Error('x') instanceof CpgError);`,
+    );
+    const { stdout } = await run('node', [script], { cwd: project });
+    expect(stdout.trim()).toBe('true true true true true false false');
   });
 
   test('nothing in it compiles on install', () => {
