@@ -126,6 +126,11 @@ describe('a name means itself with NULs at its end, too, where one looks for it'
   test('replay --only', async () => {
     const { stdout } = await here(['replay', capture, '--only', 'crmd', '-g', 'again', '--fast']);
     expect(stdout).toMatch(/^1 message to again in/);
+    const { code, stderr } = await here(['replay', capture, '--only', 'crm', '-g', 'again', '--fast']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^cpg: replay: no message was sent to crm: CS_ERR_NOT_EXIST \(12\): there are messages to crmd\\0, two/,
+    );
   });
 
   test('tap', async () => {

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { connect } from '../../src';
 import { startServer, type CpgServer } from '../../src/server';
 import { CaptureWriter } from '../../src/tap/capture/writer';
 import { recordedFrames } from '../tap/support';
@@ -206,6 +207,22 @@ describe('tap on the embedded server', () => {
     const file = path('short.pcapng');
     const tap = await tapped('short', 'x\n', untilWritten(file, 'x'), '--write', file, '--count', '100000');
     expect(tap.code).toBe(130);
+  });
+
+  const asRoot = process.getuid?.() === 0 ? test : test.skip;
+  asRoot('without the right to read any connection it says so once, and fails', async () => {
+    const clients = await Promise.all([1, 2].map(() => connect({ address: server.address })));
+    process.seteuid!(65534);
+    try {
+      const { code, stdout, stderr } = await cli(['tap', '--pid', String(process.pid), '--timeout', '5']);
+      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect(stderr).toBe(
+        'cpg: tap: 2 connections, none of which can be followed: permission denied: CS_ERR_ACCESS (11): run it as the user of these programs, or as root\n',
+      );
+    } finally {
+      process.seteuid!(0);
+      await Promise.all(clients.map((client) => client.close()));
+    }
   });
 
   test('a service that is not there is told, and a failure when it never comes', async () => {

@@ -50,10 +50,7 @@ export const replay = defineCommand({
     if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
       throw new UsageError('--speed, --rate and --fast exclude each other');
     }
-    const recorded = (await readPlan(context, file)).filter(
-      ({ group: from }) =>
-        only.length === 0 || (from !== undefined && only.some((wanted) => meansGroup(wanted, from))),
-    );
+    const recorded = sentTo(only, await readPlan(context, file));
     const messages = withTarget(recorded.slice(0, count), group && groupText(group));
     const due = schedule(messages, { speed, rate, fast });
     const limit = new TimeLimit(context.signal, timeout);
@@ -69,9 +66,7 @@ export const replay = defineCommand({
       }
       await sender.delivered();
     } catch (error) {
-      throw limit.passed
-        ? limit.failure(`replay: ${sent} of ${messages.length} messages sent`)
-        : error;
+      throw limit.passed ? limit.failure(`replay: ${sent} of ${messages.length} messages sent`) : error;
     } finally {
       limit.dispose();
       await sender.close();
@@ -103,6 +98,26 @@ async function readPlan(context: Context, file: string): Promise<ReplayMessage[]
     plan.add(conversations.add(frame));
   }
   return plan.messages;
+}
+
+/** Those that were sent to one of these groups; all when there are none. */
+function sentTo(groups: readonly Uint8Array[], messages: readonly ReplayMessage[]): readonly ReplayMessage[] {
+  if (groups.length === 0) return messages;
+  const sent = messages.filter(
+    ({ group }) => group !== undefined && groups.some((wanted) => meansGroup(wanted, group)),
+  );
+  if (sent.length > 0 || messages.length === 0) return sent;
+  const known = new Set(messages.flatMap(({ group }) => (group === undefined ? [] : [groupLabel(group)])));
+  throw new CpgError(
+    'CS_ERR_NOT_EXIST',
+    `replay: no message was sent to ${groups.map(groupLabel).join(', ')}`,
+    {
+      remedy:
+        known.size === 0
+          ? 'the capture does not tell any group'
+          : `there are messages to ${[...known].join(', ')}`,
+    },
+  );
 }
 
 function withTarget(messages: readonly ReplayMessage[], group: string | Uint8Array | undefined): Targeted[] {

@@ -98,10 +98,11 @@ class TapSession {
   readonly #count: number;
   readonly #conversations = new Conversations();
   readonly #services: ServiceCheck;
-  /** Directories that cannot be followed, by the reason. */
-  readonly #refused = new Map<string, string[]>();
-  readonly #toldReasons = new Set<string>();
   #missed = 0;
+  /** Connections that cannot be followed, and those of them that this user may not read. */
+  #refused = 0;
+  #denied = 0;
+  #toldDenied = false;
   #connections = 0;
   #ran = false;
   seen = 0;
@@ -139,11 +140,10 @@ class TapSession {
   /** What there was, when all that could be written is. */
   async summarize({ unwritten, closed }: Output): Promise<void> {
     if (!this.#ran) return;
-    const refused = [...this.#refused.values()].reduce((sum, { length }) => sum + length, 0);
     const broken = closed.aborted && !(closed.reason instanceof OutputClosed);
     const gaps = [
       ...(this.#missed > 0 ? [`about ${this.#missed} missed`] : []),
-      ...(refused > 0 ? [`${counted(refused, 'connection')} not followed`] : []),
+      ...(this.#refused > 0 ? [`${counted(this.#refused, 'connection')} not followed`] : []),
       ...(broken ? [`${unwritten} not written`] : []),
     ];
     const all = `${counted(this.seen, 'message')} of ${counted(this.#connections, 'connection')}`;
@@ -158,15 +158,14 @@ class TapSession {
 
   async #ready(connections: number): Promise<void> {
     const { err } = this.#context;
-    const denied = this.#refused.get(DENIED) ?? [];
-    if (connections === 0 && denied.length > 0) {
-      const none = `tap: ${counted(denied.length, 'connection')}, none of which can be followed: ${DENIED}`;
+    if (connections === 0 && this.#denied > 0) {
+      const none = `tap: ${counted(this.#denied, 'connection')}, none of which can be followed: ${DENIED}`;
       throw new CpgError('CS_ERR_ACCESS', none, {
         remedy: 'run it as the user of these programs, or as root',
       });
     }
     this.#ran = true;
-    await this.#tellRefused();
+    await this.#tellDenied();
     await err.line(`cpg: tap: following ${counted(connections, 'connection')}`);
     const missing = this.#services.failure('tap');
     if (missing !== undefined) await err.line(`cpg: ${missing.what} yet: ${missing.remedy}`);
@@ -179,10 +178,12 @@ class TapSession {
       if (err.terminal) await err.line(err.paint('dim', `-- following ${connectionLabel(connection)} --`));
     }
     for (const { directory, reason } of refused) {
-      if (this.#concerns(directory))
-        this.#refused.set(reason, [...(this.#refused.get(reason) ?? []), directory]);
+      if (!this.#concerns(directory)) continue;
+      this.#refused++;
+      if (reason === DENIED) this.#denied++;
+      else await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
     }
-    if (this.#ran) await this.#tellRefused();
+    if (this.#ran) await this.#tellDenied();
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
     // What is not shown still tells who is in which group.
     for (const frame of before) this.#conversations.pass(frame);
@@ -195,15 +196,12 @@ class TapSession {
     }
   }
 
-  /** Each reason once: without the right to read them it is the same for all. */
-  async #tellRefused(): Promise<void> {
-    for (const [reason, directories] of this.#refused) {
-      if (this.#toldReasons.has(reason)) continue;
-      this.#toldReasons.add(reason);
-      const [first = ''] = directories;
-      const which = directories.length === 1 ? visible(first) : counted(directories.length, 'connection');
-      await this.#context.err.line(`cpg: tap: ${which} cannot be followed: ${visible(reason)}`);
-    }
+  /** Once: it is the same for all. */
+  async #tellDenied(): Promise<void> {
+    if (this.#denied === 0 || this.#toldDenied) return;
+    this.#toldDenied = true;
+    const which = counted(this.#denied, 'connection');
+    await this.#context.err.line(`cpg: tap: ${which} cannot be followed: ${DENIED}`);
   }
 
   /** A directory's name begins with the two pids: whoever asked for others need not hear of it. */
