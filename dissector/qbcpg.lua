@@ -150,14 +150,58 @@ local function u64(tree, field, frame, offset)
   if within(frame, offset, 8) then tree:add_le(field, frame(offset, 8)) end
 end
 
+-- "1 byte", "2 bytes".
+local function counted(count, singular)
+  return count .. " " .. singular .. (count == 1 and "" or "s")
+end
+
+-- Whether all bytes belong to characters in UTF-8: no surrogates, nothing beyond U+10FFFF, no longer form than needed.
+local function is_utf8(bytes)
+  local at = 1
+  while at <= #bytes do
+    local first, second = bytes:byte(at, at + 1)
+    local more
+    if first < 0x80 then more = 0
+    elseif first >= 0xc2 and first <= 0xdf then more = 1
+    elseif first >= 0xe0 and first <= 0xef then more = 2
+    elseif first >= 0xf0 and first <= 0xf4 then more = 3
+    else return false end
+    if not bytes:find("^" .. string.rep("[\128-\191]", more), at + 1) then return false end
+    if (first == 0xe0 and second < 0xa0) or (first == 0xed and second > 0x9f) then return false end
+    if (first == 0xf0 and second < 0x90) or (first == 0xf4 and second > 0x8f) then return false end
+    at = at + 1 + more
+  end
+  return true
+end
+
+local NAMED = { ["\0"] = "\\0", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\\"] = "\\\\" }
+-- C1 controls, line separators and marks that change the direction of writing, as bytes; C0 controls come before.
+local UNSAFE = {
+  "\194[\128-\159]", "\216\156", "\226\128[\139-\143]", "\226\128[\168-\174]", "\226\129[\160-\169]", "\239\187\191", "\239\191[\190\191]",
+}
+
+-- A group name as `cpg` prints it and takes it (groupLabel in src/codec/groups.ts): a NUL would end the text here.
+local function group_label(bytes)
+  local function escape(part)
+    return NAMED[part] or part:gsub(".", function(byte) return string.format("\\x%02x", byte:byte()) end)
+  end
+  if not is_utf8(bytes) then
+    return "0x" .. bytes:gsub(".", function(byte) return string.format("%02x", byte:byte()) end)
+  end
+  local label = bytes:gsub("[%z\1-\31\\\127]", escape)
+  for _, pattern in ipairs(UNSAFE) do label = label:gsub(pattern, escape) end
+  return (label:gsub("^0x", "\\x30x"))
+end
+
 -- A group name: its length, then 128 bytes.
 local function group(tree, frame, offset)
   if not within(frame, offset, 136) then return nil end
   local length = frame(offset, 4):le_uint()
   tree:add_le(f.group_length, frame(offset, 4))
   if length == 0 or length > 128 then return nil end
-  tree:add_packet_field(f.group, frame(offset + 8, length), ENC_UTF_8)
-  return frame(offset + 8, length):string(ENC_UTF_8)
+  local label = group_label(frame(offset + 8, length):raw())
+  tree:add(f.group, frame(offset + 8, length), label)
+  return label
 end
 
 local function rest(tree, frame, offset)
@@ -194,7 +238,7 @@ local requests = {
     u32(tree, f.guarantee, frame, 24)
     local length = u32(tree, f.message_length, frame, 32)
     rest(tree, frame, 40)
-    return nil, length and (length .. " bytes")
+    return nil, length and counted(length, "byte")
   end,
   [3] = function(tree, frame) return group(tree, frame, 16) end,
   [5] = function(tree, frame)
@@ -210,7 +254,7 @@ local requests = {
     u32(tree, f.fragment_length, frame, 40)
     local kind = u32(tree, f.fragment_type, frame, 48)
     rest(tree, frame, 56)
-    return nil, kind and string.format("%s fragment of %d bytes", FRAGMENTS[kind] or kind, length)
+    return nil, kind and string.format("%s fragment of %s", FRAGMENTS[kind] or kind, counted(length, "byte"))
   end,
 }
 
@@ -218,7 +262,7 @@ local responses = {
   [3] = function(tree, frame)
     local count = u32(tree, f.count, frame, 24) or 0
     addresses(tree, frame, 32, math.min(count, 384), "member")
-    return nil, count .. " members"
+    return nil, counted(count, "member")
   end,
   [7] = function(tree, frame)
     local nodeid = u32(tree, f.nodeid, frame, 24)
@@ -244,7 +288,7 @@ local events = {
     local at = addresses(tree, frame, 184, math.min(members, most), "member")
     at = addresses(tree, frame, at, math.min(left, most), "left")
     addresses(tree, frame, at, math.min(joined, most), "joined")
-    return name, string.format("%d members, %d joined, %d left", members, joined, left)
+    return name, string.format("%s, %d joined, %d left", counted(members, "member"), joined, left)
   end,
   [5] = function(tree, frame)
     local name = group(tree, frame, 24)
@@ -252,7 +296,7 @@ local events = {
     local nodeid = u32(tree, f.nodeid, frame, 168)
     local pid = u32(tree, f.pid, frame, 176)
     rest(tree, frame, 184)
-    return name, pid and string.format("from %d:%d, %d bytes", nodeid, pid, length)
+    return name, pid and string.format("from %d:%d, %s", nodeid, pid, counted(length, "byte"))
   end,
   [13] = function(tree, frame)
     u32(tree, f.ring_nodeid, frame, 24)
@@ -261,7 +305,7 @@ local events = {
     for index = 0, math.min(count, math.floor(frame:len() / 4)) - 1 do
       u32(tree, f.nodeid, frame, 44 + 4 * index)
     end
-    return nil, count .. " nodes"
+    return nil, counted(count, "node")
   end,
   [17] = function(tree, frame)
     local name = group(tree, frame, 24)
@@ -271,7 +315,7 @@ local events = {
     local pid = u32(tree, f.pid, frame, 184)
     local kind = u32(tree, f.fragment_type, frame, 192)
     rest(tree, frame, 200)
-    return name, kind and string.format("from %d:%d, %s fragment of %d bytes", nodeid, pid, FRAGMENTS[kind] or kind, length)
+    return name, kind and string.format("from %d:%d, %s fragment of %s", nodeid, pid, FRAGMENTS[kind] or kind, counted(length, "byte"))
   end,
 }
 
@@ -372,7 +416,7 @@ function qbcpg.dissector(buffer, pinfo, root)
     origin = buffer(at, origin_length):string(ENC_UTF_8)
   end
   local missed = buffer(16, 4):le_uint()
-  if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. missed .. " messages were missed before this one") end
+  if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. counted(missed, "message") .. " missed before this one") end
 
   -- Several clients may have no pid that the daemon sees.
   if buffer(8, 4):le_uint() == 0 then client = "connection-" .. buffer(4, 4):le_uint() end

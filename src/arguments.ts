@@ -151,12 +151,21 @@ function isObject(value: unknown): value is object {
 // ---- unknown options ---------------------------------------------------------------------------------------
 
 function unknownOption(call: string, name: string, value: unknown, known: readonly string[]): CpgError {
-  const near = known.find((other) => resemble(name.toLowerCase(), other.toLowerCase()));
+  const near = nearest(name, known);
   const question = near === undefined ? '' : `did you mean ${near}? `;
   return new CpgError(
     'CS_ERR_INVALID_PARAM',
     `${call}: there is no option ${shown(name)} (its value is ${shown(value)})`,
     { reason: 'bad-argument', remedy: `${question}give any of ${known.join(', ')}` },
+  );
+}
+
+/** The one that `name` may have been meant to be: hardly different, or what it begins. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
+  const given = name.toLowerCase();
+  return (
+    known.find((other) => resemble(given, other.toLowerCase())) ??
+    known.find((other) => given.length > 2 && other.toLowerCase().startsWith(given))
   );
 }
 

@@ -229,7 +229,9 @@ const CALLS: Record<string, () => Case[]> = {
   frameId: () => values(codec.frameId, notBytes),
   frameSize: () => values(codec.frameSize, notBytes),
   groupBytes: () => values(codec.groupBytes, [undefined, ...notGroups]),
+  groupLabel: () => values(codec.groupLabel, [undefined, null, 7, {}, ['g'], new Uint16Array(1)]),
   groupText: () => values(codec.groupText, notBytes),
+  parseGroup: () => values(codec.parseGroup, [undefined, null, 7, {}, new Uint8Array(1)]),
   encodeHandshakeRequest: () =>
     fieldsOf(codec.encodeHandshakeRequest, {}, { maxMessageSize: [undefined, ...notUint32] }),
   encodeHandshakeResponse: () =>

@@ -1,10 +1,11 @@
 /** Connections that have nothing to do. */
 import { readFileSync } from 'node:fs';
+import { groupBytes } from '../codec/groups';
 import { connect, type ConnectOptions, type CpgClient } from '../client';
 
 export interface IdleOptions {
   readonly connect: ConnectOptions;
-  readonly group: string;
+  readonly group: string | Uint8Array;
   readonly connections: number;
   readonly signal: AbortSignal;
 }
@@ -28,7 +29,7 @@ export async function holdIdle(options: IdleOptions, onHeld: (result: IdleResult
       const client = await connect({ ...connectOptions, signal });
       clients.push(client);
       client.on('deliver', () => undefined);
-      await client.join(`${group}-${index}`, { signal });
+      await client.join(Buffer.concat([groupBytes(group), Buffer.from(`-${index}`)]), { signal });
     }
     onHeld({
       connections: clients.length,

@@ -8,7 +8,7 @@ export const NUMBER_BYTES = 4;
 
 export interface WorkloadOptions {
   readonly connect: ConnectOptions;
-  readonly group: string;
+  readonly group: string | Uint8Array;
   readonly signal: AbortSignal;
 }
 

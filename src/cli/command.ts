@@ -7,7 +7,10 @@ import type { Output } from './output';
 export interface Context {
   readonly stdin: Readable & { isTTY?: boolean };
   readonly out: Output;
+  /** Never fails: what cannot be written there is dropped. */
   readonly err: Output;
+  /** All that must be written whole: `out`, and the files that the command opens. */
+  readonly outputs: Output[];
   readonly env: NodeJS.ProcessEnv;
   /** Aborts when the command shall end early: on interrupt, or when nobody reads its output. */
   readonly signal: AbortSignal;
@@ -16,6 +19,16 @@ export interface Context {
 export interface Example {
   readonly command: string;
   readonly meaning: string;
+}
+
+/** 'complete': nothing is missing, even if the user ended it. */
+export type Outcome = 'complete' | void;
+
+/** What is to be run. */
+export interface Action {
+  readonly run: (context: Context) => Promise<Outcome>;
+  /** The daemon's address, if the command line has it. */
+  readonly address: string | undefined;
 }
 
 export interface Command {
@@ -29,51 +42,74 @@ export interface Command {
   readonly options: OptionTable;
   readonly examples: readonly Example[];
   /** Reads the arguments and returns what is to be run; throws UsageError. */
-  readonly prepare: (args: readonly string[]) => (context: Context) => Promise<void>;
+  readonly prepare: (args: readonly string[]) => Action;
 }
 
-/** The options of every command. */
-export const commonOptions = {
+/** The options of commands that print text alone. */
+export const textOptions = { help: flag('show this help') };
+
+/** The options of commands with data. */
+export const dataOptions = { json: flag('print one JSON object a line'), ...textOptions };
+
+/** The options of commands that talk to a daemon. */
+export const daemonOptions = {
   address: text(
     'ADDRESS',
     "where the daemon listens: '@name' (abstract socket) or '/path'; default $CPG_ADDRESS, else @cpg",
     'file',
   ),
-  json: flag('print one JSON object a line'),
-  help: flag('show this help'),
+  ...dataOptions,
 };
 
-export type CommonOptions = typeof commonOptions;
+/** Letters for options, the same in all commands. */
+const LETTERS: Readonly<Record<string, string>> = {
+  help: 'h',
+  write: 'w',
+  read: 'r',
+  group: 'g',
+  count: 'n',
+  nodes: 'n',
+};
 
-interface Definition<Options extends OptionTable, Name extends string> {
+interface Definition<Options extends OptionTable, Common extends OptionTable, Name extends string> {
   readonly name: string;
   readonly summary: string;
   readonly description: readonly string[];
   readonly operands?: readonly Operand<Name>[];
   readonly options?: Options;
+  /** What it has in common with others: see above. */
+  readonly common?: Common;
   readonly examples: readonly Example[];
   readonly run: (
     context: Context,
-    values: Values<Options> & Values<CommonOptions>,
+    values: Values<Options> & Values<Common>,
     operands: Readonly<Record<Name, string>>,
-  ) => Promise<void>;
+  ) => Promise<Outcome>;
 }
 
 /** Ties a command's options and operands to the values its run() gets. */
-export function defineCommand<Options extends OptionTable, Name extends string = never>(
-  definition: Definition<Options, Name>,
-): Command {
-  const { operands = [], run, ...rest } = definition;
+export function defineCommand<
+  Options extends OptionTable,
+  Name extends string = never,
+  Common extends OptionTable = typeof daemonOptions,
+>(definition: Definition<Options, Common, Name>): Command {
+  const { operands = [], run, common = daemonOptions, ...rest } = definition;
   // A command may say more about a common option than the common table does.
-  const options: OptionTable = { ...definition.options, ...commonOptions, ...definition.options };
+  const table: OptionTable = { ...definition.options, ...common, ...definition.options };
+  const options = Object.fromEntries(
+    Object.entries(table).map(([name, option]) => [name, { ...option, letter: LETTERS[name] }]),
+  );
   return {
     ...rest,
     operands,
     options,
     prepare: (args) => {
       const read = readArguments(args, options, operands);
-      const values = read.values as Values<Options> & Values<CommonOptions>;
-      return (context) => run(context, values, read.operands as Record<Name, string>);
+      const values = read.values as Values<Options> & Values<Common>;
+      return {
+        run: (context) => run(context, values, read.operands as Record<Name, string>),
+        address: read.values['address'] as string | undefined,
+      };
     },
   };
 }

@@ -1,6 +1,6 @@
 /** Completion scripts, from the tables. */
 import type { Command } from './command';
-import type { Completion } from './options';
+import type { Completion, Option } from './options';
 
 /** What is offered for a value. */
 type Offer = { kind: 'file' } | { kind: 'words'; words: readonly string[] } | { kind: 'nothing' };
@@ -10,13 +10,21 @@ function offer(completion: Completion | undefined): Offer {
   return completion === 'file' ? { kind: 'file' } : { kind: 'words', words: completion };
 }
 
+/** -w and --write. */
+function forms(name: string, { letter }: Option<unknown>): string[] {
+  return [...(letter === undefined ? [] : [`-${letter}`]), `--${name}`];
+}
+
 export function bash(commands: readonly Command[]): string {
   const cases = commands.map((command) => {
     const options = Object.entries(command.options);
     const values = options
       .filter(([, { kind }]) => kind !== 'flag')
-      .map(([name, { completion }]) => `      --${name}) ${bashOffer(offer(completion))}; return ;;`);
-    const words = options.map(([name]) => `--${name}`).join(' ');
+      .map(
+        ([name, option]) =>
+          `      ${forms(name, option).join('|')}) ${bashOffer(offer(option.completion))}; return ;;`,
+      );
+    const words = options.flatMap(([name, option]) => forms(name, option)).join(' ');
     return [
       `    ${command.name})`,
       '      case "$prev" in',
@@ -31,7 +39,7 @@ _cpg() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD-1]}
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W '${commands.map(({ name }) => name).join(' ')} help --help --version' -- "$cur"))
+    COMPREPLY=($(compgen -W '${commands.map(({ name }) => name).join(' ')} help -h --help --version' -- "$cur"))
     return
   fi
   case "\${COMP_WORDS[1]}" in
@@ -59,10 +67,15 @@ export function zsh(commands: readonly Command[]): string {
     ({ name, summary }) => `    ${zshQuoted(`${name}:${summary.replaceAll(':', '\\:')}`)}`,
   );
   const cases = commands.map(({ name, options, operands }) => {
-    const specs = Object.entries(options).map(([option, { kind, summary, completion, placeholder }]) => {
-      const repeated = kind === 'list' ? '*' : '';
+    const specs = Object.entries(options).flatMap(([each, option]) => {
+      const { kind, summary, completion, placeholder } = option;
+      const words = forms(each, option);
+      // One that may be given several times, or else either form once.
+      const repeated = kind === 'list' ? '*' : `(${words.join(' ')})`;
       const value = kind === 'flag' ? '' : `:${placeholder ?? 'value'}:${zshOffer(offer(completion))}`;
-      return zshQuoted(`${repeated}--${option}[${summary.replace(/[[\]:]/g, '\\$&')}]${value}`);
+      return words.map((word) =>
+        zshQuoted(`${repeated}${word}[${summary.replace(/[[\]:]/g, '\\$&')}]${value}`),
+      );
     });
     const places = operands.map((operand, index) =>
       zshQuoted(`${index + 1}:${operand.name}:${zshOffer(offer(operand.completion))}`),
@@ -102,9 +115,10 @@ function zshQuoted(text: string): string {
 export function fish(commands: readonly Command[]): string {
   const lines = commands.flatMap(({ name, summary, options, operands }) => [
     `complete -c cpg -n __fish_use_subcommand -a ${name} -d ${fishQuoted(summary)}`,
-    ...Object.entries(options).map(([option, { kind, summary: text, completion }]) => {
+    ...Object.entries(options).map(([option, { kind, letter, summary: text, completion }]) => {
+      const short = letter === undefined ? '' : ` -s ${letter}`;
       const value = kind === 'flag' ? '' : ` -r${fishOffer(offer(completion))}`;
-      return `complete -c cpg -n '__fish_seen_subcommand_from ${name}' -l ${option}${value} -d ${fishQuoted(text)}`;
+      return `complete -c cpg -n '__fish_seen_subcommand_from ${name}' -l ${option}${short}${value} -d ${fishQuoted(text)}`;
     }),
     ...operands
       .filter(({ completion }) => completion !== undefined)

@@ -5,7 +5,9 @@ import { wrap } from './text';
 
 const WIDTH = 100;
 const INDENT = '  ';
-const MAX_TERM_WIDTH = 26;
+/** As wide as the short form of an option. */
+const NO_LETTER = ' '.repeat(4);
+const MAX_TERM_WIDTH = 30;
 
 /** `cpg join GROUP [options]`. */
 export function synopsis(command: Command): string {
@@ -17,9 +19,10 @@ export function operandWord({ name, byDefault }: Operand): string {
   return byDefault === undefined ? word : `[${word}]`;
 }
 
-/** `--count N`. */
-export function optionWord(name: string, option: Option<unknown>): string {
-  return option.kind === 'flag' ? `--${name}` : `--${name} ${option.placeholder ?? 'VALUE'}`;
+/** `-n, --count N`. */
+export function optionWord(name: string, { kind, letter, placeholder = 'VALUE' }: Option<unknown>): string {
+  const short = letter === undefined ? '' : `-${letter}, `;
+  return `${short}--${name}${kind === 'flag' ? '' : ` ${placeholder}`}`;
 }
 
 export function commandHelp(command: Command): string {
@@ -35,7 +38,12 @@ export function commandHelp(command: Command): string {
   const options = Object.entries(command.options);
   lines.push(
     'Options:',
-    ...list(options.map(([name, option]) => [optionWord(name, option), option.summary])),
+    ...list(
+      options.map(([name, option]) => [
+        `${option.letter === undefined ? NO_LETTER : ''}${optionWord(name, option)}`,
+        option.summary,
+      ]),
+    ),
     '',
   );
   lines.push('Examples:');
@@ -58,7 +66,7 @@ export function overview(commands: readonly Command[]): string {
     ...list(commands.map(({ name, summary }) => [name, summary])),
     '',
     "'cpg COMMAND --help' shows the options of a command and examples; 'cpg --version' the version.",
-    'Exit status: 0 good, 1 failure, 2 usage, 130 interrupted.',
+    'Exit status: 0 success, 1 failure, 2 usage, 130 interrupted.',
   ].join('\n');
 }
 

@@ -10,13 +10,19 @@ const ENVIRONMENT = [
 
 const EXIT_STATUS = [
   ['0', 'It worked. Also when nobody reads the output any more.'],
-  ['1', 'It failed; standard error says "cpg: <what>: CS_ERR_X (N): <what to do>".'],
+  [
+    '1',
+    'It failed; standard error says "cpg: <what>: CS_ERR_X (N): <what to do>", and for errors of files "cpg: <what>: ENOENT: <what to do>".',
+  ],
   ['2', 'The command line cannot be understood.'],
-  ['130', 'It was interrupted (Ctrl-C).'],
+  ['130', 'It was interrupted (Ctrl-C) before it was complete. A capture that the user ends is complete.'],
 ] as const;
 
 const INTRODUCTION =
   'Closed process groups (CPG) of Corosync from the command line: be a member of a group, see who is in which group, and look at what goes through the connections of other programs. Data goes to standard output, everything else to standard error.';
+
+const GROUPS =
+  'The name of a group is printed as it can be given on the command line: as text, with `\\0`, `\\n`, `\\r`, `\\t`, `\\xNN` for bytes that cannot be shown and `\\\\` for a backslash, or in hex (`0x...`) when it is not UTF-8. Quote it for the shell. JSON has the name itself.';
 
 export function manualPage(commands: readonly Command[]): string {
   const lines = [
@@ -38,6 +44,7 @@ export function manualPage(commands: readonly Command[]): string {
       lines.push('.PP', roff(meaning), '.PP', '.nf', `.RS`, roff(example), '.RE', '.fi');
     }
   }
+  lines.push('.SH GROUPS', roff(GROUPS.replaceAll('`', '')));
   lines.push('.SH ENVIRONMENT', ...ENVIRONMENT.flatMap(([name, text]) => ['.TP', `.B ${name}`, roff(text)]));
   lines.push('.SH EXIT STATUS', ...EXIT_STATUS.flatMap(([code, text]) => ['.TP', `.B ${code}`, roff(text)]));
   lines.push('.SH SEE ALSO', 'corosync(8), corosync.conf(5), cpg_overview(3), wireshark(1)');
@@ -73,6 +80,10 @@ export function manualMarkdown(commands: readonly Command[]): string {
       lines.push(meaning, '', `    ${example}`, '');
   }
   lines.push(
+    '## Groups',
+    '',
+    GROUPS,
+    '',
     '## Environment',
     '',
     ...table(

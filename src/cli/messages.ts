@@ -1,14 +1,17 @@
 /** What `tap` and `decode` have in common: the filters, and how a message is printed. */
+import { nearest } from '../arguments';
+import { meansGroup, parseGroup } from '../codec/groups';
+import { CpgError } from '../errors';
 import { describeMessage, jsonOf } from '../tap/decode/describe';
 import type { Filter } from '../tap/decode/filter';
 import { hexLines } from '../tap/decode/hex';
 import { jsonLine } from '../tap/decode/json';
 import type { TapMessage } from '../tap/decode/messages';
-import { isMessageName, SERVICE_NAMES } from '../tap/decode/services';
+import { isMessageName, MESSAGE_NAMES, SERVICE_NAMES } from '../tap/decode/services';
 import { UsageError } from './failure';
-import { flag, integers, several, someOf, type Values } from './options';
+import { didYouMean, flag, groups, integers, several, someOf, type Values } from './options';
 import type { Colour, Output } from './output';
-import { visible } from './text';
+import { counted, groupLabel } from './text';
 
 export const filterOptions = {
   pid: integers('PID', 'only this process, at either end; 0 where the daemon sees none'),
@@ -22,16 +25,52 @@ export const filterOptions = {
     'leave',
     'totemConfchg',
   ]),
-  group: several('GROUP', 'only what is about this group'),
+  group: groups('only what is about this group, NULs at the end of its name aside'),
   node: integers('NODEID', 'only what is about this node'),
 };
+
+/** The name that is meant, of those that are known; the given one when none is. */
+export function findGroup(wanted: Uint8Array, labels: readonly string[]): string {
+  const label = groupLabel(wanted);
+  if (labels.includes(label)) return label;
+  return labels.find((known) => meansGroup(wanted, parseGroup(known))) ?? label;
+}
+
+/** Services that were asked for and may be mistyped: any libqb service may be there, so what is there tells. */
+export class ServiceCheck {
+  readonly #wanted: readonly string[];
+  readonly #seen = new Set<string>();
+
+  constructor({ services }: Filter) {
+    this.#wanted = services.filter((name) => !SERVICE_NAMES.includes(name));
+  }
+
+  see(service: string): void {
+    if (this.#wanted.length > 0) this.#seen.add(service);
+  }
+
+  /** What to fail with when one of them never appeared. */
+  failure(command: string): CpgError | undefined {
+    const missing = this.#wanted.find((name) => !this.#seen.has(name));
+    if (missing === undefined) return undefined;
+    const near = nearest(missing, [...SERVICE_NAMES, ...this.#seen]);
+    const seen =
+      this.#seen.size === 0 ? 'there is none of any service' : `there are ${[...this.#seen].join(', ')}`;
+    return new CpgError('CS_ERR_NOT_EXIST', `${command}: no connection of a service '${missing}'`, {
+      remedy: near === undefined ? seen : `did you mean '${near}'? ${seen}`,
+    });
+  }
+}
 
 export const hexOption = flag('show the bytes as well, each field marked');
 
 /** Throws UsageError for a message that no service has: nothing would ever be shown. */
 export function filterOf(values: Values<typeof filterOptions>): Filter {
   const wrong = values.message.find((name) => !isMessageName(name));
-  if (wrong !== undefined) throw new UsageError(`option --message: no message is called '${visible(wrong)}'`);
+  if (wrong !== undefined) {
+    const question = didYouMean(nearest(wrong, MESSAGE_NAMES));
+    throw new UsageError(`option --message: no message is called '${wrong}'${question}`);
+  }
   return {
     pids: values.pid,
     services: values.service,
@@ -49,7 +88,10 @@ const COLOURS: Record<TapMessage['frame']['ring'], Colour> = {
 };
 
 export function missedLine(missed: number, out: Output): string {
-  return out.paint('red', `-- about ${missed} messages of this ring were missed here --`);
+  return out.paint(
+    'red',
+    `-- about ${counted(missed, 'message')} of this ring ${missed === 1 ? 'was' : 'were'} missed here --`,
+  );
 }
 
 /** One or more lines, each with its newline. */

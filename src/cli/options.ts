@@ -3,6 +3,11 @@
  * the manual page are made.
  */
 import { parseArgs } from 'node:util';
+import { nearest } from '../arguments';
+import { parseGroup } from '../codec/groups';
+import { MAX_GROUP_NAME_BYTES } from '../codec/limits';
+import { isCpgError } from '../errors';
+import { counted } from '../text';
 import { UsageError } from './failure';
 
 /** What a shell can offer for a value. */
@@ -10,6 +15,8 @@ export type Completion = 'file' | readonly string[];
 
 export interface Option<T> {
   readonly kind: 'flag' | 'value' | 'list';
+  /** The short form: w for -w. */
+  readonly letter?: string | undefined;
   /** Stands for the value in help: FILE, N, ... */
   readonly placeholder?: string;
   readonly summary: string;
@@ -32,6 +39,8 @@ export interface Operand<Name extends string = string> {
   readonly completion?: Completion;
   /** What it is when it is not given; without a default it must be. */
   readonly byDefault?: string;
+  /** An option that may be given instead. */
+  readonly orOption?: string;
 }
 
 export function flag(summary: string): Option<boolean> {
@@ -108,6 +117,41 @@ export function several(placeholder: string, summary: string, completion?: Compl
   return { ...valued(placeholder, summary, completion), kind: 'list', read: words };
 }
 
+/** A group, as printed. */
+export function group(summary: string): Option<Uint8Array | undefined> {
+  return {
+    ...valued('GROUP', summary),
+    read: (given) => (given.length === 0 ? undefined : wholeGroup(given.at(-1)!)),
+  };
+}
+
+/** Groups, given several times; a comma may be part of a name. */
+export function groups(summary: string): Option<Uint8Array[]> {
+  return {
+    ...valued('GROUP', `${summary}; may be given several times`),
+    kind: 'list',
+    read: (given) => given.map(wholeGroup),
+  };
+}
+
+/** The bytes of a group on the command line. Throws UsageError. */
+export function groupFrom(word: string): Uint8Array {
+  try {
+    return parseGroup(word);
+  } catch (error) {
+    if (isCpgError(error)) throw new UsageError(`${error.what}: ${error.remedy}`);
+    throw error;
+  }
+}
+
+function wholeGroup(word: string): Uint8Array {
+  const name = groupFrom(word);
+  if (name.length > 0 && name.length <= MAX_GROUP_NAME_BYTES) return name;
+  throw new UsageError(
+    `a name of ${counted(name.length, 'byte')} where 1 to ${MAX_GROUP_NAME_BYTES} are expected`,
+  );
+}
+
 /** Whole numbers, given several times or separated by commas. */
 export function integers(placeholder: string, summary: string): Option<number[]> {
   const fromWord = (word: string): number => integerFrom(word, 0, MAX_UINT32);
@@ -124,28 +168,66 @@ export function readArguments(
   options: OptionTable,
   operands: readonly Operand[],
 ): { values: Record<string, unknown>; operands: Record<string, string> } {
-  const types = Object.entries(options).map(([name, { kind }]) => [
+  const { given, words } = sorted(args, options);
+  const values: Record<string, unknown> = {};
+  for (const [name, option] of Object.entries(options))
+    values[name] = readOption(name, option, given.get(name) ?? []);
+  return { values, operands: readOperands(words, operands, given) };
+}
+
+/** What was given for each option, and the words that belong to none. */
+function sorted(
+  args: readonly string[],
+  options: OptionTable,
+): { given: Map<string, string[]>; words: string[] } {
+  const types = Object.entries(options).map(([name, { kind, letter }]) => [
     name,
-    { type: kind === 'flag' ? ('boolean' as const) : ('string' as const), multiple: true },
+    { type: kind === 'flag' ? 'boolean' : 'string', ...(letter === undefined ? {} : { short: letter }) },
   ]);
-  let parsed;
-  try {
-    parsed = parseArgs({
-      args: [...args],
-      options: Object.fromEntries(types) as Record<string, { type: 'string' | 'boolean'; multiple: true }>,
-      allowPositionals: true,
-    });
-  } catch (error) {
-    // Node adds a sentence about '--' that helps nobody here.
-    const [sentence = ''] = (error as Error).message.split(/\. |\n/);
-    throw new UsageError(sentence.charAt(0).toLowerCase() + sentence.slice(1).replace(/\.$/, ''));
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: Object.fromEntries(types) as Record<string, { type: 'string' | 'boolean' }>,
+    // Its own complaints are about programs, not about command lines.
+    strict: false,
+    tokens: true,
+  });
+  const given = new Map<string, string[]>();
+  const words: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === 'positional') words.push(token.value);
+    if (token.kind !== 'option') continue;
+    const { name, rawName, value, inlineValue } = token;
+    const option = Object.hasOwn(options, name) ? options[name] : undefined;
+    if (option === undefined) throw unknownOption(rawName, Object.keys(options));
+    if (option.kind === 'flag' && value !== undefined)
+      throw new UsageError(`option '--${name}' does not take an argument`);
+    if (option.kind !== 'flag' && value === undefined) throw missingValue(name);
+    if (inlineValue === false && isOption(value, options))
+      throw missingValue(name, `; a value that begins with '-' is given as --${name}=${value}`);
+    given.set(name, [...(given.get(name) ?? []), value ?? '']);
   }
-  return {
-    values: Object.fromEntries(
-      Object.entries(options).map(([name, option]) => [name, readOption(name, option, parsed.values[name])]),
-    ),
-    operands: readOperands(parsed.positionals, operands),
-  };
+  return { given, words };
+}
+
+/** The end of a complaint about a word that is not known. */
+export function didYouMean(near: string | undefined): string {
+  return near === undefined ? '' : `; did you mean '${near}'?`;
+}
+
+function unknownOption(rawName: string, known: readonly string[]): UsageError {
+  const near = rawName.startsWith('--') ? nearest(rawName.slice(2), known) : undefined;
+  return new UsageError(`unknown option '${rawName}'${didYouMean(near && `--${near}`)}`);
+}
+
+function missingValue(name: string, more = ''): UsageError {
+  return new UsageError(`option '--${name} <value>' argument missing${more}`);
+}
+
+/** -1 is no option, but a value that is wrong in most places. */
+function isOption(word: string, options: OptionTable): boolean {
+  const letter = /^-([^-])/.exec(word)?.[1];
+  const isKnown = letter !== undefined && Object.values(options).some((option) => option.letter === letter);
+  return isKnown || word.startsWith('--');
 }
 
 const MAX_SECONDS = 2_000_000;
@@ -165,29 +247,34 @@ function read<T>(word: string | undefined, convert: (word: string) => T): T | un
   try {
     return convert(word);
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     throw new UsageError(`'${word}' where ${(error as Error).message} is expected`);
   }
 }
 
-function readOption(name: string, option: Option<unknown>, given: unknown): unknown {
+function readOption(name: string, option: Option<unknown>, given: readonly string[]): unknown {
   try {
-    return option.read(Array.isArray(given) ? given.map(String) : []);
+    return option.read(given);
   } catch (error) {
     if (error instanceof UsageError) throw new UsageError(`option --${name}: ${error.message}`);
     throw error;
   }
 }
 
-function readOperands(words: readonly string[], operands: readonly Operand[]): Record<string, string> {
-  const surplus = words[operands.length];
+function readOperands(
+  words: readonly string[],
+  operands: readonly Operand[],
+  given: ReadonlyMap<string, readonly string[]>,
+): Record<string, string> {
+  const left = [...words];
+  const read = operands.map(({ name, byDefault, orOption = '' }) => {
+    const word = given.get(orOption)?.at(-1) ?? left.shift() ?? byDefault;
+    if (word === undefined) throw new UsageError(`${name.toUpperCase()} is missing`);
+    return [name, word] as const;
+  });
+  const [surplus] = left;
   if (surplus !== undefined) throw new UsageError(`unexpected argument '${surplus}'`);
-  return Object.fromEntries(
-    operands.map(({ name, byDefault }, index) => {
-      const word = words[index] ?? byDefault;
-      if (word === undefined) throw new UsageError(`${name.toUpperCase()} is missing`);
-      return [name, word];
-    }),
-  );
+  return Object.fromEntries(read);
 }
 
 function integerFrom(word: string, min: number, max: number): number {
@@ -202,8 +289,10 @@ function integerFrom(word: string, min: number, max: number): number {
 
 function choiceFrom<Choice extends string>(word: string, choices: readonly Choice[]): Choice {
   const choice = choices.find((candidate) => candidate === word);
-  if (choice === undefined) throw new Error(`one of ${choices.join(', ')}`);
-  return choice;
+  if (choice !== undefined) return choice;
+  throw new UsageError(
+    `'${word}' where one of ${choices.join(', ')} is expected${didYouMean(nearest(word, choices))}`,
+  );
 }
 
 function words(given: readonly string[]): string[] {

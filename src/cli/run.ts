@@ -2,12 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
-import type { Command, Context } from './command';
+import { nearest } from '../arguments';
+import { visible } from '../text';
+import type { Action, Command, Context } from './command';
 import { commands } from './commands';
-import { ExitCode, failureLine, Interrupted, OutputClosed, UsageError } from './failure';
+import { ExitCode, failureLine, Interrupted, isOfTheWay, OutputClosed, UsageError } from './failure';
 import { commandHelp, overview } from './help';
+import { didYouMean } from './options';
 import { Output } from './output';
-import { visible } from './text';
 
 export interface World {
   args: readonly string[];
@@ -19,87 +21,112 @@ export interface World {
   interrupt: AbortSignal;
 }
 
-/** Runs one command line; never rejects. */
+/** Runs one command line; never rejects. A code for what failed first: an output, then the command. */
 export async function run(world: World): Promise<number> {
-  const out = new Output(world.stdout, world.env);
-  const err = new Output(world.stderr, world.env);
-  const code = await runCommand(world, out, err);
-  await out.flushed();
-  await err.flushed();
-  return code;
+  const out = new Output(world.stdout, world.env, { name: 'standard output' });
+  const err = new Output(world.stderr, world.env, { name: 'standard error', mayFail: true });
+  const reporter = new Reporter(world.args[0], err);
+  const outputs = [out];
+  const codes: number[] = [];
+  let failure: unknown;
+  try {
+    await runCommand(world, { out, err, outputs }, reporter);
+  } catch (error) {
+    failure = error;
+  }
+  // What was written last may fail last, and is lost even when the user ended the command.
+  const lost = await Promise.all(outputs.map((output) => output.flushed()));
+  for (const each of new Set([...lost.filter((reason) => !(reason instanceof OutputClosed)), failure]))
+    codes.push(await reporter.report(each));
+  const silenced = await err.flushed();
+  if (silenced !== undefined && !(silenced instanceof OutputClosed)) codes.push(ExitCode.FAILURE);
+  return codes.find((code) => code !== ExitCode.OK) ?? ExitCode.OK;
 }
 
-async function runCommand(world: World, out: Output, err: Output): Promise<number> {
-  const [name, ...args] = world.args;
-  try {
-    if (name === '--version') return await print(out, `cpg ${version()}`);
-    if (name === '--help' || name === 'help') return await printHelp(out, args[0]);
-    const command = find(name);
-    if (asksForHelp(args)) return await print(out, commandHelp(command));
-    const action = command.prepare(args);
-    return await perform(action, world, out, err);
-  } catch (error) {
-    if (error instanceof OutputClosed) return ExitCode.OK;
-    if (!(error instanceof UsageError)) return fail(err, error);
-    const hint = commands.some((command) => command.name === name)
-      ? `cpg ${name ?? ''} --help`
-      : 'cpg --help';
-    return complain(err, [`cpg: ${visible(error.message)}`, `Try '${hint}'.`], ExitCode.USAGE);
+/** Says what went wrong. */
+class Reporter {
+  readonly #name: string;
+  readonly #err: Output;
+  action: Action | undefined;
+
+  constructor(name: string | undefined, err: Output) {
+    this.#name = name ?? '';
+    this.#err = err;
+  }
+
+  /** Returns the exit code. */
+  async report(failure: unknown): Promise<number> {
+    if (failure === undefined || failure instanceof OutputClosed) return ExitCode.OK;
+    if (failure instanceof Interrupted) return failure.exitCode;
+    if (failure instanceof UsageError) {
+      const command = commands.some(({ name }) => name === this.#name) ? `cpg ${this.#name}` : 'cpg';
+      await this.#say(`cpg: ${visible(failure.message)}`, `Try '${command} --help'.`);
+      return ExitCode.USAGE;
+    }
+    const hint = this.#name !== 'info' && isOfTheWay(failure) ? [this.#infoHint()] : [];
+    await this.#say(failureLine(failure, this.#name), ...hint);
+    return ExitCode.FAILURE;
+  }
+
+  #infoHint(): string {
+    const { address } = this.action ?? {};
+    return `Try 'cpg info${address === undefined ? '' : ` --address ${visible(address)}`}', which looks for the cause.`;
+  }
+
+  #say(...lines: string[]): Promise<void> {
+    return this.#err.write(`${lines.join('\n')}\n`);
   }
 }
 
-async function perform(
-  action: (context: Context) => Promise<void>,
-  world: World,
-  out: Output,
-  err: Output,
-): Promise<number> {
-  const signal = AbortSignal.any([world.interrupt, out.closed]);
+type Outputs = Pick<Context, 'out' | 'err' | 'outputs'>;
+
+async function runCommand(world: World, outputs: Outputs, reporter: Reporter): Promise<void> {
+  const { out } = outputs;
+  const [name, ...args] = world.args;
+  if (name === '--version') return out.line(`cpg ${version()}`);
+  if (name === 'help' || isHelp(name)) return out.line(help(args.find((word) => !isHelp(word))));
+  const command = find(name);
+  if (asksForHelp(args)) return out.line(commandHelp(command));
+  const action = command.prepare(args);
+  reporter.action = action;
+  await perform(action, world, outputs);
+}
+
+async function perform(action: Action, world: World, outputs: Outputs): Promise<void> {
+  const signal = AbortSignal.any([world.interrupt, outputs.out.closed]);
   const { stdin, env } = world;
   try {
-    await action({ stdin, out, err, env, signal });
-    signal.throwIfAborted();
-    return ExitCode.OK;
+    const outcome = await action.run({ ...outputs, stdin, env, signal });
+    if (outcome !== 'complete') signal.throwIfAborted();
   } catch (error) {
     // Whatever broke when everything was aborted, the cause is what counts.
-    const cause: unknown = signal.aborted ? signal.reason : error;
-    if (cause instanceof OutputClosed) return ExitCode.OK;
-    if (cause instanceof Interrupted) return cause.exitCode;
-    if (cause instanceof UsageError) throw cause;
-    return await fail(err, cause);
+    throw signal.aborted ? signal.reason : error;
   }
 }
 
 function find(name: string | undefined): Command {
   if (name === undefined) throw new UsageError('a command is missing');
   const command = commands.find((candidate) => candidate.name === name);
-  if (command === undefined) throw new UsageError(`'${name}' is not a command`);
-  return command;
+  if (command !== undefined) return command;
+  const near = nearest(
+    name,
+    commands.map((candidate) => candidate.name),
+  );
+  throw new UsageError(`'${name}' is not a command${didYouMean(near)}`);
+}
+
+function isHelp(word: string | undefined): boolean {
+  return word === '--help' || word === '-h';
 }
 
 /** --help wins over anything else that may be wrong with the line. */
 function asksForHelp(args: readonly string[]): boolean {
   const end = args.indexOf('--');
-  return (end === -1 ? args : args.slice(0, end)).some((word) => word === '--help' || word === '-h');
+  return (end === -1 ? args : args.slice(0, end)).some(isHelp);
 }
 
-async function printHelp(out: Output, name: string | undefined): Promise<number> {
-  return print(out, name === undefined ? overview(commands) : commandHelp(find(name)));
-}
-
-async function print(out: Output, text: string): Promise<number> {
-  await out.line(text);
-  return ExitCode.OK;
-}
-
-function fail(err: Output, error: unknown): Promise<number> {
-  return complain(err, [failureLine(error)], ExitCode.FAILURE);
-}
-
-/** Standard error may be closed too; the exit code then says it all. */
-async function complain(err: Output, lines: readonly string[], code: number): Promise<number> {
-  await err.write(`${lines.join('\n')}\n`).catch(() => undefined);
-  return code;
+function help(name: string | undefined): string {
+  return name === undefined ? overview(commands) : commandHelp(find(name));
 }
 
 function version(): string {

@@ -1,5 +1,5 @@
-/** Text for help; what is shown of names and messages stands in ../tap/text. */
-export { groupLabel, messageLabel, reasonLabel, visible } from '../tap/decode/text';
+/** Text for help; what is shown of names and messages stands in ../tap/decode/text. */
+export { counted, groupLabel, messageLabel, reasonLabel, visible } from '../tap/decode/text';
 
 /** Text broken at spaces, for help. */
 export function wrap(text: string, width: number): string[] {

@@ -10,6 +10,7 @@ import { ADDRESS_BYTES, ADDRESSES, decodeAddresses, encodeAddresses, type CpgAdd
 import { asBuffer, cpgName, malformed, packedUint32, Table, uint32, uint64, type FieldSpan } from './fields';
 import { frameHeader, responseHeaderFields, type ResponseHeader } from './header';
 import { MAX_GROUP_NAME_BYTES } from './limits';
+import { counted } from '../text';
 
 /** Ids of events: the callbacks in `enum res_cpg_types` of corosync. */
 export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
@@ -117,11 +118,11 @@ export const DELIVER = {
 export function checkDeliver(bytes: Uint8Array): void {
   const frame = Buffer.isBuffer(bytes) ? bytes : asBuffer(check('checkDeliver', 'bytes', bytes, uint8Array));
   if (frame.length < DELIVER.headerBytes)
-    throw malformed(`deliver of ${frame.length} bytes`, `at least ${DELIVER.headerBytes}`);
+    throw malformed(`deliver of ${counted(frame.length, 'byte')}`, `at least ${DELIVER.headerBytes}`);
   const claimed = frame.readUInt32LE(DELIVER.messageLength);
   const present = frame.length - DELIVER.headerBytes;
   if (claimed !== present)
-    throw malformed(`deliver that says ${claimed} bytes and carries ${present}`, 'the same');
+    throw malformed(`deliver that says ${counted(claimed, 'byte')} and carries ${present}`, 'the same');
   const name = frame.readUInt32LE(DELIVER.groupLength);
   if (name > MAX_GROUP_NAME_BYTES)
     throw malformed(`a group name of ${name} bytes`, `at most ${MAX_GROUP_NAME_BYTES}`);

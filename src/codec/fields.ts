@@ -14,6 +14,7 @@ import * as kinds from '../arguments';
 import { check, kind, type Kind } from '../arguments';
 import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
+import { counted } from '../text';
 
 /** Layouts of buffer-layout, whose types (it has none of its own) stay out of our declarations. */
 export type Field = readonly { readonly span: number }[];
@@ -147,14 +148,15 @@ export class Table<T extends object> {
 
   decode(bytes: Uint8Array, offset = 0): T {
     if (bytes.length - offset < this.size) {
-      throw malformed(`${this.name} of ${bytes.length - offset} bytes`, `at least ${this.size}`);
+      throw malformed(`${this.name} of ${counted(bytes.length - offset, 'byte')}`, `at least ${this.size}`);
     }
     return this.#layout.decode(asBuffer(bytes), offset);
   }
 
   /** Decodes a message that has this part and nothing else. */
   decodeWhole(bytes: Uint8Array): T {
-    if (bytes.length !== this.size) throw malformed(`${this.name} of ${bytes.length} bytes`, `${this.size}`);
+    if (bytes.length !== this.size)
+      throw malformed(`${this.name} of ${counted(bytes.length, 'byte')}`, `${this.size}`);
     return this.decode(bytes);
   }
 
@@ -162,7 +164,7 @@ export class Table<T extends object> {
   tail(bytes: Uint8Array, length: number): Buffer {
     const present = bytes.length - this.size;
     if (length !== present) {
-      throw malformed(`${this.name} that says ${length} bytes and carries ${present}`, 'the same');
+      throw malformed(`${this.name} that says ${counted(length, 'byte')} and carries ${present}`, 'the same');
     }
     return asBuffer(bytes).subarray(this.size);
   }

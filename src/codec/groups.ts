@@ -1,7 +1,8 @@
 /** Group names: bytes on the wire, text for people where the bytes allow it. */
 import { isUtf8 } from 'node:buffer';
-import { check, invalid, kind, uint8Array, type Kind } from '../arguments';
+import { check, invalid, kind, string, uint8Array, type Kind } from '../arguments';
 import { CpgError } from '../errors';
+import { replaceUnsafe } from '../text';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -35,4 +36,65 @@ export function utf8(name: Uint8Array): string | undefined {
 /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
 export function groupText(name: Uint8Array): string | Uint8Array {
   return utf8(check('groupText', 'name', name, uint8Array)) ?? Uint8Array.from(name);
+}
+
+// ---- group names as people read and write them -------------------------------------------------------------
+
+/**
+ * A group name as one line of visible text, which parseGroup() reads back: \0, \n, \r, \t, \xNN for other bytes that cannot be
+ * shown, \\ for a backslash; 0x... when the bytes are no UTF-8.
+ */
+export function groupLabel(group: string | Uint8Array): string {
+  check('groupLabel', 'group', group, GROUP);
+  const text = typeof group === 'string' ? group : utf8(group);
+  if (text === undefined) return `0x${Buffer.from(group).toString('hex')}`;
+  return replaceUnsafe(text.replaceAll('\\', '\\\\'), escapeBytes).replace(/^0x/, '\\x30x');
+}
+
+const PIECE = /\\x(?<hex>[0-9a-fA-F]{2})|\\(?<named>[0nrt\\])|(?<plain>[^\\]+)|(?<wrong>\\.?)/gsu;
+const NAMED: Readonly<Record<string, string>> = { '0': '\0', n: '\n', r: '\r', t: '\t', '\\': '\\' };
+
+/** The bytes of a group name written as groupLabel() does. Throws CS_ERR_INVALID_PARAM for what is no such text. */
+export function parseGroup(label: string): Uint8Array {
+  check('parseGroup', 'label', label, string);
+  if (label.startsWith('0x')) {
+    const digits = label.slice(2);
+    if (/^(?:[0-9a-fA-F]{2})+$/.test(digits)) return Uint8Array.from(Buffer.from(digits, 'hex'));
+    throw notAGroup(
+      `'${label}' is not a group name in hex`,
+      'give two hex digits a byte; a name that begins with 0x is written \\x30x...',
+    );
+  }
+  const pieces: Buffer[] = [];
+  for (const { groups: { hex, named, plain, wrong } = {} } of label.matchAll(PIECE)) {
+    if (wrong !== undefined) {
+      throw notAGroup(
+        `'${wrong}' in the group name '${label}' means nothing`,
+        'write \\0, \\n, \\r, \\t, \\xNN for a byte, and \\\\ for a backslash',
+      );
+    }
+    pieces.push(hex === undefined ? Buffer.from(plain ?? NAMED[named!]!) : Buffer.from(hex, 'hex'));
+  }
+  return Uint8Array.from(Buffer.concat(pieces));
+}
+
+/**
+ * Whether somebody who asks for `wanted` means `group`: equal, or followed by NULs only. C programs often send the end of
+ * the string along, as Pacemaker does.
+ */
+export function meansGroup(wanted: Uint8Array, group: string | Uint8Array): boolean {
+  const name = typeof group === 'string' ? Buffer.from(group) : group;
+  if (name.length < wanted.length) return false;
+  return (
+    wanted.every((byte, index) => byte === name[index]) &&
+    name.subarray(wanted.length).every((byte) => byte === 0)
+  );
+}
+
+function escapeBytes(character: string): string {
+  return Buffer.from(character).toString('hex').replace(/../g, '\\x$&');
+}
+
+function notAGroup(what: string, remedy: string): CpgError {
+  return new CpgError('CS_ERR_INVALID_PARAM', what, { reason: 'bad-argument', remedy });
 }

@@ -6,6 +6,7 @@
  */
 import { check, uint8Array } from '../arguments';
 import { asBuffer, int32, malformed, Table, type Field } from './fields';
+import { counted } from '../text';
 
 /** `struct qb_ipc_request_header` of libqb. */
 export interface RequestHeader {
@@ -33,7 +34,10 @@ const SIZE_OFFSET = requestHeader.offsetOf('size');
 export function frameHeader(bytes: Uint8Array): RequestHeader {
   const header = requestHeader.decode(bytes);
   if (header.size !== bytes.length) {
-    throw malformed(`a header that says ${header.size} bytes on a frame of ${bytes.length}`, 'the same');
+    throw malformed(
+      `a header that says ${counted(header.size, 'byte')} on a frame of ${bytes.length}`,
+      'the same',
+    );
   }
   return header;
 }
@@ -51,6 +55,6 @@ export function frameSize(bytes: Uint8Array): number {
 function headerWord(call: string, bytes: Uint8Array, offset: number): number {
   const frame = Buffer.isBuffer(bytes) ? bytes : asBuffer(check(call, 'bytes', bytes, uint8Array));
   if (frame.length < offset + 4)
-    throw malformed(`a frame of ${frame.length} bytes`, `at least ${offset + 4}`);
+    throw malformed(`a frame of ${counted(frame.length, 'byte')}`, `at least ${offset + 4}`);
   return frame.readInt32LE(offset);
 }

@@ -26,7 +26,7 @@ export { checkDeliver, decodeEvent, DELIVER, encodeEvent, EventId } from './even
 export type { CpgWireEvent, RingId } from './events';
 export { Reason } from './addresses';
 export type { CpgAddress } from './addresses';
-export { groupBytes, groupText } from './groups';
+export { groupBytes, groupLabel, groupText, parseGroup } from './groups';
 export * from './limits';
 export { CpgError, isCpgError } from '../errors';
 export type { CpgErrorCode } from '../errors';

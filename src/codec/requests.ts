@@ -21,6 +21,7 @@ import {
   type RequestHeader,
   type ResponseHeader,
 } from './header';
+import { counted } from '../text';
 
 /** Ids of requests: `enum req_cpg_types` of corosync. */
 export const RequestId = {
@@ -197,14 +198,14 @@ export function renewMcastHeader(
  */
 export function checkMcast(frame: Buffer): void {
   if (frame.length < MCAST_HEADER_BYTES)
-    throw malformed(`mcast of ${frame.length} bytes`, `at least ${MCAST_HEADER_BYTES}`);
+    throw malformed(`mcast of ${counted(frame.length, 'byte')}`, `at least ${MCAST_HEADER_BYTES}`);
   const size = frame.readInt32LE(MCAST_SIZE);
   const claimed = frame.readUInt32LE(MCAST_MESSAGE_LENGTH);
   const present = frame.length - MCAST_HEADER_BYTES;
   if (size !== frame.length)
-    throw malformed(`mcast that says ${size} bytes on a frame of ${frame.length}`, 'the same');
+    throw malformed(`mcast that says ${counted(size, 'byte')} on a frame of ${frame.length}`, 'the same');
   if (claimed !== present)
-    throw malformed(`mcast that says ${claimed} bytes and carries ${present}`, 'the same');
+    throw malformed(`mcast that says ${counted(claimed, 'byte')} and carries ${present}`, 'the same');
 }
 
 /** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */

@@ -34,6 +34,7 @@ import { groupBytesOf, groupKey } from './groups';
 import { Iterations, MAX_ITERATIONS_PER_CLIENT } from './iterations';
 import { Sender, type Ordered } from './ordered';
 import { ProcessList, type Process } from './process-list';
+import { counted } from '../text';
 
 /** A client, as the service sees it. */
 export interface ClientPort {
@@ -158,7 +159,8 @@ export class CpgService {
   // ---- requests --------------------------------------------------------------------------------------------
 
   #request(client: Client, frame: Buffer): void {
-    if (frame.length < requestHeader.size) throw malformed(`a request of ${frame.length} bytes`, 'a header');
+    if (frame.length < requestHeader.size)
+      throw malformed(`a request of ${counted(frame.length, 'byte')}`, 'a header');
     const id = frameId(frame);
     if (id === RequestId.mcast) {
       checkMcast(frame);

@@ -10,6 +10,7 @@ import { deferred, type Deferred } from './deferred';
 import { Fence, FragmentedJob, type FragmentRoute } from './fragments';
 import { stageMessage, type OutgoingMessage } from './message';
 import type { Job } from './outbox';
+import { counted } from '../text';
 
 const DONE = Promise.resolve();
 
@@ -96,7 +97,7 @@ export class Sender {
   async #sendFragmented(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
     const { outbox, timeoutMs, maxAtomicMessageSize } = this.#parts;
     // Each fragment the daemon takes gives the message new time.
-    const deadline = new Deadline(`mcast of ${message.length} bytes`, timeoutMs, signal);
+    const deadline = new Deadline(`mcast of ${counted(message.length, 'byte')}`, timeoutMs, signal);
     const fragmentBytes = maxAtomicMessageSize - (PARTIAL_MCAST_HEADER_BYTES - MCAST_HEADER_BYTES);
     const job = new FragmentedJob(this.#parts, message, fragmentBytes, () => deadline.refresh());
     try {

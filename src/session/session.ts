@@ -1,6 +1,6 @@
 /** One handle on a daemon: its state, and the calls of its user. What arrives by itself is left to the dispatcher. */
 import { Reason } from '../codec/addresses';
-import { groupBytes, groupText } from '../codec/groups';
+import { groupBytes, groupLabel, groupText } from '../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
 import { DELIVER_INITIAL_TOTEM_CONF, FragmentType, IterationType } from '../codec/requests';
 import { debugSession as debug } from '../debug';
@@ -229,7 +229,7 @@ export class Session implements OwnMessages {
     if (group !== undefined && Buffer.compare(groupBytes(group, 'leave'), joined) !== 0) {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'leave: this handle has joined another group', {
         reason: 'other-group',
-        remedy: `leave ${JSON.stringify(groupText(joined))}, or call leave() without a name`,
+        remedy: `leave '${groupLabel(joined)}', or call leave() without a name`,
       });
     }
     throwIfAborted(signal);

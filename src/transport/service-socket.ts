@@ -18,6 +18,7 @@ import { debugMessage, debugTransport as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import { systemError, systemErrorCode, type Remedies } from '../system-error';
 import type { Address } from './address';
+import { counted } from '../text';
 
 const RECEIVE_BYTES = 64 * 1024;
 /** Enough of the answer to know how long it claims to be. */
@@ -134,7 +135,7 @@ export class ServiceSocket {
         if (received >= ANSWER_SIZE_KNOWN_BYTES && frameSize(answer) !== HANDSHAKE_RESPONSE_BYTES) {
           fail(
             malformed(
-              `a handshake answer that says ${frameSize(answer)} bytes`,
+              `a handshake answer that says ${counted(frameSize(answer), 'byte')}`,
               `${HANDSHAKE_RESPONSE_BYTES}`,
             ),
           );
@@ -159,7 +160,7 @@ export class ServiceSocket {
 function closedInHandshake(address: Address, received: number, cause?: Error): CpgError {
   return new CpgError(
     'CS_ERR_LIBRARY',
-    `${address.text} closed the connection after ${received} bytes of its handshake answer`,
+    `${address.text} closed the connection after ${counted(received, 'byte')} of its handshake answer`,
     {
       cause,
       reason: 'handshake-failed',

@@ -175,7 +175,7 @@ describeWithCorosync('the command on corosync', () => {
     await nasty.until(/^members/m);
     const groups = (await here(['groups'])).stdout;
     expect(groups).toContain(`1:${pid} listed\n`);
-    expect(groups).toContain(`1:${nasty.child.pid} nasty\u001b[31m\nname\n`);
+    expect(groups).toContain(`1:${nasty.child.pid} nasty\\x1b[31m\\nname\n`);
     expect((await here(['groups'], { terminal: true })).stdout).toContain('nasty\\x1b[31m\\nname\n');
     const names = (await here(['groups', '--names', '--json'])).json();
     expect(names).toContainEqual({ type: 'group', group: 'listed' });

@@ -13,12 +13,14 @@ import {
 } from '../../bench';
 import { NUMBER_BYTES } from '../../bench/member';
 import { MAX_BUSY_POLL_US } from '../../client';
+import { groupText } from '../../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';
 import { jsonLine } from '../json';
 import { TimeLimit } from '../limit';
-import { flag, integer, integers, oneOf, seconds, someOf, text } from '../options';
+import { flag, group as groupOption, integer, integers, oneOf, seconds, someOf } from '../options';
+import { counted } from '../text';
 import { UsageError } from '../failure';
 
 const WORKLOADS = ['flood', 'latency', 'receive', 'idle'] as const;
@@ -49,7 +51,7 @@ export const bench = defineCommand({
       SENDINGS,
       'how the flood is sent; default tryMcast, and mcast for what goes in fragments',
     ),
-    group: text('GROUP', 'the group to use; default one for this process'),
+    group: groupOption('the group to use; default one for this process'),
     'busy-poll': integer('MICROSECONDS', 'look for events this long before sleeping; default 0', {
       min: 0,
       max: MAX_BUSY_POLL_US,
@@ -73,7 +75,7 @@ export const bench = defineCommand({
         lend: values.lend,
         mapped: values.mapped,
       },
-      group: values.group ?? `cpg-bench-${randomUUID()}`,
+      group: values.group === undefined ? `cpg-bench-${randomUUID()}` : groupText(values.group),
       signal: limit.signal,
     };
     const warmupOf = (count: number): number => values.warmup ?? warmupCount(count);
@@ -103,7 +105,7 @@ export const bench = defineCommand({
             break;
           case 'receive': {
             const count = values.count ?? floodCount(LATENCY_SIZE);
-            const onReady = (): void => void context.err.line('cpg: bench: ready').catch(() => undefined);
+            const onReady = (): void => void context.err.line('cpg: bench: ready');
             const result = await receive({ ...common, count, warmup: warmupOf(count), onReady });
             await print.result(
               { workload: 'receive', count, ...result },
@@ -114,11 +116,13 @@ export const bench = defineCommand({
           }
           case 'idle':
             await holdIdle({ ...common, connections: connectionsOf(values.count) }, (result) => {
-              void print.result(
+              const printed = print.result(
                 { workload: 'idle', ...result },
                 () =>
-                  `idle     ${result.connections} connections, ${Math.round(result.bytesPerConnection / 1024)} KiB each`,
+                  `idle     ${counted(result.connections, 'connection')}, ${Math.round(result.bytesPerConnection / 1024)} KiB each`,
               );
+              // The output says itself what it lost, and ends the command.
+              printed.catch(() => undefined);
             });
             break;
         }
@@ -198,7 +202,7 @@ function assertComplete(
   if (received === count && wrong === 0) return;
   throw new CpgError(
     'CS_ERR_FAILED_OPERATION',
-    `bench: ${workload} of ${count} messages of ${size} bytes: ${received} came back, ${wrong} of them out of turn`,
+    `bench: ${workload} of ${counted(count, 'message')} of ${counted(size, 'byte')}: ${received} came back, ${wrong} of them out of turn`,
     { remedy: 'see whether others use the group; if nobody does, please report it' },
   );
 }

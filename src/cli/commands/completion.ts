@@ -1,7 +1,8 @@
-import { defineCommand, type Command } from '../command';
+import { nearest } from '../../arguments';
+import { defineCommand, textOptions, type Command } from '../command';
 import { bash, fish, zsh } from '../completion';
 import { UsageError } from '../failure';
-import { unusedAddress } from './shared';
+import { didYouMean } from '../options';
 
 const SHELLS: Readonly<Record<string, (commands: readonly Command[]) => string>> = { bash, zsh, fish };
 
@@ -11,7 +12,7 @@ export const completionCommand = (commands: () => readonly Command[]): Command =
     summary: 'print a completion script for a shell',
     description: ['Prints a script that makes bash, zsh or fish complete commands and options of cpg.'],
     operands: [{ name: 'shell', summary: 'bash, zsh or fish', completion: Object.keys(SHELLS) }],
-    options: { address: unusedAddress },
+    common: textOptions,
     examples: [
       {
         command: 'source <(cpg completion bash)',
@@ -22,8 +23,12 @@ export const completionCommand = (commands: () => readonly Command[]): Command =
     ],
     run: async ({ out }, _, { shell }) => {
       const script = SHELLS[shell];
-      if (script === undefined)
-        throw new UsageError(`'${shell}' is not one of ${Object.keys(SHELLS).join(', ')}`);
+      if (script === undefined) {
+        const known = Object.keys(SHELLS);
+        throw new UsageError(
+          `'${shell}' is not one of ${known.join(', ')}${didYouMean(nearest(shell, known))}`,
+        );
+      }
       await out.write(script(commands()));
     },
   });

@@ -3,10 +3,11 @@ import { addAbortSignal } from 'node:stream';
 import { accepts } from '../../tap/decode/filter';
 import { Conversations } from '../../tap/decode/messages';
 import { readCapture } from '../../tap/capture/reader';
-import { defineCommand, type Context } from '../command';
+import { dataOptions, defineCommand, type Context } from '../command';
+import { isSystemError, systemFailure } from '../failure';
 import { TimeLimit } from '../limit';
-import { filterOf, filterOptions, hexOption, messageText } from '../messages';
-import { captureOperand, streamCount, streamTimeout, unusedAddress } from './shared';
+import { filterOf, filterOptions, hexOption, messageText, ServiceCheck } from '../messages';
+import { captureOperand, readOption, streamCount, streamTimeout } from './shared';
 
 export const decode = defineCommand({
   name: 'decode',
@@ -16,7 +17,7 @@ export const decode = defineCommand({
   ],
   operands: [captureOperand],
   options: {
-    address: unusedAddress,
+    read: readOption,
     ...filterOptions,
     hex: hexOption,
     count: streamCount('messages'),
@@ -33,8 +34,10 @@ export const decode = defineCommand({
       meaning: 'Requests that took long.',
     },
   ],
+  common: dataOptions,
   run: async (context, { json, hex, count, timeout, ...values }, { file }) => {
     const filter = filterOf(values);
+    const services = new ServiceCheck(filter);
     const conversations = new Conversations();
     const limit = new TimeLimit(context.signal, timeout);
     let printed = 0;
@@ -42,8 +45,9 @@ export const decode = defineCommand({
       for await (const frame of readCapture(openCapture(context, file, limit.signal))) {
         limit.signal.throwIfAborted();
         const message = conversations.add(frame);
+        services.see(frame.connection.service);
         if (!accepts(filter, message)) continue;
-        await context.out.write(messageText(message, context.out, { json, hex }));
+        await context.out.write(messageText(message, context.out, { json, hex }), 1);
         if (++printed === count) return;
       }
     } catch (error) {
@@ -52,14 +56,21 @@ export const decode = defineCommand({
     } finally {
       limit.dispose();
     }
+    const missing = services.failure('decode');
+    if (missing !== undefined) throw missing;
   },
 });
 
 /** The bytes of a file, or of standard input for '-'; a source that says nothing does not keep us from ending. */
-export function openCapture(
+export async function* openCapture(
   { stdin, signal }: Context,
   file: string,
   until: AbortSignal = signal,
-): AsyncIterable<Uint8Array> {
-  return addAbortSignal(until, file === '-' ? stdin : createReadStream(file));
+): AsyncGenerator<Uint8Array, void> {
+  const [stream, name] = file === '-' ? [stdin, 'standard input'] : [createReadStream(file), file];
+  try {
+    yield* addAbortSignal(until, stream) as AsyncIterable<Uint8Array>;
+  } catch (error) {
+    throw isSystemError(error) ? systemFailure(error, name) : error;
+  }
 }

@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CpgError } from '../../errors';
-import { defineCommand } from '../command';
+import { dataOptions, defineCommand } from '../command';
 import { jsonLine } from '../json';
-import { unusedAddress } from './shared';
 
 export const dissector = defineCommand({
   name: 'dissector',
@@ -11,7 +10,7 @@ export const dissector = defineCommand({
   description: [
     'Prints where the Lua dissector for captures of "cpg tap --write" is. Copy or link it into the plugin directory of Wireshark (Help, About, Folders), or name it on the command line of tshark or wireshark.',
   ],
-  options: { address: unusedAddress },
+  common: dataOptions,
   examples: [
     { command: 'wireshark -X lua_script:"$(cpg dissector)" trace.pcapng', meaning: 'Look at a capture.' },
     { command: 'ln -s "$(cpg dissector)" ~/.local/lib/wireshark/plugins/', meaning: 'Have it always.' },

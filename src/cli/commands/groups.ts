@@ -10,7 +10,7 @@ export const groups = defineCommand({
   summary: 'list all groups and their members',
   description: [
     'Prints every member of every group of the cluster, a line each: NODEID:PID, a space, and the name of the group.',
-    'A name that is not UTF-8 is printed in hex (0x...), with --json in base64. On a terminal control characters in names are shown as escapes.',
+    'Bytes of a name that cannot be shown are printed as escapes (\\0, \\n, \\xNN), and a name that is not UTF-8 in hex (0x...): other commands take it as it is printed. JSON has the name itself, in base64 when it is not UTF-8.',
   ],
   options: {
     names: flag('only the names of the groups'),
@@ -28,7 +28,7 @@ export const groups = defineCommand({
           await out.line(jsonLine({ type: 'group', ...jsonGroup(group), ...(names ? {} : { nodeId, pid }) }));
           continue;
         }
-        const name = typeof group === 'string' && !out.terminal ? group : groupLabel(group);
+        const name = groupLabel(group);
         await out.line(names ? name : `${nodeId}:${pid} ${name}`);
       }
     }),

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { CpgClient } from '../../client';
+import { groupText } from '../../codec/groups';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';
@@ -7,7 +8,7 @@ import { withClient } from '../connect';
 import { eventLines } from '../event-text';
 import { jsonEvent, jsonLine } from '../json';
 import { lines } from '../lines';
-import { flag } from '../options';
+import { flag, groupFrom } from '../options';
 import { groupOperand, streamCount, streamTimeout } from './shared';
 
 /** Messages of ours that may be under way: enough to keep the daemon busy, few enough to remember. */
@@ -42,11 +43,13 @@ export const join = defineCommand({
       meaning: 'Wait up to 5 seconds for a message.',
     },
   ],
-  run: (context, { address, json, count, stay, timeout, totem }, { group }) =>
-    withClient(context, { address }, async (client) => {
+  run: (context, { address, json, count, stay, timeout, totem }, { group: word }) => {
+    const group = groupText(groupFrom(word));
+    return withClient(context, { address }, async (client) => {
       const member = new Member(context, client, { json, count, stay: stay || count !== undefined });
       await member.join(group, totem, timeout);
-    }),
+    });
+  },
 });
 
 interface MemberOptions {
@@ -73,7 +76,7 @@ class Member {
     this.#options = options;
   }
 
-  async join(group: string, totem: boolean, timeoutMs: number | undefined): Promise<void> {
+  async join(group: string | Uint8Array, totem: boolean, timeoutMs: number | undefined): Promise<void> {
     const { signal, stdin } = this.#context;
     // The loop is there before the join, so that it misses nothing.
     const events = this.#client.events();
@@ -118,8 +121,10 @@ class Member {
   async #print(events: ReturnType<CpgClient['events']>): Promise<void> {
     const { out } = this.#context;
     for await (const event of events) {
-      if (this.#options.json) await out.line(jsonLine(jsonEvent(event)));
-      else await out.write(eventLines(event, this.#client, out));
+      const text = this.#options.json
+        ? `${jsonLine(jsonEvent(event))}\n`
+        : eventLines(event, this.#client, out);
+      await out.write(text, event.type === 'deliver' ? 1 : 0);
       if (event.type !== 'deliver') continue;
       this.#delivered++;
       if (event.own) this.#ownPrinted++;

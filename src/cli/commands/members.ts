@@ -1,6 +1,10 @@
-import { defineCommand } from '../command';
+import type { CpgClient } from '../../client';
+import { groupText, meansGroup } from '../../codec/groups';
+import { defineCommand, type Context } from '../command';
 import { withClient } from '../connect';
 import { jsonGroup, jsonLine } from '../json';
+import { groupFrom } from '../options';
+import { groupLabel } from '../text';
 import { groupOperand, requestTimeout } from './shared';
 
 export const members = defineCommand({
@@ -15,13 +19,31 @@ export const members = defineCommand({
     { command: 'cpg members orders', meaning: 'Who is in the group "orders"?' },
     { command: 'cpg members orders --json | jq .pid', meaning: 'The pids alone.' },
   ],
-  run: (context, { address, json, timeout }, { group }) =>
-    withClient(context, { address, timeoutMs: timeout }, async (client) => {
-      for (const { nodeId, pid, reason } of await client.membership(group, { signal: context.signal })) {
+  run: async (context, { address, json, timeout }, { group: word }) => {
+    const name = groupFrom(word);
+    const group = groupText(name);
+    await withClient(context, { address, timeoutMs: timeout }, async (client) => {
+      const members = await client.membership(group, { signal: context.signal });
+      for (const { nodeId, pid, reason } of members) {
         const line = json
           ? jsonLine({ type: 'member', ...jsonGroup(group), nodeId, pid, reason })
           : `${nodeId}:${pid}`;
         await context.out.line(line);
       }
-    }),
+      if (members.length === 0) await tellOfNearGroups(context, client, name);
+    });
+  },
 });
+
+/** The name that was meant may end with NULs. */
+async function tellOfNearGroups(
+  { err, signal }: Context,
+  client: CpgClient,
+  name: Uint8Array,
+): Promise<void> {
+  for await (const { group } of client.groups({ namesOnly: true, signal })) {
+    if (meansGroup(name, group)) {
+      await err.line(`cpg: members: nobody is in '${groupLabel(name)}'; there is '${groupLabel(group)}'`);
+    }
+  }
+}

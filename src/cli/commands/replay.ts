@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect, type CpgClient } from '../../client';
+import { groupText, meansGroup } from '../../codec/groups';
 import { CpgError } from '../../errors';
 import { readCapture } from '../../tap/capture/reader';
 import { Conversations } from '../../tap/decode/messages';
@@ -8,10 +9,10 @@ import { defineCommand, type Context } from '../command';
 import { UsageError } from '../failure';
 import { jsonGroup, jsonLine } from '../json';
 import { TimeLimit } from '../limit';
-import { decimal, flag, several, text } from '../options';
-import { groupLabel } from '../text';
+import { decimal, flag, group as groupOption, groups as groupsOption } from '../options';
+import { counted, groupLabel } from '../text';
 import { openCapture } from './decode';
-import { captureOperand, streamCount, streamTimeout } from './shared';
+import { captureOperand, readOption, streamCount, streamTimeout } from './shared';
 
 /** Messages that may be on their way back to us. */
 const MAX_UNCONFIRMED = 1024;
@@ -25,8 +26,9 @@ export const replay = defineCommand({
   ],
   operands: [captureOperand],
   options: {
-    group: text('GROUP', 'send everything to this group'),
-    only: several('GROUP', 'only what was sent to this group'),
+    read: readOption,
+    group: groupOption('send everything to this group'),
+    only: groupsOption('only what was sent to this group, NULs at the end of its name aside'),
     speed: decimal('X', 'so many times as fast as recorded; default 1'),
     rate: decimal('N', 'so many messages a second, whatever was recorded'),
     fast: flag('as fast as the daemon takes them'),
@@ -48,11 +50,8 @@ export const replay = defineCommand({
     if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
       throw new UsageError('--speed, --rate and --fast exclude each other');
     }
-    const recorded = (await readPlan(context, file)).filter(
-      (message) =>
-        only.length === 0 || (message.group !== undefined && only.includes(groupLabel(message.group))),
-    );
-    const messages = withTarget(recorded.slice(0, count), group);
+    const recorded = sentTo(only, await readPlan(context, file));
+    const messages = withTarget(recorded.slice(0, count), group && groupText(group));
     const due = schedule(messages, { speed, rate, fast });
     const limit = new TimeLimit(context.signal, timeout);
     const sender = new Sender({ ...context, signal: limit.signal }, address);
@@ -84,7 +83,7 @@ export const replay = defineCommand({
       );
     else
       await context.out.line(
-        `${messages.length} messages to ${sender.groups.map(groupLabel).join(', ')} in ${seconds.toFixed(1)} s`,
+        `${counted(messages.length, 'message')} to ${sender.groups.map(groupLabel).join(', ')} in ${seconds.toFixed(1)} s`,
       );
   },
 });
@@ -101,7 +100,27 @@ async function readPlan(context: Context, file: string): Promise<ReplayMessage[]
   return plan.messages;
 }
 
-function withTarget(messages: readonly ReplayMessage[], group: string | undefined): Targeted[] {
+/** Those that were sent to one of these groups; all when there are none. */
+function sentTo(groups: readonly Uint8Array[], messages: readonly ReplayMessage[]): readonly ReplayMessage[] {
+  if (groups.length === 0) return messages;
+  const sent = messages.filter(
+    ({ group }) => group !== undefined && groups.some((wanted) => meansGroup(wanted, group)),
+  );
+  if (sent.length > 0 || messages.length === 0) return sent;
+  const known = new Set(messages.flatMap(({ group }) => (group === undefined ? [] : [groupLabel(group)])));
+  throw new CpgError(
+    'CS_ERR_NOT_EXIST',
+    `replay: no message was sent to ${groups.map(groupLabel).join(', ')}`,
+    {
+      remedy:
+        known.size === 0
+          ? 'the capture does not tell any group'
+          : `there are messages to ${[...known].join(', ')}`,
+    },
+  );
+}
+
+function withTarget(messages: readonly ReplayMessage[], group: string | Uint8Array | undefined): Targeted[] {
   if (messages.length === 0) {
     throw new CpgError('CS_ERR_NOT_EXIST', 'replay: there are no messages in this capture', {
       remedy: 'record some with cpg tap --write, without filters that leave out mcast and deliver',

@@ -1,5 +1,3 @@
-import { createWriteStream } from 'node:fs';
-import { once } from 'node:events';
 import { getPriority } from 'node:os';
 import { CpgError } from '../../errors';
 import { pidsOf } from '../../ring/paths';
@@ -11,14 +9,17 @@ import type { TapFrame } from '../../tap/frames';
 import { jsonLine } from '../../tap/decode/json';
 import { Conversations } from '../../tap/decode/messages';
 import type { TapBatch } from '../../tap/live/backlog';
+import { DENIED } from '../../tap/live/discovery';
 import { Tap } from '../../tap/live/tap';
-import { defineCommand, type Context } from '../command';
+import { dataOptions, defineCommand, type Context } from '../command';
+import { OutputClosed } from '../failure';
 import { TimeLimit } from '../limit';
-import { filterOf, filterOptions, hexOption, messageText, missedLine } from '../messages';
+import { filterOf, filterOptions, hexOption, messageText, missedLine, ServiceCheck } from '../messages';
 import { flag, integer, text } from '../options';
+import { openOutput, type Output } from '../output';
 import { MAX_NICE, setNice } from '../priority';
-import { visible } from '../text';
-import { streamCount, streamTimeout, unusedAddress } from './shared';
+import { counted, visible } from '../text';
+import { streamCount, streamTimeout } from './shared';
 
 /** What may wait for a slow disk, while the rings go on being read. */
 const WRITE_AHEAD_BYTES = 64 * 1024 * 1024;
@@ -30,10 +31,9 @@ export const tap = defineCommand({
     'Follows the connections of all programs on this machine to corosync, or to any other service made with libqb, by reading their rings in /dev/shm. It only ever reads: no proxy, no restart, and no program notices. It needs permission to read the rings: that is the user of the program, or root.',
     'Each message is printed with the processes at both ends; messages of CPG in full, those of other services by name. A reply says which request it answers and how much later it was seen; timestamps are when the tap saw the message, up to some milliseconds late. Messages that were overwritten before they could be read are counted and reported.',
     'It takes a quarter of one CPU at most, on average. Of a connection with more than some 30,000 messages per second it reads samples only.',
-    'With --write the messages go to a pcapng file instead, which "cpg decode" and Wireshark read (see "cpg dissector").',
+    'With --write the messages go to a pcapng file instead, which "cpg decode" and Wireshark read (see "cpg dissector"). A new file is readable by you alone. When you end it (Ctrl-C), the capture is complete.',
   ],
   options: {
-    address: unusedAddress,
     ...filterOptions,
     history: flag('begin with what is still in the rings from before'),
     hex: hexOption,
@@ -52,28 +52,40 @@ export const tap = defineCommand({
     { command: 'sudo cpg tap --write trace.pcapng --timeout 60', meaning: 'Record a minute.' },
     { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
   ],
+  common: dataOptions,
   run: async (context, { json, hex, write, count, timeout, nice, history, ...values }) => {
     if (nice !== undefined) setNice(Math.max(nice, getPriority()));
     const filter = filterOf(values);
-    const limit = new TimeLimit(context.signal, timeout);
-    const sink = await openSink(context, write, { json, hex, filter });
+    const toFile = write !== undefined && write !== '-';
+    const out = toFile ? await openOutput(context, write, WRITE_AHEAD_BYTES) : context.out;
+    const sink =
+      write === undefined ? new TextSink(out, { json, hex, filter }) : new CaptureSink(out, filter);
+    const limit = new TimeLimit(AbortSignal.any([context.signal, out.closed]), timeout);
+    const session = new TapSession(context, sink, filter, { history, count });
     try {
-      const session = new TapSession(context, sink, filter, { history, count });
+      await sink.begin();
       await session.run(limit.signal);
-      if (limit.passed && count !== undefined) {
-        throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${count} messages`, {
-          remedy: 'give more time, or see whether the filters let anything through',
-        });
-      }
     } finally {
       limit.dispose();
       await sink.end();
+      await (toFile ? out.end().catch(() => undefined) : out.flushed());
+      await session.summarize(out);
     }
+    out.closed.throwIfAborted();
+    if (limit.passed && count !== undefined) {
+      throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${count} messages`, {
+        remedy: 'give more time, or see whether the filters let anything through',
+      });
+    }
+    session.checkServices();
+    // A capture that the user ends is complete, unless more was asked for.
+    return count === undefined || session.seen >= count ? 'complete' : undefined;
   },
 });
 
 /** Where messages go. */
 interface Sink {
+  begin(): Promise<void>;
   /** Writes those that are wanted, at most `room`, and returns how many. */
   write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number>;
   end(): Promise<void>;
@@ -86,8 +98,14 @@ class TapSession {
   readonly #history: boolean;
   readonly #count: number;
   readonly #conversations = new Conversations();
+  readonly #services: ServiceCheck;
   #missed = 0;
+  /** Connections that cannot be followed, and those of them that this user may not read. */
+  #refused = 0;
+  #denied = 0;
+  #toldDenied = false;
   #connections = 0;
+  #ran = false;
   seen = 0;
 
   constructor(
@@ -101,28 +119,57 @@ class TapSession {
     this.#filter = filter;
     this.#history = history;
     this.#count = count ?? Infinity;
+    this.#services = new ServiceCheck(filter);
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const tap = new Tap({ signal, accept: (connection) => acceptsConnection(this.#filter, connection) });
-    try {
-      let ready = false;
-      for await (const batch of tap.batches()) {
-        await this.#batch(batch);
-        // From here on nothing that begins is missed: a script may wait for this line.
-        if (!ready)
-          await this.#context.err.line(
-            `cpg: tap: following ${counted(tap.connections.length, 'connection')}`,
-          );
-        ready = true;
-        if (this.seen >= this.#count) return;
-      }
-    } finally {
-      const { err } = this.#context;
-      const missed = this.#missed === 0 ? 'none missed' : `about ${this.#missed} missed`;
-      const text = `cpg: tap: ${counted(this.seen, 'message')} of ${counted(this.#connections, 'connection')}, ${missed}`;
-      await err.line(text).catch(() => undefined);
+    const accept = (connection: TapConnection): boolean => {
+      this.#services.see(connection.service);
+      return acceptsConnection(this.#filter, connection);
+    };
+    const tap = new Tap({ signal, accept });
+    let ready = false;
+    for await (const batch of tap.batches()) {
+      await this.#batch(batch);
+      // From here on nothing that begins is missed: a script may wait for this line.
+      if (!ready) await this.#ready(tap.connections.length);
+      ready = true;
+      if (this.seen >= this.#count) return;
     }
+  }
+
+  /** What there was, when all that could be written is. */
+  async summarize({ unwritten, closed }: Output): Promise<void> {
+    if (!this.#ran) return;
+    const broken = closed.aborted && !(closed.reason instanceof OutputClosed);
+    const gaps = [
+      ...(this.#missed > 0 ? [`about ${this.#missed} missed`] : []),
+      ...(this.#refused > 0 ? [`${counted(this.#refused, 'connection')} not followed`] : []),
+      ...(broken ? [`${unwritten} not written`] : []),
+    ];
+    const all = `${counted(this.seen, 'message')} of ${counted(this.#connections, 'connection')}`;
+    await this.#context.err.line(`cpg: tap: ${all}, ${gaps.length === 0 ? 'none missed' : gaps.join(', ')}`);
+  }
+
+  /** Throws when a service that was asked for never appeared, and may be mistyped. */
+  checkServices(): void {
+    const missing = this.#services.failure('tap');
+    if (missing !== undefined) throw missing;
+  }
+
+  async #ready(connections: number): Promise<void> {
+    const { err } = this.#context;
+    if (connections === 0 && this.#denied > 0) {
+      const none = `tap: ${counted(this.#denied, 'connection')}, none of which can be followed: ${DENIED}`;
+      throw new CpgError('CS_ERR_ACCESS', none, {
+        remedy: 'run it as the user of these programs, or as root',
+      });
+    }
+    this.#ran = true;
+    await this.#tellDenied();
+    await err.line(`cpg: tap: following ${counted(connections, 'connection')}`);
+    const missing = this.#services.failure('tap');
+    if (missing !== undefined) await err.line(`cpg: ${missing.what} yet: ${missing.remedy}`);
   }
 
   async #batch({ opened, closed, frames, refused, unreportedMissed }: TapBatch): Promise<void> {
@@ -133,8 +180,11 @@ class TapSession {
     }
     for (const { directory, reason } of refused) {
       if (!this.#concerns(directory)) continue;
-      await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
+      this.#refused++;
+      if (reason === DENIED) this.#denied++;
+      else await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
     }
+    if (this.#ran) await this.#tellDenied();
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
     // What is not shown still tells who is in which group.
     for (const frame of before) this.#conversations.pass(frame);
@@ -147,6 +197,14 @@ class TapSession {
     }
   }
 
+  /** Once: it is the same for all. */
+  async #tellDenied(): Promise<void> {
+    if (this.#denied === 0 || this.#toldDenied) return;
+    this.#toldDenied = true;
+    const which = counted(this.#denied, 'connection');
+    await this.#context.err.line(`cpg: tap: ${which} cannot be followed: ${DENIED}`);
+  }
+
   /** A directory's name begins with the two pids: whoever asked for others need not hear of it. */
   #concerns(directory: string): boolean {
     const { pids } = this.#filter;
@@ -155,56 +213,46 @@ class TapSession {
   }
 }
 
-async function openSink(
-  context: Context,
-  file: string | undefined,
-  how: { json: boolean; hex: boolean; filter: Filter },
-): Promise<Sink> {
-  if (file === undefined) return new TextSink(context, how);
-  if (file === '-') return CaptureSink.begin((bytes) => context.out.write(bytes), how.filter);
-  const stream = createWriteStream(file, { highWaterMark: WRITE_AHEAD_BYTES });
-  await once(stream, 'open');
-  const write = async (bytes: Buffer): Promise<void> => {
-    if (!stream.write(bytes)) await once(stream, 'drain');
-  };
-  return CaptureSink.begin(write, how.filter, async () => {
-    stream.end();
-    await once(stream, 'close');
-  });
+/** What cannot be written ends the session by `closed`, and is reported as a whole. */
+async function handOver(out: Output, data: string | Uint8Array, messages = 0): Promise<void> {
+  await out.write(data, messages).catch(() => undefined);
 }
 
 class TextSink implements Sink {
-  readonly #context: Context;
+  readonly #out: Output;
   readonly #how: { json: boolean; hex: boolean; filter: Filter };
 
-  constructor(context: Context, how: { json: boolean; hex: boolean; filter: Filter }) {
-    this.#context = context;
+  constructor(out: Output, how: { json: boolean; hex: boolean; filter: Filter }) {
+    this.#out = out;
     this.#how = how;
   }
 
+  async begin(): Promise<void> {
+    // Text has no head.
+  }
+
   async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
-    const { out } = this.#context;
     const lines: string[] = [];
     let shown = 0;
     for (const frame of frames) {
       if (shown >= room) break;
       const message = conversations.add(frame);
       if (accepts(this.#how.filter, message)) {
-        lines.push(messageText(message, out, this.#how));
+        lines.push(messageText(message, this.#out, this.#how));
         shown++;
       } else if (frame.missed > 0) lines.push(...this.#missed(frame));
     }
-    if (lines.length > 0) await out.write(lines.join(''));
+    if (lines.length > 0) await handOver(this.#out, lines.join(''), shown);
     return shown;
   }
 
   async end(): Promise<void> {
-    // The output belongs to the process.
+    // Nor an end.
   }
 
   /** A gap is told even if the message behind it is not wanted: what is missing might have been. */
   #missed({ missed, connection, ring }: TapFrame): string[] {
-    if (!this.#how.json) return [`${missedLine(missed, this.#context.out)}\n`];
+    if (!this.#how.json) return [`${missedLine(missed, this.#out)}\n`];
     return [
       `${jsonLine({ type: 'missed', messages: missed, direction: ring, connection: connection.id })}\n`,
     ];
@@ -215,24 +263,16 @@ class CaptureSink implements Sink {
   readonly #writer = new CaptureWriter();
   /** Gaps before messages that were not wanted: the next one that is tells of them. */
   readonly #gaps = new WeakMap<TapConnection, Record<RingName, number>>();
-  readonly #put: (bytes: Buffer) => Promise<void>;
-  readonly #close: () => Promise<void>;
+  readonly #out: Output;
   readonly #filter: Filter;
 
-  private constructor(put: (bytes: Buffer) => Promise<void>, filter: Filter, close: () => Promise<void>) {
-    this.#put = put;
+  constructor(out: Output, filter: Filter) {
+    this.#out = out;
     this.#filter = filter;
-    this.#close = close;
   }
 
-  static async begin(
-    put: (bytes: Buffer) => Promise<void>,
-    filter: Filter,
-    close = (): Promise<void> => Promise.resolve(),
-  ): Promise<CaptureSink> {
-    const sink = new CaptureSink(put, filter, close);
-    await put(sink.#writer.begin());
-    return sink;
+  begin(): Promise<void> {
+    return handOver(this.#out, this.#writer.begin());
   }
 
   async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
@@ -245,14 +285,12 @@ class CaptureSink implements Sink {
       if (isWanted) wanted.push(missed === frame.missed ? frame : { ...frame, missed });
       if (missed > 0) this.#gaps.set(frame.connection, { ...gaps, [frame.ring]: isWanted ? 0 : missed });
     }
-    if (wanted.length > 0) await this.#put(this.#writer.frames(wanted));
+    if (wanted.length > 0) await handOver(this.#out, this.#writer.frames(wanted), wanted.length);
     return wanted.length;
   }
 
-  async end(): Promise<void> {
-    // Nobody reads a closed pipe, and that is no failure.
-    await this.#put(this.#writer.end()).catch(() => undefined);
-    await this.#close();
+  end(): Promise<void> {
+    return handOver(this.#out, this.#writer.end());
   }
 
   /** What a frame means is found out only when a filter asks for it: that is most of the work. */
@@ -262,10 +300,6 @@ class CaptureSink implements Sink {
       return accepts(this.#filter, conversations.add(frame));
     return rings.length === 0 || rings.includes(frame.ring);
   }
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
 function split<T>(list: readonly T[], test: (item: T) => boolean): [yes: T[], no: T[]] {

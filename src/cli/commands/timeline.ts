@@ -1,15 +1,16 @@
-import { writeFile } from 'node:fs/promises';
 import { CpgError } from '../../errors';
 import { readCapture } from '../../tap/capture/reader';
 import { Conversations } from '../../tap/decode/messages';
 import { mermaid } from '../../tap/timeline/mermaid';
 import { TimelineBuilder } from '../../tap/timeline/model';
 import { svg } from '../../tap/timeline/svg';
-import { defineCommand } from '../command';
+import { dataOptions, defineCommand } from '../command';
 import { jsonLine } from '../json';
-import { flag, text } from '../options';
+import { flag, group as groupOption, text } from '../options';
+import { openOutput } from '../output';
+import { findGroup } from '../messages';
 import { openCapture } from './decode';
-import { captureOperand, unusedAddress } from './shared';
+import { captureOperand, readOption } from './shared';
 
 export const timeline = defineCommand({
   name: 'timeline',
@@ -20,8 +21,8 @@ export const timeline = defineCommand({
   ],
   operands: [captureOperand],
   options: {
-    address: unusedAddress,
-    group: text('GROUP', 'the group; default the one with most events'),
+    read: readOption,
+    group: groupOption('the group; default the one with most events'),
     mermaid: flag('Mermaid text instead of SVG'),
     output: text('FILE', 'write to a file instead of standard output', 'file'),
   },
@@ -29,13 +30,15 @@ export const timeline = defineCommand({
     { command: 'cpg timeline trace.pcapng --output trace.svg', meaning: 'A picture for the browser.' },
     { command: 'cpg timeline trace.pcapng --group orders --mermaid', meaning: 'Text for a Markdown page.' },
   ],
-  run: async (context, { json, group, mermaid: asText, output }, { file }) => {
+  common: dataOptions,
+  run: async (context, { json, group: wanted, mermaid: asText, output }, { file }) => {
     const conversations = new Conversations();
     const builder = new TimelineBuilder();
     for await (const frame of readCapture(openCapture(context, file))) {
       context.signal.throwIfAborted();
       builder.add(conversations.add(frame));
     }
+    const group = wanted && findGroup(wanted, builder.groups);
     const chart = builder.build(group);
     if (chart === undefined) {
       const known = builder.groups.length === 0 ? '' : `; there are ${builder.groups.join(', ')}`;
@@ -44,10 +47,12 @@ export const timeline = defineCommand({
       });
     }
     if (json) {
-      await context.out.line(jsonLine({ type: 'timeline', ...chart }));
-      return;
+      return context.out.line(jsonLine({ type: 'timeline', ...chart }));
     }
     const picture = asText ? mermaid(chart) : svg(chart);
-    await (output === undefined ? context.out.write(picture) : writeFile(output, picture));
+    if (output === undefined) return context.out.write(picture);
+    const written = await openOutput(context, output);
+    await written.write(picture);
+    await written.end();
   },
 });

@@ -21,6 +21,7 @@ import { malformed } from '../../codec/fields';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
 import { RING_NAMES, type TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
+import { counted } from '../../text';
 
 export const LINK_TYPE_EXPORTED_PDU = 252;
 
@@ -97,7 +98,10 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
   const start = ownHeader(packet);
   if (start === undefined) return undefined;
   if (packet.length < start + HEADER_BYTES) {
-    throw malformed(`a qbcpg packet of ${packet.length} bytes`, `at least ${start + HEADER_BYTES}`);
+    throw malformed(
+      `a qbcpg packet of ${counted(packet.length, 'byte')}`,
+      `at least ${start + HEADER_BYTES}`,
+    );
   }
   const version = packet.readUInt8(start);
   if (version !== VERSION) throw malformed(`a qbcpg packet of version ${version}`, `${VERSION}`);
@@ -115,7 +119,7 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
   const offset = packet.readUInt32LE(start + 24);
   if (frameLength > MAX_FRAME_BYTES || offset + bytes.length > frameLength || at > packet.length) {
     throw malformed(
-      `a part of ${bytes.length} bytes at ${offset} of a frame of ${frameLength}`,
+      `a part of ${counted(bytes.length, 'byte')} at ${offset} of a frame of ${frameLength}`,
       `a part within a frame of at most ${MAX_FRAME_BYTES}`,
     );
   }

@@ -15,6 +15,7 @@ import {
   MAX_BLOCK_BYTES,
   OptionCode,
 } from './pcapng';
+import { counted } from '../../text';
 
 const DEFAULT_RESOLUTION = 6;
 const CLASSIC_PCAP_MAGICS = [0xa1b2c3d4, 0xd4c3b2a1, 0xa1b23c4d, 0x4d3cb2a1];
@@ -105,7 +106,7 @@ export class CaptureReader {
     if (isSection) this.#little = this.#byteOrder(pending.readUInt32LE(8));
     const length = this.#uint32(pending, 4);
     if (length < BLOCK_OVERHEAD_BYTES || length % 4 !== 0 || length > MAX_BLOCK_BYTES) {
-      throw this.#broken(`a block that says ${length} bytes`);
+      throw this.#broken(`a block that says ${counted(length, 'byte')}`);
     }
     return length;
   }
@@ -148,7 +149,7 @@ export class CaptureReader {
     if (from === undefined) throw this.#broken(`a packet of the unknown interface ${this.#uint32(body, 0)}`);
     const captured = this.#uint32(body, 12);
     if (captured > body.length - PACKET_FIELDS_BYTES)
-      throw this.#broken(`a packet that says ${captured} bytes`);
+      throw this.#broken(`a packet that says ${counted(captured, 'byte')}`);
     const packet = body.subarray(PACKET_FIELDS_BYTES, PACKET_FIELDS_BYTES + captured);
     const part = from.linkType === LINK_TYPE_EXPORTED_PDU ? this.#decode(packet) : undefined;
     if (part === undefined) {

@@ -8,7 +8,16 @@ import type { RingName, TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
 import { jsonGroup, jsonMessage } from './json';
 import { MESSAGE, payloadOf, type Content, type TapMessage } from './messages';
-import { cut, durationLabel, groupLabel, messageLabel, reasonLabel, timeLabel, visible } from './text';
+import {
+  counted,
+  cut,
+  durationLabel,
+  groupLabel,
+  messageLabel,
+  reasonLabel,
+  timeLabel,
+  visible,
+} from './text';
 
 /** Characters of a message that a line shows. */
 const MAX_SHOWN = 80;
@@ -65,7 +74,7 @@ export function describeMessage(message: TapMessage): { time: string; ends: stri
 }
 
 function details(content: Content | undefined, frameBytes: number): string {
-  if (content === undefined) return `${frameBytes} bytes`;
+  if (content === undefined) return counted(frameBytes, 'byte');
   const payload = payloadOf(content);
   switch (content.type) {
     case 'mcast':
@@ -111,12 +120,12 @@ function details(content: Content | undefined, frameBytes: number): string {
 function sized(message: Uint8Array): string {
   const shown = cut(message, MAX_SHOWN);
   const label = messageLabel(shown, MAX_SHOWN / 2);
-  return `${message.length} bytes${message.length === 0 ? '' : `: ${label}${shown === message ? '' : '...'}`}`;
+  return `${counted(message.length, 'byte')}${message.length === 0 ? '' : `: ${label}${shown === message ? '' : '...'}`}`;
 }
 
 function fragment(part: { fragmentType: number; messageLength: number; fragment: Uint8Array }): string {
   const { fragmentType, messageLength, fragment: bytes } = part;
-  return `${nameOf(FragmentType, fragmentType).toLowerCase()} fragment of ${messageLength} bytes, ${sized(bytes)}`;
+  return `${nameOf(FragmentType, fragmentType).toLowerCase()} fragment of ${counted(messageLength, 'byte')}, ${sized(bytes)}`;
 }
 
 function guarantee(value: number): string {
@@ -148,7 +157,7 @@ export function jsonOf(message: TapMessage): object {
     direction: ring,
     ...(content === undefined ? {} : fieldsOf(content)),
     ...(group === undefined ? {} : jsonGroup(group)),
-    ...(error === undefined ? {} : { error, ...(error === CS_OK ? {} : { code: codeOf(error) }) }),
+    ...(error === undefined ? {} : { error, code: error === CS_OK ? 'CS_OK' : codeOf(error) }),
     ...(problem === undefined ? {} : { problem }),
     number,
     timeNs: timeNs.toString(),

@@ -1,6 +1,6 @@
 /** Which messages are wanted. Lists that are empty ask for nothing in particular. */
 import { check, kind } from '../../arguments';
-import { groupText } from '../../codec/groups';
+import { meansGroup, parseGroup } from '../../codec/groups';
 import { CONNECTION, type RingName, type TapConnection } from '../connections';
 import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
@@ -14,8 +14,8 @@ export interface Filter {
   rings: readonly RingName[];
   /** Names of messages: mcast, deliver, ... */
   names: readonly string[];
-  /** Groups, as text or as '0x...'. */
-  groups: readonly string[];
+  /** Groups, as groupLabel() prints them or as bytes; a name also finds itself with NULs at its end. */
+  groups: readonly (string | Uint8Array)[];
   /** Nodeids that the message names. */
   nodes: readonly number[];
 }
@@ -63,8 +63,6 @@ export function accepts(filter: Filter, message: TapMessage): boolean {
   );
 }
 
-/** '0x...' stands for the bytes of a name that is not text. */
-function sameGroup(wanted: string, group: string | Uint8Array): boolean {
-  if (typeof group === 'string') return wanted === group;
-  return wanted === `0x${Buffer.from(group).toString('hex')}` || wanted === groupText(group);
+function sameGroup(wanted: string | Uint8Array, group: string | Uint8Array): boolean {
+  return meansGroup(typeof wanted === 'string' ? parseGroup(wanted) : wanted, group);
 }

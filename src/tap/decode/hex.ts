@@ -5,6 +5,7 @@ import { EVENT_SPANS } from '../../codec/events';
 import { REQUEST_SPANS } from '../../codec/requests';
 import { RESPONSE_SPANS } from '../../codec/responses';
 import type { TapFrame } from '../frames';
+import { counted } from '../../text';
 import { MESSAGE, payloadOf, type TapMessage } from './messages';
 
 const BYTES_A_LINE = 16;
@@ -87,7 +88,7 @@ function dump(bytes: Uint8Array, from: number, to: number, name: string): string
   const lines: string[] = [];
   for (let at = from; at < to; at += BYTES_A_LINE) {
     if (lines.length === MAX_LINES) {
-      lines.push(`    ${' '.repeat(6)}  ... ${to - at} more bytes`);
+      lines.push(`    ${' '.repeat(6)}  ... ${counted(to - at, 'more byte')}`);
       break;
     }
     const part = bytes.subarray(at, Math.min(at + BYTES_A_LINE, to));

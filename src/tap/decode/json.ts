@@ -1,11 +1,13 @@
 /** Values as JSON: bytes that are UTF-8 as text, others as base64; 64-bit numbers exactly. */
 import { utf8 } from '../../codec/groups';
+import { visibleJson } from '../../text';
 
-/** One JSON object on one line. */
+/** One JSON object on one line, which a terminal can show. */
 export function jsonLine(value: object): string {
-  return JSON.stringify(value, (_, field: unknown) =>
+  const json = JSON.stringify(value, (_, field: unknown) =>
     typeof field === 'bigint' ? jsonBigint(field) : field,
   );
+  return visibleJson(json);
 }
 
 /** `{ group }` or `{ groupBase64 }`. */

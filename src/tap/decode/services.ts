@@ -123,12 +123,19 @@ const SERVICES: Readonly<Record<string, Service>> = {
 
 export const SERVICE_NAMES: readonly string[] = Object.keys(SERVICES);
 
+/** The names of all messages, those of cpg first. Not every number has one, which Object.values() passes over. */
+export const MESSAGE_NAMES: readonly string[] = [
+  ...new Set(
+    Object.values(SERVICES).flatMap(({ request, response }) => [
+      ...Object.values(request),
+      ...Object.values(response),
+    ]),
+  ),
+];
+
 /** Whether a message of some service can have this name: see messageName(). */
 export function isMessageName(name: string): boolean {
-  const named = Object.values(SERVICES).some(
-    ({ request, response }) => request.includes(name) || response.includes(name),
-  );
-  return named || /^id -?\d+$/.test(name);
+  return MESSAGE_NAMES.includes(name) || /^id -?\d+$/.test(name);
 }
 
 const RING = oneOf(...RING_NAMES);

@@ -1,24 +1,9 @@
-/** Text for people: what control characters look like, and bytes that may be text. */
+/** Text for people: bytes that may be text, times, reasons. */
 import { utf8 } from '../../codec/groups';
+import { counted, visible } from '../../text';
 
-// C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
-// move the cursor, recolour the screen or make a name look like another one. Also the two that no XML may hold.
-// eslint-disable-next-line no-control-regex -- they are what this looks for
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff]/g;
-
-/** The text with everything unsafe for a terminal made visible: \n, \x1b, \u202e. */
-export function visible(text: string): string {
-  return text.replace(UNSAFE, (character) => {
-    const named = NAMED[character];
-    if (named !== undefined) return named;
-    const code = character.charCodeAt(0);
-    return code < 0x100
-      ? `\\x${code.toString(16).padStart(2, '0')}`
-      : `\\u${code.toString(16).padStart(4, '0')}`;
-  });
-}
-
-const NAMED: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\0' };
+export { groupLabel } from '../../codec/groups';
+export { counted, visible } from '../../text';
 
 /** At most the first `max` bytes, without a part of a letter at the end. */
 export function cut(bytes: Uint8Array, max: number): Uint8Array {
@@ -29,17 +14,12 @@ export function cut(bytes: Uint8Array, max: number): Uint8Array {
   return (bytes[end]! & 0xc0) === 0x80 ? bytes.subarray(0, max) : bytes.subarray(0, end);
 }
 
-/** A group name as one visible word: bytes that are not UTF-8 are shown in hex. */
-export function groupLabel(group: string | Uint8Array): string {
-  return typeof group === 'string' ? visible(group) : `0x${Buffer.from(group).toString('hex')}`;
-}
-
 /** A message for a terminal: visible text, or the hex of its beginning. */
 export function messageLabel(message: Uint8Array, maxBytes = 64): string {
   const text = utf8(message);
   if (text !== undefined) return visible(text);
   const hex = Buffer.from(message.subarray(0, maxBytes)).toString('hex');
-  return `0x${hex}${message.length > maxBytes ? `... (${message.length} bytes)` : ''}`;
+  return `0x${hex}${message.length > maxBytes ? `... (${counted(message.length, 'byte')})` : ''}`;
 }
 
 /** cpg_reason_t in words. */

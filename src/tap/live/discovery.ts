@@ -8,6 +8,8 @@ import type { TapConnection } from '../connections';
 
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
+/** The reason when this user may not read a connection. */
+export const DENIED = 'permission denied';
 const GONE_TOO_SOON = 'it was gone before it could be opened';
 /** How old the list of directories may get. */
 const LIST_AGAIN_MS = 200;
@@ -118,7 +120,7 @@ export class Discovery {
       if (described !== undefined) return opened;
     } catch (error) {
       denied = ['EACCES', 'EPERM'].includes(codeOf(error));
-      reason = denied ? 'permission denied' : reasonOf(error);
+      reason = denied ? DENIED : reasonOf(error);
     }
     // Not complete: the daemon may be making it, or taking it away.
     const now = Date.now();

@@ -1,5 +1,6 @@
 /** A timeline as the text of a Mermaid sequence diagram. */
 import { check } from '../../arguments';
+import { counted } from '../../text';
 import { TIMELINE, type Step, type Timeline } from './model';
 
 /** The text of a Mermaid sequence diagram. Throws CS_ERR_INVALID_PARAM. */
@@ -14,7 +15,7 @@ export function mermaid(timeline: Timeline): string {
     ...(lanes.length === 0 ? ['  participant m1 as nobody'] : []),
     ...steps.flatMap((step) => stepLines(step, ids, over)),
   ];
-  if (omitted > 0) lines.push(`  Note over ${over}: ${omitted} more steps`);
+  if (omitted > 0) lines.push(`  Note over ${over}: ${counted(omitted, 'more step')}`);
   return `${lines.join('\n')}\n`;
 }
 

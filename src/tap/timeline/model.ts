@@ -7,7 +7,7 @@ import { groupText } from '../../codec/groups';
 import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from '../decode/messages';
-import { cut, groupLabel, messageLabel, reasonLabel } from '../decode/text';
+import { counted, cut, groupLabel, messageLabel, reasonLabel } from '../decode/text';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
 const MAX_ROW = 3;
@@ -110,7 +110,12 @@ function chart(group: string, messages: readonly TapMessage[]): Timeline {
   for (const { frame, content } of messages) {
     const { timeNs } = frame;
     if (frame.missed > 0)
-      steps.push({ kind: 'note', timeNs, text: `about ${frame.missed} events were missed`, grave: true });
+      steps.push({
+        kind: 'note',
+        timeNs,
+        text: `about ${counted(frame.missed, 'event was', 'events were')} missed`,
+        grave: true,
+      });
     if (content?.type === 'confchg') {
       if (groupLabel(groupText(content.group)) !== group) continue;
       present = content.members.map(laneOf);
@@ -128,7 +133,13 @@ function chart(group: string, messages: readonly TapMessage[]): Timeline {
     } else if (content?.type === 'partialDeliver' && content.fragmentType === 1) {
       const from = lane(content.nodeId, content.pid);
       const to = present.filter((name) => name !== from);
-      steps.push({ kind: 'message', timeNs, from, to, label: `${content.messageLength} bytes in fragments` });
+      steps.push({
+        kind: 'message',
+        timeNs,
+        from,
+        to,
+        label: `${counted(content.messageLength, 'byte')} in fragments`,
+      });
     }
   }
   const folded = fold(steps);
@@ -187,5 +198,5 @@ function fold(steps: readonly Step[]): Step[] {
 function label(message: Uint8Array): string {
   if (message.length === 0) return '(empty)';
   const text = messageLabel(cut(message, MAX_LABEL), MAX_LABEL / 4);
-  return message.length > MAX_LABEL ? `${text}... (${message.length} bytes)` : text;
+  return message.length > MAX_LABEL ? `${text}... (${counted(message.length, 'byte')})` : text;
 }

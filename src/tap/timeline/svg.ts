@@ -1,5 +1,5 @@
 /** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
-import { timeLabel } from '../decode/text';
+import { counted, timeLabel } from '../decode/text';
 import { check } from '../../arguments';
 import { TIMELINE, type Step, type Timeline } from './model';
 
@@ -41,7 +41,7 @@ export function svg(timeline: Timeline): string {
   ];
   if (omitted > 0)
     parts.push(
-      `<text x="${TIME_WIDTH}" y="${bottom + STEP_HEIGHT}">${omitted} more steps are not drawn</text>`,
+      `<text x="${TIME_WIDTH}" y="${bottom + STEP_HEIGHT}">${counted(omitted, 'more step is', 'more steps are')} not drawn</text>`,
     );
   return `${[...parts, '</svg>'].join('\n')}\n`;
 }
