@@ -5,6 +5,7 @@
  * that only receives lets them gather for a moment instead, as network cards do. It wakes up at once to send:
  * who sends waits for something, his own messages at least, so he does not rest until that is long ago.
  */
+import { clearTimeout, monotonicMs, setTimeout } from '../clock';
 
 /** So many events within a rest, or the time of one, make the next rest worth while. */
 const BRISK_EVENTS = 16;
@@ -41,7 +42,7 @@ export class Rest {
   received(events: number, bytes: number): boolean {
     const { restMs, maxBytes } = this.#options;
     if (restMs === 0 || this.#resting) return false;
-    const now = performance.now();
+    const now = monotonicMs();
     if (now - this.#countingSinceMs > restMs) this.#count(now);
     this.#events += events;
     this.#bytes += bytes;
@@ -56,7 +57,7 @@ export class Rest {
   /** Something was sent. Ends a rest. */
   sent(): void {
     if (this.#options.restMs === 0) return;
-    this.#quietFromMs = performance.now() + QUIET_MS;
+    this.#quietFromMs = monotonicMs() + QUIET_MS;
     this.#end();
   }
 
@@ -78,7 +79,7 @@ export class Rest {
   readonly #end = (): void => {
     if (!this.#resting) return;
     this.#resting = false;
-    this.#count(performance.now());
+    this.#count(monotonicMs());
     this.#options.onEnd();
   };
 }

@@ -1,6 +1,8 @@
 /** When a member that only receives rests. */
 import { Rest } from '../../src/transport/rest';
 
+jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
+
 const REST_MS = 2;
 const MAX_BYTES = 1000;
 

@@ -1,5 +1,5 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { CpgClient } from '../../client';
+import { clearTimeout, pause, setTimeout } from '../../clock';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';
