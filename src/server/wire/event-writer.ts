@@ -13,6 +13,7 @@
  * Whether the ring has room we know from the pointers: since a writer keeps a margin, equal pointers mean
  * empty. Its file is sparse, so a full file system is one more reason to have none for a while.
  */
+import { monotonicMs, nextTick } from '../../clock';
 import { debugServer as debug } from '../../debug';
 import { systemError } from '../../system-error';
 import {
@@ -31,7 +32,7 @@ const SLAB_BYTES = 64 * 1024;
 const MAX_SPARE_SLABS = 64;
 const MAX_LOOPED_BYTES = 128;
 /** A busy client makes room within a fraction of a millisecond; one that does not read is looked at now and then. */
-const ROOM_POLLING = { turns: 400, maxPauseMs: 20 };
+const ROOM_POLLING = { turns: 400, maxPauseMs: 20, unref: true };
 /** Announcements the client has not taken from its socket; it reads nothing then, so it gets nothing more. */
 const MAX_UNREAD_ANNOUNCEMENTS = 64 * 1024;
 
@@ -64,8 +65,8 @@ export class EventWriter {
   #queuedBytes = 0;
   #flushScheduled = false;
   #closed = false;
-  /** While events wait: when the client last made room for some, in milliseconds as performance.now(). */
-  lastProgress = performance.now();
+  /** While events wait: when the client last made room for some, in milliseconds of the monotonic clock. */
+  lastProgress = monotonicMs();
 
   constructor(ring: Ring, host: EventWriterHost) {
     this.#ring = ring;
@@ -97,7 +98,7 @@ export class EventWriter {
     } else if (!this.#flushScheduled) {
       // At the end of the burst of requests, or whatever else made these events.
       this.#flushScheduled = true;
-      process.nextTick(() => {
+      nextTick(() => {
         this.#flushScheduled = false;
         if (!this.#polling.running) this.flush();
       });
@@ -116,7 +117,7 @@ export class EventWriter {
     this.#host.onQueued(this.#queuedBytes);
     // The host may have closed us over the queue's length, which empties it.
     if (this.#queuedBytes > 0 && !this.#polling.running) {
-      this.lastProgress = performance.now();
+      this.lastProgress = monotonicMs();
       this.#polling.start();
     }
   }
@@ -169,7 +170,7 @@ export class EventWriter {
         spareSlabs.push(slab.memory);
     }
     if (chunks === 0) return;
-    this.lastProgress = performance.now();
+    this.lastProgress = monotonicMs();
     // Chunks first, then the pointer that covers them, then the bytes that tell of them.
     this.#ring.publishWritePointer(pointer);
     this.#ring.setSemaphore(chunks);

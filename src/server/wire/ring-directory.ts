@@ -1,19 +1,21 @@
 /**
  * The files of one connection, made as a daemon makes them (transport/connection-files.ts is the other side):
  *
- *     <base>/qb-<our pid>-<client pid>-<connection>-XXXXXX/qb-{request,response,event}-cpg-{header,data}
+ *     <base>/qb-<our pid>-<client pid>-<connection>-<tag>.XXXXXX/qb-{request,response,event}-cpg-{header,data}
  *
+ * The tag says which server made it, for the next one to see whether that is dead (../claim.ts).
  * The directory is for its owner alone (0700), and so are the files (0600).
  */
-import { accessSync, chmodSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
-import { debugServer as debug } from '../../debug';
 import { CHUNK_MARGIN_BYTES, Ring, RING_HEADER_BYTES } from '../../transport/ring';
+import { claim } from '../claim';
 import { removeOnExit } from '../exit';
+import { removeQuietly } from '../remove';
 
-const SHARED_MEMORY = '/dev/shm';
+export const SHARED_MEMORY = '/dev/shm';
 const PAGE_BYTES = 4096;
 type RingName = 'request' | 'response' | 'event';
 
@@ -22,7 +24,7 @@ export interface RingDirectory {
   /** What the handshake tells the client: the two files of each ring begin with this. */
   readonly stems: Record<RingName, string>;
   readonly rings: Record<RingName, Ring>;
-  /** Closes and removes everything. Can be called again. */
+  /** Closes and removes everything. To be called once. */
   remove(): void;
 }
 
@@ -58,12 +60,20 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
   const dataBytes = Math.ceil((frameBytes + CHUNK_MARGIN_BYTES + 1) / PAGE_BYTES) * PAGE_BYTES;
   const bytes = 3 * (dataBytes + RING_HEADER_BYTES);
   const base = baseFor(bytes);
-  const path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-`));
+  const share = claim(base);
+  let path: string;
+  try {
+    path = mkdtempSync(join(base, `qb-${process.pid}-${clientPid}-${connection}-${share.tag}.`));
+  } catch (error) {
+    share.release();
+    throw error;
+  }
   const stem = (ring: RingName): string => join(path, `qb-${ring}-cpg`);
   const created: Ring[] = [];
   const remove = (): void => {
     for (const ring of created) ring.close();
-    removeDirectory(path);
+    removeQuietly(path);
+    share.release();
   };
   const create = (ring: RingName): Ring => {
     const made = Ring.create(stem(ring), dataBytes);
@@ -72,8 +82,8 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
   };
   try {
     const rings = { request: create('request'), response: create('response'), event: create('event') };
-    const keepOnExit = removeOnExit(remove);
-    let promised = base === SHARED_MEMORY ? bytes : 0;
+    const keepOnExit = removeOnExit(() => removeQuietly(path));
+    const promised = base === SHARED_MEMORY ? bytes : 0;
     promisedBytes += promised;
     return {
       path,
@@ -83,28 +93,10 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
         keepOnExit();
         remove();
         promisedBytes -= promised;
-        promised = 0;
       },
     };
   } catch (error) {
     remove();
     throw error;
-  }
-}
-
-/**
- * Clients may write in it, or have removed it already, so it may be in any state; what cannot be removed is left, and
- * never an error of ours.
- */
-export function removeDirectory(path: string): void {
-  try {
-    try {
-      rmSync(path, { recursive: true, force: true });
-    } catch {
-      chmodSync(path, 0o700);
-      rmSync(path, { recursive: true, force: true });
-    }
-  } catch (error) {
-    debug('%s cannot be removed: %s', path, (error as Error).message);
   }
 }
