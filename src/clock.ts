@@ -12,7 +12,8 @@ export const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediat
 export const pause = promises.setTimeout;
 /** setImmediate() as a promise. */
 export const turn = promises.setImmediate;
-export const { nextTick } = process;
+/** Before everything else that waits, after the microtasks of the present call. */
+export const nextTick = process.nextTick.bind(process);
 
 /** Milliseconds of the monotonic clock. */
 export const monotonicMs: () => number = performance.now.bind(performance);

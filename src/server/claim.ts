@@ -74,9 +74,9 @@ class Claim {
 /** A share of our claim in `base`. */
 export interface Share {
   readonly tag: string;
-  makeDirectory(): string;
+  readonly makeDirectory: () => string;
   /** To be called once. */
-  release(): void;
+  readonly release: () => void;
 }
 
 /** Claims a place in `base`. Throws the error of the file system. */

@@ -87,7 +87,11 @@ export interface SettledOptions {
    * @default 10000
    */
   timeoutMs?: number | undefined;
-  /** Ends the waiting; it rejects with the signal's reason. */
+  /**
+   * Ends the waiting; it rejects with the signal's reason.
+   *
+   * @default none
+   */
   signal?: AbortSignal | undefined;
 }
 
@@ -444,7 +448,7 @@ export class SimulatedCluster {
 
   /**
    * Hangs up on all clients when they have had their events, and removes everything; a client that does not read
-   * is waited for a fifth of a second. Can be called again.
+   * is waited for a second. Can be called again.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();

@@ -25,9 +25,11 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** For so long a new client keeps its place although others need it. */
 const PROOF_GRACE_MS = 200;
 /** A client that takes no event for so long is not waited for when the server stops, ... */
-const STOP_PATIENCE_MS = 200;
+const STOP_PATIENCE_MS = 1000;
 /** ... and none for longer than this. */
-const STOP_LIMIT_MS = 2000;
+const STOP_LIMIT_MS = 10_000;
+/** When it can read all of them, it hangs up as well within this time. */
+const HANG_UP_MS = 200;
 /** Requests read in one turn of the event loop, so that every client gets its turn. */
 const REQUESTS_PER_TURN = 4096;
 /** Events that may wait for a client that does not read; with more it is dropped. */
@@ -166,13 +168,13 @@ export class Connection implements ClientPort {
   /** Ends the connection when the client has had its events, or takes none any more. */
   async finish(): Promise<void> {
     const begunMs = monotonicMs();
-    const isPatient = (sinceMs: number): boolean =>
-      monotonicMs() - sinceMs < STOP_PATIENCE_MS && monotonicMs() - begunMs < STOP_LIMIT_MS;
-    while (this.busy && isPatient(Math.max(begunMs, this.lastProgress))) await pause(1);
-    // It reads what was announced, and hangs up as well.
+    const isPatient = (): boolean =>
+      monotonicMs() - Math.max(begunMs, this.lastProgress) < STOP_PATIENCE_MS &&
+      monotonicMs() - begunMs < STOP_LIMIT_MS;
+    while (this.busy && isPatient()) await pause(1);
     const saidMs = monotonicMs();
     if (!this.#closed) this.#stream.end();
-    while (!this.#closed && isPatient(saidMs)) await pause(1);
+    while (!this.#closed && monotonicMs() - saidMs < HANG_UP_MS) await pause(1);
     this.drop('the server stops');
   }
 

@@ -50,12 +50,11 @@ export function privateAddress(name: string): { address: string; remove: () => v
   try {
     share = claim(base);
     const directory = share.makeDirectory();
-    const { release } = share;
     return {
       address: join(directory, name),
       remove: () => {
         removeQuietly(directory);
-        release();
+        share?.release();
       },
     };
   } catch (error) {

@@ -18,11 +18,16 @@ afterEach(async () => {
   served = undefined;
 });
 
-function serve(args: string[], stdin: Readable = new PassThrough(), terminal = false): Served {
+function serve(args: string[], stdin?: Readable, terminal = false): Served {
+  const input = new PassThrough();
   const interrupt = new AbortController();
-  const running = startCli(['serve', ...args], { stdin, interrupt: interrupt.signal, terminal });
+  const running = startCli(['serve', ...args], {
+    stdin: stdin ?? input,
+    interrupt: interrupt.signal,
+    terminal,
+  });
   return (served = {
-    say: (line) => (stdin as PassThrough).write(`${line}\n`),
+    say: (line) => input.write(`${line}\n`),
     answered: (pattern) => running.until(pattern, 'stderr'),
     addresses: async () => {
       await running.until(/\n/);

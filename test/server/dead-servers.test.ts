@@ -48,7 +48,7 @@ async function start(body: string, prefix: string[] = []): Promise<{ child: Chil
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   children.push(child);
-  const [line] = (await once(child.stdout!, 'data')) as [Buffer];
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
   return { child, ...(JSON.parse(String(line)) as { address: string }) };
 }
 

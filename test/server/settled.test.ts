@@ -123,7 +123,7 @@ describe('settled()', () => {
   test('clients that never stop do not hold it longer than its time', async () => {
     await start({ nodes: 1 });
     const [one] = await members(1);
-    one!.client.on('deliver', () => one!.client.mcast('again').catch(() => undefined));
+    one!.client.on('deliver', () => void one!.client.mcast('again').catch(() => undefined));
     await one!.client.mcast('first');
     await expect(cluster.settled({ timeoutMs: 50 })).rejects.toMatchObject({ code: 'CS_ERR_TIMEOUT' });
   });

@@ -117,7 +117,7 @@ const COMMANDS: Record<string, Described> = {
   status: {
     usage: 'status',
     meaning: 'show nodes, networks and groups',
-    run: async (cluster, words) => {
+    run: (cluster, words) => {
       nothingMore(words);
       return status(cluster);
     },
