@@ -97,6 +97,8 @@ export interface SettledOptions {
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
 const SETTLED_TIMEOUT_MS = 10_000;
+/** When it stops, it reads what clients have sent for no longer than this. */
+const STOP_QUIET_MS = 1000;
 /**
  * What may wait on a node before its clients are held. They find out by real time when they may go on, which
  * the manual clock should not depend on; with it, messages wait because nobody has stepped.
@@ -460,6 +462,8 @@ export class SimulatedCluster {
   }
 
   async #stop(): Promise<void> {
+    const untilMs = monotonicMs() + STOP_QUIET_MS;
+    await this.#quiet(() => monotonicMs() >= untilMs);
     this.#catchUp();
     this.#order.close();
     await Promise.all(
