@@ -21,6 +21,8 @@ const layers = {
   'tap/timeline': [...aboveTap, 'live', 'capture'],
 };
 
+const fromClock = 'take timers and clocks from src/clock.ts, which tests cannot replace';
+
 module.exports = tseslint.config(
   { ignores: ['dist/', 'build/', 'coverage/', 'node_modules/', 'test/consumers/programs/'] },
   js.configs.recommended,
@@ -56,6 +58,29 @@ module.exports = tseslint.config(
       ],
     },
   })),
+  {
+    files: ['src/**/*.ts'],
+    ignores: ['src/clock.ts'],
+    rules: {
+      'no-restricted-globals': [
+        'error',
+        ...['Timeout', 'Interval', 'Immediate']
+          .flatMap((kind) => [`set${kind}`, `clear${kind}`])
+          .concat('performance', 'queueMicrotask')
+          .map((name) => ({ name, message: fromClock })),
+      ],
+      'no-restricted-syntax': [
+        'error',
+        ...[
+          'ImportDeclaration[source.value=/^(node:)?(timers|timers\\u002fpromises|perf_hooks)$/]',
+          "MemberExpression[object.name='process'][property.name=/^(nextTick|hrtime)$/]",
+          "MemberExpression[object.name='Date'][property.name='now']",
+          "NewExpression[callee.name='Date'][arguments.length=0]",
+          'MemberExpression[object.name=/^(globalThis|global)$/][property.name=/^(set|clear)(Timeout|Interval|Immediate)$/]',
+        ].map((selector) => ({ selector, message: fromClock })),
+      ],
+    },
+  },
   {
     files: ['**/*.js', '**/*.mjs', '**/*.cjs'],
     languageOptions: { globals: globals.node },

@@ -15,6 +15,7 @@ import {
   whole,
   type OptionKinds,
 } from './arguments';
+import { setImmediate } from './clock';
 import { GROUP, groupBytes, groupText } from './codec/groups';
 import { MAX_MESSAGE_BYTES } from './codec/limits';
 import { Guarantee, IterationType } from './codec/requests';
@@ -494,6 +495,18 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   async dispatch(flag: DispatchFlag, options?: SignalOptions): Promise<number> {
     check('dispatch', 'flag', flag, DISPATCH_FLAG);
     return this.#dispatcher.dispatch(flag, readOptions('dispatch', options, SIGNAL_OPTIONS).signal);
+  }
+
+  /** The connection does not keep the process alive, as unref() of a socket; a call that waits for its answer still does. */
+  unref(): this {
+    this.#transport.keepAlive(false);
+    return this;
+  }
+
+  /** Ends unref(). */
+  ref(): this {
+    this.#transport.keepAlive(true);
+    return this;
   }
 
   /**

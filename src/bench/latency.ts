@@ -1,4 +1,5 @@
 /** One message at a time: how long from the call to its delivery. */
+import { monotonicMs } from '../clock';
 import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions } from './member';
 
 export interface LatencyOptions extends WorkloadOptions {
@@ -46,11 +47,11 @@ async function roundTrips(member: BenchMember, size: number, micros: Float64Arra
   let sent = 0;
   const send = (): void => {
     putNumber(message, number);
-    sent = performance.now();
+    sent = monotonicMs();
     if (!client.tryMcast(message)) client.once('drain', send);
   };
   const onDeliver = (): void => {
-    const trip = (performance.now() - sent) * 1000;
+    const trip = (monotonicMs() - sent) * 1000;
     const last = number++;
     if (number < micros.length) send();
     micros[last] = trip;

@@ -1,4 +1,5 @@
 /** Only receives what somebody else sends: the processor time of a message. */
+import { monotonicMs } from '../clock';
 import { BenchMember, cpuMicros, type Delivered, type WorkloadOptions } from './member';
 
 export interface ReceiveOptions extends WorkloadOptions {
@@ -21,13 +22,13 @@ export function receive(options: ReceiveOptions): Promise<ReceiveResult> {
     const warm = member.untilDelivered(warmup);
     onReady();
     await warm;
-    const begin = performance.now();
+    const begin = monotonicMs();
     const cpu = process.cpuUsage();
     const before = member.received;
     await member.untilDelivered(warmup + count);
     return {
       ...member.delivered,
-      seconds: (performance.now() - begin) / 1000,
+      seconds: (monotonicMs() - begin) / 1000,
       cpuMicrosPerMessage: cpuMicros(cpu) / (member.received - before),
     };
   });

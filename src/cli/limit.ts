@@ -1,3 +1,4 @@
+import { clearTimeout, setTimeout } from '../clock';
 import { CpgError } from '../errors';
 
 /** A time limit for a stream: the signal aborts when the time is up or the command shall end. */

@@ -3,6 +3,7 @@
  * (`await join()` usually comes before `for await`), a cursor is held for the next of them: the backlog. When it is full,
  * nothing is read for a while; then it is dropped, because an unread ring would fill the daemon's memory.
  */
+import { clearTimeout, setImmediate, setTimeout } from '../clock';
 import { debugDispatcher as debug } from '../debug';
 import { asError, CpgError } from '../errors';
 import { EventLog, type Cursor } from './event-log';

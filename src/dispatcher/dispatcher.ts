@@ -5,6 +5,7 @@
  * Nothing is read while a consumer has no room: events then stay in the daemon's ring, and behind it in the
  * daemon's memory, which has no bound. So a consumer should be slow only for a while.
  */
+import { clearImmediate, setImmediate } from '../clock';
 import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '../codec/events';
 import { frameId } from '../codec/header';
 import { malformed } from '../codec/fields';

@@ -6,6 +6,10 @@
  * The rules of the rings are the same as through files: an atomic change of the semaphore would be possible here,
  * but brought nothing that could be measured.
  *
+ * The files are mapped over memory of WebAssembly, which V8 takes from the system by mmap(2) for each such memory alone, and
+ * gives back by munmap(2). So a mapping ends with its memory, whatever ends that: close(), the garbage collector, or
+ * the end of a worker. terminate() ends a worker without any JavaScript, so nothing of ours could unmap there.
+ *
  * A mapping is only as good as its file: should somebody shorten one, the process ends with SIGBUS, as with libqb. The
  * same would happen if a page that is not there yet found no room in /dev/shm, so files with holes are not mapped:
  * the daemon makes whole ones, an embedded server does not.
@@ -20,7 +24,14 @@ import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from
 // sys/mman.h of Linux on 64 bits, the same on every processor that Node runs on.
 const PROT_READ_WRITE = 0x1 | 0x2;
 const MAP_SHARED = 0x1;
+const MAP_PRIVATE = 0x2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const NO_FD = -1;
+
+/** Memory of WebAssembly comes in such pages, a multiple of those of the system. */
+const PAGE_BYTES = 64 * 1024;
 
 /** The unit of st_blocks, whatever the file system. */
 const BLOCK_BYTES = 512;
@@ -32,14 +43,13 @@ const KOFFI_MAJOR = 3;
 interface Koffi {
   readonly version: string;
   load(path: null): { func(declaration: string): (...args: unknown[]) => unknown };
-  view(address: bigint, length: number): ArrayBuffer;
 }
 
-/** Maps files and undoes it; an address is a bigint. */
 interface Mapper {
-  map(fd: number, bytes: number): bigint;
-  unmap(address: bigint, bytes: number): void;
-  view(address: bigint, bytes: number): ArrayBuffer;
+  /** Maps the first `bytes` of a file over the beginning of `memory`. */
+  map(memory: ArrayBuffer, bytes: number, fd: number): void;
+  /** Puts zeros in their place. */
+  unmap(memory: ArrayBuffer, bytes: number): void;
 }
 
 let mapper: Mapper | undefined;
@@ -73,19 +83,13 @@ function loadMapper(): Mapper {
     }
     const libc = koffi.load(null);
     const mmap = libc.func('void *mmap(void *, size_t, int, int, int, int64_t)');
-    const munmap = libc.func('int munmap(void *, size_t)');
+    const cover = (memory: ArrayBuffer, bytes: number, flags: number, fd: number): void => {
+      const address = mmap(new Uint8Array(memory), bytes, PROT_READ_WRITE, flags | MAP_FIXED, fd, 0);
+      if (address === MAP_FAILED) throw noMemory(bytes);
+    };
     return {
-      map: (fd, bytes) => {
-        const address = mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED, fd, 0) as bigint;
-        if (address !== MAP_FAILED) return address;
-        throw new CpgError('CS_ERR_NO_MEMORY', `mmap of ${bytes} bytes failed`, {
-          remedy: 'see the limit of address space (ulimit -v) and vm.max_map_count',
-        });
-      },
-      unmap: (address, bytes) => {
-        if (munmap(address, bytes) !== 0) debug('munmap of %d bytes failed', bytes);
-      },
-      view: (address, bytes) => koffi.view(address, bytes),
+      map: (memory, bytes, fd) => cover(memory, bytes, MAP_SHARED, fd),
+      unmap: (memory, bytes) => cover(memory, bytes, MAP_PRIVATE | MAP_ANONYMOUS, NO_FD),
     };
   } catch (error) {
     throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
@@ -96,11 +100,32 @@ function loadMapper(): Mapper {
   }
 }
 
+function noMemory(bytes: number, cause?: unknown): CpgError {
+  return new CpgError('CS_ERR_NO_MEMORY', `mmap of ${bytes} bytes failed`, {
+    cause,
+    remedy: 'see the limit of address space (ulimit -v) and vm.max_map_count',
+  });
+}
+
+/** What is used of it; a library for Node has no types of the web. */
+declare const WebAssembly: {
+  readonly Memory: new (pages: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
+};
+
+function newMemory(bytes: number): ArrayBuffer {
+  const pages = Math.ceil(bytes / PAGE_BYTES);
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer;
+  } catch (error) {
+    throw noMemory(bytes, error);
+  }
+}
+
 const NOTHING = new ArrayBuffer(0);
 
 class MappedStorage implements RingStorage {
   readonly #mapper: Mapper;
-  readonly #mapped: { readonly address: bigint; readonly bytes: number }[] = [];
+  readonly #mapped: { readonly memory: ArrayBuffer; readonly bytes: number }[] = [];
   /** By Atomics, so that neither the compiler nor the processor changes the order of the steps. */
   #header: Int32Array<ArrayBuffer>;
   #data: Buffer;
@@ -108,8 +133,9 @@ class MappedStorage implements RingStorage {
   constructor(files: RingFiles, mapper: Mapper) {
     this.#mapper = mapper;
     try {
-      this.#header = new Int32Array(this.#map(files.headerFd, RING_HEADER_BYTES));
-      this.#data = Buffer.from(this.#map(files.dataFd, files.dataBytes));
+      const header = this.#map(files.headerFd, RING_HEADER_BYTES);
+      this.#header = new Int32Array(header, 0, Math.floor(RING_HEADER_BYTES / WORD_BYTES));
+      this.#data = Buffer.from(this.#map(files.dataFd, files.dataBytes), 0, files.dataBytes);
     } catch (error) {
       this.#unmap();
       throw error;
@@ -162,12 +188,13 @@ class MappedStorage implements RingStorage {
   }
 
   #map(fd: number, bytes: number): ArrayBuffer {
-    const address = this.#mapper.map(fd, bytes);
-    this.#mapped.push({ address, bytes });
-    return this.#mapper.view(address, bytes);
+    const memory = newMemory(bytes);
+    this.#mapper.map(memory, bytes, fd);
+    this.#mapped.push({ memory, bytes });
+    return memory;
   }
 
   #unmap(): void {
-    for (const { address, bytes } of this.#mapped.splice(0)) this.#mapper.unmap(address, bytes);
+    for (const { memory, bytes } of this.#mapped.splice(0)) this.#mapper.unmap(memory, bytes);
   }
 }

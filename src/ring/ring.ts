@@ -161,6 +161,12 @@ export class Ring {
     this.#writeHeaderWord(RingHeader.referenceCount, REFERENCES_WHEN_CONNECTED);
   }
 
+  /** Whether the client has done so: only a process that may write to the files can. */
+  attached(): boolean {
+    this.#storage.readHeader(RingHeader.referenceCount, scratch, 1);
+    return scratch[0]! >= REFERENCES_WHEN_CONNECTED;
+  }
+
   #writeHeaderWord(offset: number, value: number): void {
     scratch[0] = value;
     this.#storage.writeHeader(offset, scratch, 1);

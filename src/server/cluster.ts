@@ -1,7 +1,7 @@
 /** Several nodes in one process, and everything that can happen to them. */
 import type { Duplex } from 'node:stream';
-import { setImmediate as turn } from 'node:timers/promises';
 import {
+  abortSignal,
   boolean,
   callback,
   check,
@@ -16,13 +16,16 @@ import {
   whole,
   type OptionKinds,
 } from '../arguments';
+import { groupText } from '../codec/groups';
 import { connect, CONNECT_OPTIONS, type ConnectOptions, type CpgClient } from '../client';
+import { monotonicMs, pause, turn } from '../clock';
 import { CpgError } from '../errors';
 import { ADDRESS } from '../transport/address';
 import { Congestion } from './congestion';
 import { removeOnSignals } from './exit';
 import { FaultState, type Faults } from './faults';
-import { privateAddress } from './listener';
+import { groupBytesOf } from './groups';
+import { privateAddress, removeLeftovers } from './listener';
 import { Node, type NodeHost } from './node';
 import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
@@ -76,7 +79,26 @@ export interface ClusterOptions {
   handleSignals?: boolean | undefined;
 }
 
+/** What settled() takes. */
+export interface SettledOptions {
+  /**
+   * Milliseconds after which it rejects with CS_ERR_TIMEOUT.
+   *
+   * @default 10000
+   */
+  timeoutMs?: number | undefined;
+  /**
+   * Ends the waiting; it rejects with the signal's reason.
+   *
+   * @default none
+   */
+  signal?: AbortSignal | undefined;
+}
+
 const DEFAULT_MAX_CONNECTIONS = 1000;
+const SETTLED_TIMEOUT_MS = 10_000;
+/** When it stops, it reads what clients have sent for no longer than this. */
+const STOP_QUIET_MS = 1000;
 /**
  * What may wait on a node before its clients are held. They find out by real time when they may go on, which
  * the manual clock should not depend on; with it, messages wait because nobody has stepped.
@@ -116,6 +138,7 @@ const SIDES = kind<readonly (readonly number[])[]>(
   (sides) => Array.isArray(sides) && sides.every(Array.isArray) && areDistinct(sides.flat()),
 );
 const MS = number(0, Number.MAX_SAFE_INTEGER, 'milliseconds');
+const SETTLED_OPTIONS: OptionKinds<SettledOptions> = { timeoutMs: MS, signal: abortSignal };
 /** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
 const FIRST_CLIENT_PID = 1001;
 /** Turns of the event loop without a request after which clients in this process have said all they had to. */
@@ -160,9 +183,19 @@ export class ClusterNode {
     return { ...this.#node.ringId, members: this.#node.members };
   }
 
+  /** The members of all groups, as this node knows them, in the order of nodeids and pids. */
+  get members(): { group: string | Uint8Array; nodeId: number; pid: number }[] {
+    return this.#node.processes().map(({ group, nodeId, pid }) => {
+      return { group: groupText(groupBytesOf(group)), nodeId, pid };
+    });
+  }
+
   /** Connects a client to this node; see connect(). */
   async connect(options?: Omit<ConnectOptions, 'address'>): Promise<CpgClient> {
-    return connect({ ...readOptions('connect', options, NODE_CONNECT_OPTIONS), address: this.address });
+    const read = readOptions('connect', options, NODE_CONNECT_OPTIONS);
+    const client = await connect({ ...read, address: this.address });
+    if (this.#control.isUnrefed()) client.unref();
+    return client;
   }
 
   /** Serves a client on a stream that was accepted elsewhere. */
@@ -203,6 +236,7 @@ export class ClusterNode {
 /** What a node's handle asks of the cluster. */
 interface NodeControl {
   isRunning(node: Node): boolean;
+  isUnrefed(): boolean;
   crash(node: Node): void;
   shutDown(node: Node): void;
   restart(node: Node): Promise<void>;
@@ -229,6 +263,7 @@ export class SimulatedCluster {
   readonly #removeDirectory: () => void;
   #ignoreSignals: (() => void) | undefined;
   #congested = false;
+  #unrefed = false;
   #lastClientPid = FIRST_CLIENT_PID - 1;
   #requests = 0;
   #stopping: Promise<void> | undefined;
@@ -273,6 +308,7 @@ export class SimulatedCluster {
   /** Starts all nodes; resolves when they are one cluster and listen. Rejects as startServer(). */
   static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
     const read = readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS);
+    await removeLeftovers();
     const cluster = new SimulatedCluster(read);
     const places = [...cluster.#places.values()];
     try {
@@ -326,6 +362,43 @@ export class SimulatedCluster {
     this.#form();
   }
 
+  /**
+   * Resolves when the cluster is at rest: no node is starting, everything that clients have sent is ordered, and every
+   * event of it is in the rings of its clients. Delayed messages are waited for; with the manual clock it orders
+   * what waits, as run() does. Clients of this process have had a few turns of the event loop to take their events, and
+   * what they send then counts, too. Rejects with CS_ERR_TIMEOUT, which says what is not at rest.
+   */
+  async settled(options?: SettledOptions): Promise<void> {
+    const { timeoutMs = SETTLED_TIMEOUT_MS, signal } = readOptions('settled', options, SETTLED_OPTIONS);
+    const untilMs = monotonicMs() + timeoutMs;
+    let unrest: string | undefined = 'clients send without a pause';
+    const isOver = (): boolean => {
+      if (signal?.aborted === true) throw signal.reason;
+      return monotonicMs() >= untilMs;
+    };
+    do {
+      if (this.#mode === 'manual') while ((await this.#stepOrAdvance()) && !isOver());
+      const before = this.#unrest();
+      const quiet = await this.#quiet(isOver);
+      unrest = before ?? this.#unrest() ?? unrest;
+      if (quiet && before === undefined && this.#unrest() === undefined) return;
+      if (before !== undefined) await pause(1);
+    } while (!isOver());
+    throw new CpgError('CS_ERR_TIMEOUT', `settled: ${unrest}, after ${timeoutMs} ms`, {
+      remedy: 'give more time, or see which client keeps it busy or does not read its events',
+    });
+  }
+
+  /**
+   * From now on neither the cluster nor clients that connect() makes keep the process alive, so that a test that
+   * forgets stop() can end.
+   */
+  unref(): this {
+    this.#unrefed = true;
+    for (const { node } of this.#places.values()) node.unref();
+    return this;
+  }
+
   // ---- the manual clock ------------------------------------------------------------------------------------
 
   /** Milliseconds of the cluster's clock. */
@@ -359,19 +432,26 @@ export class SimulatedCluster {
     this.#assertManual('run');
     let ordered = 0;
     for (;;) {
-      if (await this.step()) {
-        ordered++;
-        continue;
-      }
-      const waitMs = this.#order.nextDueInMs();
-      if (waitMs === undefined) return ordered;
-      this.#order.advance(waitMs);
+      const done = await this.#stepOrAdvance();
+      if (done === undefined) return ordered;
+      if (done === 'stepped') ordered++;
     }
+  }
+
+  async #stepOrAdvance(): Promise<'stepped' | 'advanced' | undefined> {
+    if (await this.step()) return 'stepped';
+    const waitMs = this.#order.nextDueInMs();
+    if (waitMs === undefined) return undefined;
+    this.#order.advance(waitMs);
+    return 'advanced';
   }
 
   // ---- the end ---------------------------------------------------------------------------------------------
 
-  /** Hangs up on all clients and removes everything. Can be called again. */
+  /**
+   * Hangs up on all clients when they have had their events, and removes everything; a client that does not read
+   * is waited for a second. Can be called again.
+   */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -382,11 +462,14 @@ export class SimulatedCluster {
   }
 
   async #stop(): Promise<void> {
+    const untilMs = monotonicMs() + STOP_QUIET_MS;
+    await this.#quiet(() => monotonicMs() >= untilMs);
+    this.#catchUp();
     this.#order.close();
     await Promise.all(
       [...this.#places.values()].map(async (place) => {
         place.state = 'stopped';
-        await Promise.all([place.node.close(), place.closed]);
+        await Promise.all([place.node.finish(), place.closed]);
       }),
     );
     this.#congestion.close();
@@ -396,6 +479,7 @@ export class SimulatedCluster {
 
   readonly #control: NodeControl = {
     isRunning: (node) => this.#places.get(node.nodeId)!.state === 'running',
+    isUnrefed: () => this.#unrefed,
     crash: (node) => this.#crash(this.#places.get(node.nodeId)!),
     shutDown: (node) => {
       const place = this.#places.get(node.nodeId)!;
@@ -471,15 +555,29 @@ export class SimulatedCluster {
     for (const { node } of this.#places.values()) node.hold();
   }
 
-  /** Resolves when the event loop went round a few times and nobody asked anything. */
-  async #quiet(): Promise<void> {
+  /** What is not at rest. */
+  #unrest(): string | undefined {
+    if (this.#order.waiting > 0) return `${this.#order.waiting} messages wait to be ordered`;
+    for (const [nodeId, { node, state }] of this.#places) {
+      if (state === 'starting') return `node ${nodeId} is starting`;
+      const { busyClient } = node;
+      if (busyClient !== undefined)
+        return `client ${busyClient.pid} of node ${nodeId} has not taken all its events`;
+    }
+    return undefined;
+  }
+
+  /** Resolves when the event loop went round a few times and nobody asked anything; with false when `isOver` says so. */
+  async #quiet(isOver = (): boolean => false): Promise<boolean> {
     let seen = this.#requests;
     for (let quietTurns = 0; quietTurns < QUIET_TURNS; quietTurns++) {
+      if (isOver()) return false;
       await turn();
       if (this.#requests === seen) continue;
       seen = this.#requests;
       quietTurns = -1;
     }
+    return true;
   }
 
   #assertManual(what: string): void {

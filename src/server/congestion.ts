@@ -6,6 +6,7 @@
  * until all queues together are too long.
  */
 
+import { clearInterval, monotonicMs, setInterval } from '../clock';
 import { CpgError } from '../errors';
 
 /** With so many bytes waiting, a reader is behind ... */
@@ -19,7 +20,7 @@ const LOOK_EVERY_MS = 50;
 export const MAX_WAITING_BYTES = 256 * 1024 * 1024;
 
 export interface Reader {
-  /** When it last took something; milliseconds as performance.now(). */
+  /** When it last took something; milliseconds of the monotonic clock. */
   readonly lastProgress: number;
   drop(reason: unknown): void;
 }
@@ -67,7 +68,7 @@ export class Congestion {
   /** Those that still read are spared: senders wait for them, so their queues do not grow. */
   #dropOne(): void {
     const stopped = [...this.#behind.keys()]
-      .filter(({ lastProgress }) => performance.now() - lastProgress >= STOPPED_AFTER_MS)
+      .filter(({ lastProgress }) => monotonicMs() - lastProgress >= STOPPED_AFTER_MS)
       .sort((one, other) => one.lastProgress - other.lastProgress);
     stopped[0]?.drop(
       new CpgError(
@@ -78,7 +79,7 @@ export class Congestion {
   }
 
   #look(): void {
-    const now = performance.now();
+    const now = monotonicMs();
     const held = [...this.#behind.keys()].some(({ lastProgress }) => now - lastProgress < STOPPED_AFTER_MS);
     if (this.#behind.size === 0) {
       clearInterval(this.#timer);

@@ -1,6 +1,8 @@
 /** One client of the server: its stream, its rings, and what it may not do. */
 import { constants } from 'node:os';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { clearImmediate, clearTimeout, monotonicMs, pause, setImmediate, setTimeout } from '../clock';
 import { frameId } from '../codec/header';
 import { CpgError } from '../errors';
 import { debugServer as debug } from '../debug';
@@ -18,8 +20,16 @@ import {
 } from './wire/handshake';
 import { createRings, type RingDirectory } from './wire/ring-directory';
 
-/** A client that says nothing for so long after connecting is dropped. */
+/** A client that has not shaken hands, and opened its rings, for so long is dropped. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** For so long a new client keeps its place although others need it. */
+const PROOF_GRACE_MS = 200;
+/** A client that takes no event for so long is not waited for when the server stops, ... */
+const STOP_PATIENCE_MS = 1000;
+/** ... and none for longer than this. */
+const STOP_LIMIT_MS = 10_000;
+/** When it can read all of them, it hangs up as well within this time. */
+const HANG_UP_MS = 200;
 /** Requests read in one turn of the event loop, so that every client gets its turn. */
 const REQUESTS_PER_TURN = 4096;
 /** Events that may wait for a client that does not read; with more it is dropped. */
@@ -55,6 +65,8 @@ export class Connection implements ClientPort {
   readonly #host: ConnectionHost;
   readonly #handshake = new HandshakeReader();
   readonly #handshakeTimer: NodeJS.Timeout;
+  readonly #sinceMs = monotonicMs();
+  #proven = false;
   #open: Open | undefined;
   #service: ServiceHandle | undefined;
   #continuing: NodeJS.Immediate | undefined;
@@ -65,8 +77,9 @@ export class Connection implements ClientPort {
   constructor(stream: Duplex, host: ConnectionHost) {
     this.#stream = stream;
     this.#host = host;
-    this.#handshakeTimer = setTimeout(() => this.drop('no handshake in time'), HANDSHAKE_TIMEOUT_MS);
-    this.#handshakeTimer.unref();
+    this.#handshakeTimer = setTimeout(() => {
+      if (!this.proves()) this.drop('no handshake in time');
+    }, HANDSHAKE_TIMEOUT_MS).unref();
     stream.on('data', (bytes: Buffer) => this.#onBytes(bytes));
     stream.on('error', (error) => debug('client %d: %s', this.clientPid, error.message));
     stream.once('close', () => this.#onStreamClosed());
@@ -81,9 +94,35 @@ export class Connection implements ClientPort {
     return this.#service?.pid ?? this.clientPid;
   }
 
-  /** When this client last made room for events; milliseconds as performance.now(). */
+  /** When this client last made room for events; milliseconds of the monotonic clock. */
   get lastProgress(): number {
     return this.#open?.events.lastProgress ?? 0;
+  }
+
+  /** It is past its handshake. */
+  get served(): boolean {
+    return this.#service !== undefined;
+  }
+
+  /** Whether anything is still on its way, to the client or from it. */
+  get busy(): boolean {
+    if (this.#closed || this.#open === undefined) return false;
+    return this.#hasRequests() || this.#open.events.queuedBytes > 0 || this.#stream.writableLength > 0;
+  }
+
+  /**
+   * Whether the client can write to its rings, which are for our own user alone. Anybody may connect to an abstract
+   * address, and shake hands; such clients have their place only until others need it.
+   */
+  proves(): boolean {
+    const ring = this.#open?.directory.rings.request;
+    if (!this.#closed && ring !== undefined) this.#guarded(() => (this.#proven ||= ring.attached()));
+    return this.#proven;
+  }
+
+  /** Whether its place may be given to another client. */
+  get expendable(): boolean {
+    return monotonicMs() - this.#sinceMs >= PROOF_GRACE_MS && !this.proves();
   }
 
   // ---- what the service does with it -----------------------------------------------------------------------
@@ -121,6 +160,24 @@ export class Connection implements ClientPort {
     while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
   }
 
+  /** The connection does not keep the process alive. */
+  unref(): void {
+    (this.#stream as Partial<Socket>).unref?.();
+  }
+
+  /** Ends the connection when the client has had its events, or takes none any more. */
+  async finish(): Promise<void> {
+    const begunMs = monotonicMs();
+    const isPatient = (): boolean =>
+      monotonicMs() - Math.max(begunMs, this.lastProgress) < STOP_PATIENCE_MS &&
+      monotonicMs() - begunMs < STOP_LIMIT_MS;
+    while (this.busy && isPatient()) await pause(1);
+    const saidMs = monotonicMs();
+    if (!this.#closed) this.#stream.end();
+    while (!this.#closed && monotonicMs() - saidMs < HANG_UP_MS) await pause(1);
+    this.drop('the server stops');
+  }
+
   /** Ends the connection; the client sees its daemon hang up. */
   drop(reason: unknown): void {
     if (this.#closed) return;
@@ -146,7 +203,7 @@ export class Connection implements ClientPort {
   }
 
   #answer(asked: number): void {
-    clearTimeout(this.#handshakeTimer);
+    this.#handshakeTimer.refresh();
     const admission = this.#host.admit();
     if ('refuse' in admission) {
       this.#refuse(constants.errno[admission.refuse]);
@@ -203,6 +260,7 @@ export class Connection implements ClientPort {
   readonly #onRequest = (frame: Buffer): boolean => {
     if (frame.length >= ID_BYTES && frameId(frame) === DISCONNECT_ID) this.#close();
     else this.#service!.request(frame);
+    this.#proven = true;
     return !this.#closed;
   };
 
@@ -219,7 +277,7 @@ export class Connection implements ClientPort {
   }
 
   #announce(count: number): void {
-    if (this.#stream.destroyed) return;
+    if (!this.#stream.writable) return;
     for (let left = count; left > 0; left -= WAKE_UP_BYTES) {
       this.#stream.write(wakeUps.subarray(0, Math.min(left, WAKE_UP_BYTES)));
     }

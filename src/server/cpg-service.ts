@@ -139,6 +139,11 @@ export class CpgService {
     return this.#members;
   }
 
+  /** The members of all groups. */
+  get processes(): readonly Process[] {
+    return this.#processes.all;
+  }
+
   /** The processes on this node, as it tells them to others when rings meet. */
   localProcesses(): Process[] {
     return this.#processes.all.filter(({ nodeId }) => nodeId === this.#totem.nodeId);

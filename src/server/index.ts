@@ -2,7 +2,8 @@
 export { startServer, CpgServer } from './server';
 export type { ServerOptions } from './server';
 export { SimulatedCluster, ClusterNode } from './cluster';
-export type { ClusterOptions } from './cluster';
+export type { ClusterOptions, SettledOptions } from './cluster';
+export { Random } from './random';
 export type { ClockMode } from './total-order';
 export type { Faults } from './faults';
 export type { Refusal } from './wire/handshake';

@@ -1,12 +1,24 @@
 /** Where a server listens. */
-import { accessSync, chmodSync, lstatSync, mkdtempSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import {
+  accessSync,
+  chmodSync,
+  closeSync,
+  constants,
+  linkSync,
+  lstatSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+} from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { systemError } from '../system-error';
 import { resolveAddress } from '../transport/address';
+import { claim, isAbandoned, removeDead, type Share } from './claim';
 import { removeOnExit } from './exit';
-import { removeDirectory } from './wire/ring-directory';
+import { removeQuietly } from './remove';
+import { SHM_DIRECTORY } from '../ring/paths';
 
 /** The socket is for its owner: the rings it leads to are his alone, too. */
 const SOCKET_MODE = 0o600;
@@ -14,7 +26,9 @@ const SOCKET_MODE = 0o600;
 /** Connections that may wait to be accepted; the kernel lowers it to its own bound. */
 const BACKLOG = 4096;
 
-/** The path of a socket has room for 107 bytes, and more comes behind this. */
+/** The path of a socket has room for so many bytes. */
+const MAX_PATH_BYTES = 107;
+/** So much of it is left to the directory for temporary files, as more comes after it. */
 const MAX_BASE_LENGTH = 80;
 
 export interface Listener {
@@ -22,6 +36,8 @@ export interface Listener {
   readonly address: string;
   /** Takes no more clients; resolves when the address is free. Can be called again. */
   close(): Promise<void>;
+  /** It does not keep the process alive. */
+  unref(): void;
 }
 
 /**
@@ -29,28 +45,37 @@ export interface Listener {
  * same over several listeners. Throws CpgError where no directory can be made.
  */
 export function privateAddress(name: string): { address: string; remove: () => void } {
-  const temporary = resolve(tmpdir());
-  const base = temporary.length <= MAX_BASE_LENGTH ? temporary : '/tmp';
-  const directory = makeDirectory(base);
-  const removeNow = (): void => removeDirectory(directory);
-  const keepOnExit = removeOnExit(removeNow);
-  const remove = (): void => {
-    keepOnExit();
-    removeNow();
-  };
-  return { address: join(directory, name), remove };
-}
-
-function makeDirectory(base: string): string {
+  const base = temporaryDirectory();
+  let share: Share | undefined;
   try {
-    return mkdtempSync(join(base, 'cpg-'));
+    share = claim(base);
+    const directory = share.makeDirectory();
+    return {
+      address: join(directory, name),
+      remove: () => {
+        removeQuietly(directory);
+        share?.release();
+      },
+    };
   } catch (error) {
+    share?.release();
     const remedy = 'set TMPDIR to a directory you may write to, or give an address';
     throw systemError(error, `cannot make a directory for the socket in ${base}`, {
       CS_ERR_ACCESS: remedy,
       CS_ERR_LIBRARY: remedy,
     });
   }
+}
+
+function temporaryDirectory(): string {
+  const temporary = resolve(tmpdir());
+  return temporary.length <= MAX_BASE_LENGTH ? temporary : '/tmp';
+}
+
+/** Removes what dead servers of this user left on this machine. */
+export async function removeLeftovers(): Promise<void> {
+  for (const base of new Set([SHM_DIRECTORY, temporaryDirectory(), resolve(tmpdir())]))
+    await removeDead(base);
 }
 
 /**
@@ -60,13 +85,11 @@ function makeDirectory(base: string): string {
  */
 export async function listen(address: string, onStream: (stream: Socket) => void): Promise<Listener> {
   const { path } = resolveAddress(address);
-  const isFile = path.startsWith('/');
   const server = createServer(onStream);
+  let removeFile = (): void => undefined;
   try {
-    // Throws for a directory that is not there, which Node would take for one that is forbidden.
-    if (isFile) accessSync(dirname(path));
-    await listenOrReplace(server, path);
-    if (isFile) chmodSync(path, SOCKET_MODE);
+    if (path.startsWith('/')) removeFile = await listenAtFile(server, path);
+    else await tryListen(server, path);
   } catch (error) {
     server.close();
     const remedy = 'give a path in a directory you may write to';
@@ -82,20 +105,83 @@ export async function listen(address: string, onStream: (stream: Socket) => void
   return {
     address,
     close: () => {
+      removeFile();
       server.close();
       return closed;
     },
+    unref: () => void server.unref(),
   };
 }
 
-async function listenOrReplace(server: Server, path: string): Promise<void> {
+/**
+ * bind() makes the file with the permissions that the umask leaves, and that belongs to the whole process. So the file is
+ * made in a private directory, and gets its name when it is for its owner alone and listened to. Returns what removes it.
+ */
+async function listenAtFile(server: Server, path: string): Promise<() => void> {
+  const parent = dirname(path);
+  // Throws for a directory that is not there, which Node would take for one that is forbidden.
+  accessSync(parent);
+  const directory = mkdtempSync(join(parent, '.cpg-'));
   try {
-    await tryListen(server, path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || !(await isAbandoned(path))) throw error;
-    unlinkSync(path);
-    await tryListen(server, path);
+    const made = join(directory, 'socket');
+    await tryListenWithin(server, directory, made);
+    chmodSync(made, SOCKET_MODE);
+    await giveName(made, path, join(directory, 'old'));
+  } finally {
+    removeQuietly(directory);
   }
+  const { dev, ino } = lstatSync(path);
+  const remove = (): void => {
+    const there = lstatSync(path, { throwIfNoEntry: false });
+    if (there?.dev === dev && there.ino === ino) removeQuietly(path);
+  };
+  const keepOnExit = removeOnExit(remove);
+  return () => {
+    keepOnExit();
+    remove();
+  };
+}
+
+async function tryListenWithin(server: Server, directory: string, path: string): Promise<void> {
+  if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return tryListen(server, path);
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await tryListen(server, `/proc/self/fd/${fd}/socket`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Moves the socket file `made` to `path`, where a dead server may have left its own. */
+async function giveName(made: string, path: string, old: string): Promise<void> {
+  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
+    if (!(await isAbandoned(path))) throw inUse(path);
+    // Another server may do the same at this moment: only what was taken away is certainly what is looked at.
+    renameSync(path, old);
+    if (!(await isAbandoned(old))) {
+      putBack(old, path);
+      throw inUse(path);
+    }
+  }
+  // rename() replaces whatever is there, so the name is taken first. A link would keep the private directory busy.
+  try {
+    closeSync(openSync(path, 'wx', SOCKET_MODE));
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? inUse(path) : error;
+  }
+  renameSync(made, path);
+}
+
+function putBack(old: string, path: string): void {
+  try {
+    linkSync(old, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+}
+
+function inUse(path: string): Error {
+  return Object.assign(new Error(`${path} is in use`), { code: 'EADDRINUSE' });
 }
 
 function tryListen(server: Server, path: string): Promise<void> {
@@ -110,22 +196,6 @@ function tryListen(server: Server, path: string): Promise<void> {
     };
     server.once('error', onError);
     server.once('listening', onListening);
-    server.listen({ path, backlog: BACKLOG });
-  });
-}
-
-/** True for a socket file behind which nobody listens any more. */
-function isAbandoned(path: string): Promise<boolean> {
-  // An abstract name goes with its server.
-  if (path.startsWith('\0') || lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) {
-    return Promise.resolve(false);
-  }
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(false);
-    });
-    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
+    server.listen({ path, backlog: BACKLOG, exclusive: true });
   });
 }

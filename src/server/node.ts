@@ -46,6 +46,7 @@ export class Node implements OrderedNode, ConnectionHost {
   #listener: Listener | undefined;
   #full = false;
   #held = false;
+  #unrefed = false;
 
   constructor(
     readonly nodeId: number,
@@ -74,6 +75,7 @@ export class Node implements OrderedNode, ConnectionHost {
   /** Begins to listen. Rejects as listen() does. */
   async listen(): Promise<void> {
     this.#listener = await listen(this.address, (stream) => this.handle(stream));
+    if (this.#unrefed) this.#listener.unref();
   }
 
   /** Serves a client on a stream that came from anywhere. */
@@ -84,12 +86,15 @@ export class Node implements OrderedNode, ConnectionHost {
       return;
     }
     // Also those that never finish their handshake take descriptors.
-    if (this.#connections.size >= CONNECTIONS_PER_CLIENT * this.#host.maxConnections) {
+    const limit = CONNECTIONS_PER_CLIENT * this.#host.maxConnections;
+    if (this.#connections.size >= limit && !this.#dropExpendable(() => true)) {
       debug('node %d: too many connections', this.nodeId);
       stream.destroy();
       return;
     }
-    this.#connections.add(new Connection(stream, this));
+    const connection = new Connection(stream, this);
+    if (this.#unrefed) connection.unref();
+    this.#connections.add(connection);
   }
 
   /** Hangs up on all clients, or on those with this pid. Returns how many there were. */
@@ -104,11 +109,29 @@ export class Node implements OrderedNode, ConnectionHost {
     for (const connection of this.#connections) connection.readPosted();
   }
 
+  /** A client that has something on its way, from it or to it. */
+  get busyClient(): Connection | undefined {
+    return [...this.#connections].find(({ busy }) => busy);
+  }
+
+  /** Nothing of it keeps the process alive. */
+  unref(): void {
+    this.#unrefed = true;
+    this.#listener?.unref();
+    for (const connection of this.#connections) connection.unref();
+  }
+
   /** Nothing is served any more; resolves when the address is free. */
   async close(): Promise<void> {
-    const closing = this.#listener?.close();
-    this.#listener = undefined;
+    const closing = this.#closeListener();
     this.disconnect();
+    await closing;
+  }
+
+  /** The same, when clients have had their events. */
+  async finish(): Promise<void> {
+    const closing = this.#closeListener();
+    await Promise.all([...this.#connections].map((connection) => connection.finish()));
     await closing;
   }
 
@@ -133,6 +156,10 @@ export class Node implements OrderedNode, ConnectionHost {
 
   get members(): readonly number[] {
     return this.#service.members;
+  }
+
+  processes(): readonly Process[] {
+    return this.#service.processes;
   }
 
   localProcesses(): Process[] {
@@ -168,7 +195,8 @@ export class Node implements OrderedNode, ConnectionHost {
 
   admit(): { refuse: Refusal } | { clientPid: number; connection: number } {
     if (this.faults.refuse !== undefined) return { refuse: this.faults.refuse };
-    if (this.#served >= this.#host.maxConnections) return { refuse: 'EMFILE' };
+    const full = this.#served >= this.#host.maxConnections;
+    if (full && !this.#dropExpendable(({ served }) => served)) return { refuse: 'EMFILE' };
     return { clientPid: this.#host.nextClientPid(), connection: ++this.#lastConnection };
   }
 
@@ -198,6 +226,19 @@ export class Node implements OrderedNode, ConnectionHost {
   onClosed(connection: Connection): void {
     this.#connections.delete(connection);
     this.#host.onClosed(connection);
+  }
+
+  #closeListener(): Promise<void> | undefined {
+    const closing = this.#listener?.close();
+    this.#listener = undefined;
+    return closing;
+  }
+
+  /** Makes room for a client: the oldest one that has not shown that it may be here goes. False when there is none. */
+  #dropExpendable(counts: (connection: Connection) => boolean): boolean {
+    const chosen = [...this.#connections].find((one) => counts(one) && one.expendable);
+    chosen?.drop('it does not use its rings, and others need its place');
+    return chosen !== undefined;
   }
 
   #newService(lastSeq: bigint): CpgService {

@@ -1,9 +1,20 @@
+/** The seeded source of chance of clusters, and of tests that want to be the same again. */
+import { check, kind, whole } from '../arguments';
+
+const SEED = whole(Number.MIN_SAFE_INTEGER);
+const END = whole(1);
+const LIST = kind<readonly unknown[]>(
+  'an array that is not empty',
+  (list) => Array.isArray(list) && list.length > 0,
+);
+
 /** Numbers that look random and are the same for the same seed. */
 export class Random {
   #state: number;
 
+  /** `seed` is a whole number, of which the low 32 bits count. */
   constructor(seed: number) {
-    this.#state = seed >>> 0;
+    this.#state = check('Random', 'seed', seed, SEED) >>> 0;
   }
 
   /** From 0 up to, not including, 1 (mulberry32). */
@@ -17,11 +28,12 @@ export class Random {
 
   /** A whole number from 0 up to, not including, `end`. */
   below(end: number): number {
-    return Math.floor(this.next() * end);
+    return Math.floor(this.next() * check('below', 'end', end, END));
   }
 
   /** One of the list, which is not empty. */
   pick<T>(list: readonly T[]): T {
+    check('pick', 'list', list, LIST);
     return list[this.below(list.length)]!;
   }
 }

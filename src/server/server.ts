@@ -3,7 +3,13 @@ import type { Duplex } from 'node:stream';
 import { id, readOptions, type OptionKinds } from '../arguments';
 import type { ConnectOptions, CpgClient } from '../client';
 import { ADDRESS } from '../transport/address';
-import { CLUSTER_OPTIONS, SimulatedCluster, type ClusterNode, type ClusterOptions } from './cluster';
+import {
+  CLUSTER_OPTIONS,
+  SimulatedCluster,
+  type ClusterNode,
+  type ClusterOptions,
+  type SettledOptions,
+} from './cluster';
 
 /** What startServer() takes. */
 export interface ServerOptions extends Pick<
@@ -75,7 +81,18 @@ export class CpgServer {
     this.#node.handle(stream);
   }
 
-  /** Hangs up on all clients and removes everything. Can be called again. */
+  /** See SimulatedCluster.settled(). */
+  settled(options?: SettledOptions): Promise<void> {
+    return this.#cluster.settled(options);
+  }
+
+  /** See SimulatedCluster.unref(). */
+  unref(): this {
+    this.#cluster.unref();
+    return this;
+  }
+
+  /** Hangs up on all clients when they have had their events, and removes everything. Can be called again. */
   close(): Promise<void> {
     return this.#cluster.stop();
   }

@@ -13,6 +13,7 @@
  * With the real clock the token turns by itself, and a message that finds all queues empty does not wait for
  * it. With the manual clock nothing moves but by step() and advance(), and the seed decides who is next.
  */
+import { clearImmediate, clearTimeout, monotonicMs, setImmediate, setTimeout } from '../clock';
 import type { RingId } from '../codec/events';
 import { debugServer as debug } from '../debug';
 import type { FaultState } from './faults';
@@ -78,7 +79,7 @@ export class TotalOrder {
   }
 
   get nowMs(): number {
-    return this.#mode === 'manual' ? this.#manualNowMs : performance.now();
+    return this.#mode === 'manual' ? this.#manualNowMs : monotonicMs();
   }
 
   /**
@@ -227,7 +228,7 @@ export class TotalOrder {
     };
     const atMs = this.nowMs + waitMs;
     if (waitMs > 0) {
-      const timer = setTimeout(turn, waitMs);
+      const timer = setTimeout(turn, waitMs).unref();
       this.#turn = { atMs, cancel: () => clearTimeout(timer) };
     } else {
       const immediate = setImmediate(turn);

@@ -1,5 +1,5 @@
 /** A time limit and the caller's AbortSignal as one signal, for one call. */
-import { setTimeout as pause } from 'node:timers/promises';
+import { clearTimeout, pause, setImmediate, setTimeout } from '../clock';
 import { CpgError, type CpgErrorReason } from '../errors';
 
 /** Longest time a Node timer can hold. */

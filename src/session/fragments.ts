@@ -1,4 +1,5 @@
 /** Fragments: one in flight at a time, each answered by the daemon. */
+import { clearTimeout, setTimeout } from '../clock';
 import {
   encodePartialMcastHeader,
   FragmentType,
@@ -13,13 +14,11 @@ import { Backoff } from './deadline';
 import { deferred } from './deferred';
 import type { InFlightWindow } from './in-flight';
 import type { OutgoingMessage } from './message';
-import type { Job, Outbox } from './outbox';
+import { DEADLINE_BYTES, messageBytes, type Job, type Outbox } from './outbox';
 import type { Exchange, RequestChannel } from './request-channel';
 
 /** How often a large message begins again because the membership changed under it. */
 const MAX_RESTARTS = 16;
-
-const EMPTY = Buffer.alloc(0);
 
 /** Where fragments go; the outbox goes on after a pause. */
 export interface FragmentRoute {
@@ -45,19 +44,18 @@ class FragmentExchange implements Exchange {
   }
 
   /** True when the fragment was staged: its answer follows. */
-  send(message: { guarantee: number; length: number }, fragmentType: number, fragment: Buffer): boolean {
+  send(
+    message: { guarantee: number; length: number },
+    fragmentType: number,
+    fragment: readonly Uint8Array[],
+    fragmentLength: number,
+  ): boolean {
     if (!this.idle || !this.route.requests.idle) return false;
     const { guarantee, length: messageLength } = message;
-    const fields = {
-      type: 'partialMcast',
-      guarantee,
-      messageLength,
-      fragmentLength: fragment.length,
-      fragmentType,
-    };
+    const fields = { type: 'partialMcast', guarantee, messageLength, fragmentLength, fragmentType };
     const head = encodePartialMcastHeader(fields);
-    const length = PARTIAL_MCAST_HEADER_BYTES + fragment.length;
-    if (!this.route.requests.stage(this, head, [fragment], length)) return false;
+    const length = PARTIAL_MCAST_HEADER_BYTES + fragmentLength;
+    if (!this.route.requests.stage(this, head, fragment, length)) return false;
     debugMessage('>', fields);
     this.#state = 'inFlight';
     return true;
@@ -92,7 +90,6 @@ export class FragmentedJob implements Job {
   readonly hasDeadline = true;
   cancelled = false;
   readonly #sent = deferred<void>();
-  readonly #whole: Buffer;
   readonly #exchange: FragmentExchange;
   #offset = 0;
   #restarts = 0;
@@ -105,7 +102,6 @@ export class FragmentedJob implements Job {
     /** Called for each fragment the daemon took. */
     private readonly onProgress: () => void,
   ) {
-    this.#whole = Buffer.concat(message.parts, message.length);
     this.#exchange = new FragmentExchange(route, (error) => this.#answered(error));
   }
 
@@ -115,13 +111,15 @@ export class FragmentedJob implements Job {
   }
 
   get bytes(): number {
-    return this.message.length;
+    return messageBytes(this.message) + DEADLINE_BYTES;
   }
 
   advance(): boolean {
     if (this.#finished) return true;
-    const fragment = this.#whole.subarray(this.#offset, this.#end);
-    if (!this.#exchange.send(this.message, this.#fragmentType, fragment)) return false;
+    // The parts themselves, so that a message that waits is in memory once.
+    const fragment = between(this.message.parts, this.#offset, this.#end);
+    if (!this.#exchange.send(this.message, this.#fragmentType, fragment, this.#end - this.#offset))
+      return false;
     // The message can be delivered before the reply to its last fragment is seen.
     if (this.#fragmentType === FragmentType.LAST) this.route.window.largeSent(this.message.confirm);
     return false;
@@ -159,6 +157,18 @@ export class FragmentedJob implements Job {
   }
 }
 
+/** The bytes from `start` to `end` of all parts, one after the other. */
+function between(parts: readonly Uint8Array[], start: number, end: number): Uint8Array[] {
+  const found: Uint8Array[] = [];
+  let offset = 0;
+  for (const part of parts) {
+    const here = part.subarray(Math.max(0, start - offset), Math.max(0, end - offset));
+    if (here.length > 0) found.push(here);
+    offset += part.length;
+  }
+  return found;
+}
+
 /** Its message never follows. One byte is promised, because libcpg would allocate none for an empty message. */
 const FENCE = { guarantee: Guarantee.AGREED, length: 1 };
 
@@ -181,7 +191,7 @@ export class Fence {
     this.#refusal = undefined;
     if (!this.route.window.needsFence(confirmed)) return true;
     if (refusal !== undefined) throw refusal;
-    if (this.#exchange.send(FENCE, FragmentType.FIRST, EMPTY)) this.route.window.fenceSent();
+    if (this.#exchange.send(FENCE, FragmentType.FIRST, [], 0)) this.route.window.fenceSent();
     return false;
   }
 

@@ -23,6 +23,7 @@
  * token round for nothing, and takes CPU time from us for that. The window closes only for a moment: a sender that
  * does not read its messages (a full loop, manual dispatch) may send all the same, as with libcpg.
  */
+import { clearTimeout, setTimeout } from '../clock';
 import { DELIVER } from '../codec/events';
 import { CHUNK_HEADER_BYTES } from '../ring/layout';
 import { CpgError } from '../errors';

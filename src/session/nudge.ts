@@ -10,6 +10,7 @@
  * is not in the outbox, and has no deadline. A daemon that never answers keeps the place of the request in flight, as
  * it would with any other.
  */
+import { setImmediate } from '../clock';
 import { encodeRequest, RequestId } from '../codec/requests';
 import { debugMessage } from '../debug';
 import type { Transport } from '../transport/transport';

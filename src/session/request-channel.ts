@@ -17,7 +17,7 @@ import { CpgError, CS_OK, isCpgError } from '../errors';
 import type { Transport } from '../transport/transport';
 import { Backoff, Deadline, throwIfAborted, untilAborted } from './deadline';
 import { deferred } from './deferred';
-import type { Job, Outbox } from './outbox';
+import { DEADLINE_BYTES, type Job, type Outbox } from './outbox';
 
 /** A frame whose reply is awaited. */
 export interface Exchange {
@@ -109,7 +109,7 @@ export class RequestChannel {
     let inFlight = false;
     return {
       done: promise,
-      bytes: frame.length,
+      bytes: frame.length + DEADLINE_BYTES,
       hasDeadline: true,
       cancelled: false,
       advance: () => (inFlight = this.stage(exchange, frame, [], frame.length)),

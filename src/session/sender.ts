@@ -2,6 +2,7 @@
  * Sends messages in the order of the calls: at once where it can, else through the outbox. One timer watches that the
  * daemon takes something while messages wait.
  */
+import { clearTimeout, setTimeout } from '../clock';
 import { MCAST_HEADER_BYTES, PARTIAL_MCAST_HEADER_BYTES } from '../codec/requests';
 import { CpgError } from '../errors';
 import type { Transport } from '../transport/transport';
@@ -9,7 +10,7 @@ import { Deadline, throwIfAborted, untilAborted } from './deadline';
 import { deferred, type Deferred } from './deferred';
 import { Fence, FragmentedJob, type FragmentRoute } from './fragments';
 import { stageMessage, type OutgoingMessage } from './message';
-import type { Job } from './outbox';
+import { messageBytes, type Job } from './outbox';
 import { counted } from '../text';
 
 const DONE = Promise.resolve();
@@ -45,7 +46,7 @@ export class Sender {
     if (outbox.empty && this.#stage(message)) {
       sent = this.#posted();
     } else {
-      sent = outbox.run(this.#job(message), signal);
+      sent = outbox.run(this.#job(message, signal), signal);
       this.#armStall();
     }
     // Once it is staged, aborting ends only the waiting.
@@ -108,11 +109,11 @@ export class Sender {
   }
 
   /** A message that found no room, or came behind one that did not. */
-  #job(message: OutgoingMessage): Job {
+  #job(message: OutgoingMessage, signal: AbortSignal | undefined): Job {
     const { promise, resolve, reject } = deferred<void>();
     return {
       done: promise,
-      bytes: message.length,
+      bytes: messageBytes(message, signal),
       hasDeadline: false,
       cancelled: false,
       advance: () => {

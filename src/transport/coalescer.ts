@@ -3,6 +3,7 @@
  * wake-up finds many events, as network cards do with interrupts. A wake-up costs several times what an event does.
  * A member that sends waits for something, its own messages at least, so it never coalesces until some time after.
  */
+import { clearTimeout, monotonicMs, setTimeout } from '../clock';
 
 /** This many events within one pause, or in the time of one, make the next pause worthwhile. */
 const BUSY_EVENTS = 16;
@@ -39,7 +40,7 @@ export class Coalescer {
   received(events: number, bytes: number): boolean {
     const { coalesceMs, maxBytes } = this.#options;
     if (coalesceMs === 0 || this.#pausing) return false;
-    const now = performance.now();
+    const now = monotonicMs();
     if (now - this.#countingSinceMs > coalesceMs) this.#count(now);
     this.#events += events;
     this.#bytes += bytes;
@@ -54,7 +55,7 @@ export class Coalescer {
   /** Something was sent. Ends a pause. */
   sent(): void {
     if (this.#options.coalesceMs === 0) return;
-    this.#notBeforeMs = performance.now() + AFTER_SENDING_MS;
+    this.#notBeforeMs = monotonicMs() + AFTER_SENDING_MS;
     this.#end();
   }
 
@@ -76,7 +77,7 @@ export class Coalescer {
   readonly #end = (): void => {
     if (!this.#pausing) return;
     this.#pausing = false;
-    this.#count(performance.now());
+    this.#count(monotonicMs());
     this.#options.onEnd();
   };
 }

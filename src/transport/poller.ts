@@ -2,10 +2,14 @@
  * Asks again and again until the answer is yes: first once per turn of the event loop, then by timers that
  * grow longer. Rings announce neither replies nor free space, so somebody has to look.
  */
+import { clearImmediate, clearTimeout, setImmediate, setTimeout } from '../clock';
+
 export interface PollerOptions {
   /** Turns of the event loop before timers take over. */
   turns: number;
   maxPauseMs: number;
+  /** The timers do not keep the process alive. */
+  unref?: boolean;
 }
 
 export class Poller {
@@ -59,6 +63,7 @@ export class Poller {
       this.#immediate = setImmediate(this.#ask);
     } else {
       this.#timer = setTimeout(this.#ask, this.#pauseMs);
+      if (this.#options.unref === true) this.#timer.unref();
       this.#pauseMs = Math.min(this.#pauseMs * 2, this.#options.maxPauseMs);
     }
   }

@@ -1,4 +1,5 @@
 /** The transport over shared memory: the service socket for wake-ups, three rings for the frames. */
+import { clearImmediate, monotonicMs, nextTick, setImmediate } from '../clock';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
 import { systemError } from '../system-error';
@@ -48,6 +49,7 @@ export class ShmTransport implements Transport {
   #listener: TransportListener | undefined;
   #reclaiming: NodeJS.Immediate | undefined;
   #ended = false;
+  #hungUp = false;
   #reason: CpgError | undefined;
 
   constructor(
@@ -63,11 +65,7 @@ export class ShmTransport implements Transport {
     this.clientPid = files.clientPid;
     this.maxFrameBytes = maxFrameBytes;
     this.#requests = new RequestWriter(files.rings.request);
-    this.#submitter = new Submitter(
-      this.#requests,
-      (chunks) => service.wakeUp(chunks),
-      () => performance.now(),
-    );
+    this.#submitter = new Submitter(this.#requests, (chunks) => service.wakeUp(chunks), monotonicMs);
     this.#responses = new ResponseReader(files.rings.response);
     this.#events = new EventReader(files.rings.event, { lend, largestFrame: maxFrameBytes });
     this.#events.credit(announced);
@@ -79,12 +77,12 @@ export class ShmTransport implements Transport {
     });
     this.#closed = new Promise((resolve) => {
       service.socket.once('close', () => {
-        this.#end(hungUp(this.serverPid));
+        this.#onHangUp();
         resolve();
       });
     });
-    service.socket.once('end', () => this.#end(hungUp(this.serverPid)));
-    service.socket.once('error', (error) => this.#end(hungUp(this.serverPid, error)));
+    service.socket.once('end', () => this.#onHangUp());
+    service.socket.once('error', (error) => this.#onHangUp(error));
   }
 
   get fd(): number {
@@ -170,6 +168,11 @@ export class ShmTransport implements Transport {
     }
   }
 
+  keepAlive(on: boolean): void {
+    if (on) this.#service.socket.ref();
+    else this.#service.socket.unref();
+  }
+
   close(reason?: CpgError): Promise<void> {
     this.#end(reason);
     return this.#closed;
@@ -178,7 +181,7 @@ export class ShmTransport implements Transport {
   /** Acts on what became of a frame. */
   #staged(staging: Staging): boolean {
     if (staging === 'posted') this.#posted();
-    if (staging === 'posted' && !this.#submitter.waiting) process.nextTick(this.#onTurnEnd);
+    if (staging === 'posted' && !this.#submitter.waiting) nextTick(this.#onTurnEnd);
     else if (!this.#posting.running) this.#posting.start();
     return staging !== 'full';
   }
@@ -235,14 +238,14 @@ export class ShmTransport implements Transport {
   /** Something was sent or came: for a while the next event is not waited for but looked for. */
   #extendBusyPoll(): void {
     if (this.#busyPollMs === 0 || this.#ended) return;
-    this.#busyUntilMs = performance.now() + this.#busyPollMs;
+    this.#busyUntilMs = monotonicMs() + this.#busyPollMs;
     if (!this.#watching.running) this.#watching.start();
   }
 
   /** True when it was long enough. */
   #lookForEvents(): boolean {
     // What is known already waits for its reader, and is no reason to stay awake.
-    if (this.pendingEvents > 0) return performance.now() >= this.#busyUntilMs;
+    if (this.pendingEvents > 0) return monotonicMs() >= this.#busyUntilMs;
     for (let looks = 0; looks < LOOKS_PER_TURN; looks++) {
       if (this.#ended) return true;
       if (!this.#guarded(() => this.#events.peek(), false)) continue;
@@ -250,7 +253,7 @@ export class ShmTransport implements Transport {
       this.#listener?.onEvents();
       break;
     }
-    return this.#ended || performance.now() >= this.#busyUntilMs;
+    return this.#ended || monotonicMs() >= this.#busyUntilMs;
   }
 
   /** A ring that is not what it should be is the end of the connection. */
@@ -270,6 +273,24 @@ export class ShmTransport implements Transport {
         CS_ERR_NO_SPACE: `make room in the file system of ${directory}`,
       }),
     );
+  }
+
+  /** What the daemon had announced is still in the ring: the connection ends when it is read, or nobody reads now. */
+  #onHangUp(cause?: Error): void {
+    if (this.#hungUp) return;
+    this.#hungUp = true;
+    let left = Infinity;
+    const readRest = (): void => {
+      const pending = this.pendingEvents;
+      if (this.#listener === undefined || pending === 0 || pending >= left || this.#ended) {
+        this.#end(hungUp(this.serverPid, cause));
+        return;
+      }
+      left = pending;
+      setImmediate(readRest);
+      this.#listener.onEvents();
+    };
+    readRest();
   }
 
   #end(reason?: CpgError): void {

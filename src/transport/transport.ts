@@ -83,6 +83,8 @@ export interface Transport {
   expectResponse(): void;
   /** Hands up to `limit` events to `handler` and returns how many. */
   consumeEvents(limit: number, handler: FrameHandler): number;
+  /** Whether the connection keeps the process alive. */
+  keepAlive(on: boolean): void;
   /** Ends the connection, for a reason that onClose() gives; resolves when nothing of it is left. Can be called again. */
   close(reason?: CpgError): Promise<void>;
 }

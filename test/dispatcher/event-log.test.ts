@@ -9,6 +9,8 @@ import {
 import type { EventLoop } from '../../src/dispatcher/event-loop';
 import type { CpgEvent } from '../../src';
 
+jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
+
 const event = (text: string | number, bytes = 0): CpgEvent => ({
   type: 'deliver',
   group: `${text}`,

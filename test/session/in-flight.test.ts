@@ -1,6 +1,8 @@
 /** The window of own messages in flight: how many may go, and when more may. What was delivered: confirm.test.ts. */
 import { InFlightWindow } from '../../src/session/in-flight';
 
+jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
+
 const CAPACITY = 10_000;
 const OVERHEAD = 192;
 

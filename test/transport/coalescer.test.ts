@@ -1,6 +1,8 @@
 /** When a receive-only member coalesces wake-ups. */
 import { Coalescer } from '../../src/transport/coalescer';
 
+jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
+
 const COALESCE_MS = 2;
 const MAX_BYTES = 1000;
 

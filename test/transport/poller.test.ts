@@ -2,6 +2,8 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { Poller } from '../../src/transport/poller';
 
+jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
+
 const TURNS = 3;
 const MAX_PAUSE_MS = 8;
 

@@ -1,6 +1,6 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import type { CpgClient } from '../../client';
 import { groupText } from '../../codec/groups';
+import { clearTimeout, pause, setTimeout } from '../../clock';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError } from '../../errors';
 import { defineCommand, type Context } from '../command';

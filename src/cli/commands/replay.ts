@@ -1,6 +1,6 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import { connect, type CpgClient } from '../../client';
 import { groupText, meansGroup } from '../../codec/groups';
+import { monotonicMs, pause } from '../../clock';
 import { CpgError } from '../../errors';
 import { readCapture } from '../../tap/capture/reader';
 import { Conversations } from '../../tap/decode/messages';
@@ -55,11 +55,11 @@ export const replay = defineCommand({
     const due = schedule(messages, { speed, rate, fast });
     const limit = new TimeLimit(context.signal, timeout);
     const sender = new Sender({ ...context, signal: limit.signal }, address);
-    const started = performance.now();
+    const started = monotonicMs();
     let sent = 0;
     try {
       for (const [index, message] of messages.entries()) {
-        const waitMs = started + due(index) - performance.now();
+        const waitMs = started + due(index) - monotonicMs();
         if (waitMs > 0) await pause(waitMs, undefined, { signal: limit.signal });
         await sender.send(message);
         sent++;
@@ -71,7 +71,7 @@ export const replay = defineCommand({
       limit.dispose();
       await sender.close();
     }
-    const seconds = (performance.now() - started) / 1000;
+    const seconds = (monotonicMs() - started) / 1000;
     if (json)
       await context.out.line(
         jsonLine({

@@ -8,6 +8,7 @@
  *
  *     append() -> | slab | slab | slab | -> ring -> byte on the socket
  */
+import { monotonicMs, nextTick } from '../../clock';
 import { debugServer as debug } from '../../debug';
 import { EventWriter } from '../../ring/event-writer';
 import { CHUNK_HEADER_BYTES, chunkWords, WORD_BYTES, writeChunkHeader } from '../../ring/layout';
@@ -21,7 +22,7 @@ const SLAB_BYTES = 64 * 1024;
 const MAX_SPARE_SLABS = 64;
 const MAX_LOOPED_BYTES = 128;
 /** A busy client makes room within a fraction of a millisecond; one that does not read is looked at now and then. */
-const ROOM_POLLING = { turns: 400, maxPauseMs: 20 };
+const ROOM_POLLING = { turns: 400, maxPauseMs: 20, unref: true };
 /** Announcements the client has not taken from its socket; it reads nothing then, so it gets nothing more. */
 const MAX_UNREAD_ANNOUNCEMENTS = 64 * 1024;
 
@@ -54,8 +55,8 @@ export class EventQueue {
   #queuedBytes = 0;
   #flushScheduled = false;
   #closed = false;
-  /** While events wait: when the client last made room for some, in milliseconds as performance.now(). */
-  lastProgress = performance.now();
+  /** While events wait: when the client last made room for some, in milliseconds of the monotonic clock. */
+  lastProgress = monotonicMs();
 
   constructor(ring: Ring, host: EventQueueHost) {
     this.#writer = new EventWriter(ring);
@@ -86,7 +87,7 @@ export class EventQueue {
     } else if (!this.#flushScheduled) {
       // At the end of the burst of requests, or whatever else made these events.
       this.#flushScheduled = true;
-      process.nextTick(() => {
+      nextTick(() => {
         this.#flushScheduled = false;
         if (!this.#polling.running) this.flush();
       });
@@ -105,7 +106,7 @@ export class EventQueue {
     this.#host.onQueued(this.#queuedBytes);
     // The host may have closed us over the queue's length, which empties it.
     if (this.#queuedBytes > 0 && !this.#polling.running) {
-      this.lastProgress = performance.now();
+      this.lastProgress = monotonicMs();
       this.#polling.start();
     }
   }
@@ -140,7 +141,7 @@ export class EventQueue {
         spareSlabs.push(slab.memory);
     }
     if (writer.stagedChunks === 0) return;
-    this.lastProgress = performance.now();
+    this.lastProgress = monotonicMs();
     this.#host.announce(writer.post());
   }
 

@@ -1,17 +1,19 @@
 /**
  * The files of one connection (ring/paths.ts), made as a daemon makes them; transport/connection-files.ts is the other
- * side. The directory is for its owner alone (0700), and so are the files (0600).
+ * side. The random end of the directory's name begins with a tag, which says which server made it, for the next one to see
+ * whether that is dead (../claim.ts). The directory is for its owner alone (0700), and so are the files (0600).
  */
-import { accessSync, chmodSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
-import { debugServer as debug } from '../../debug';
 import { createRing } from '../../ring/files';
 import { CHUNK_MARGIN_BYTES, RING_HEADER_BYTES } from '../../ring/layout';
 import { directoryPrefix, forEachRing, ringStem, SHM_DIRECTORY, type RingName } from '../../ring/paths';
 import type { Ring } from '../../ring/ring';
+import { claim } from '../claim';
 import { removeOnExit } from '../exit';
+import { removeQuietly } from '../remove';
 
 const PAGE_BYTES = 4096;
 const SERVICE = 'cpg';
@@ -21,7 +23,7 @@ export interface RingDirectory {
   /** What the handshake tells the client: the two files of each ring begin with this. */
   readonly stems: Record<RingName, string>;
   readonly rings: Record<RingName, Ring>;
-  /** Closes and removes everything. Can be called again. */
+  /** Closes and removes everything. To be called once. */
   remove(): void;
 }
 
@@ -57,16 +59,25 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
   const dataBytes = Math.ceil((frameBytes + CHUNK_MARGIN_BYTES + 1) / PAGE_BYTES) * PAGE_BYTES;
   const bytes = 3 * (dataBytes + RING_HEADER_BYTES);
   const base = baseFor(bytes);
-  const path = mkdtempSync(join(base, directoryPrefix(process.pid, clientPid, connection)));
+  const share = claim(base);
+  let path: string;
+  try {
+    path = mkdtempSync(join(base, `${directoryPrefix(process.pid, clientPid, connection)}${share.tag}.`));
+  } catch (error) {
+    share.release();
+    throw error;
+  }
+  let rings: Record<RingName, Ring> | undefined;
+  const closeAndRemove = (): void => {
+    for (const ring of Object.values(rings ?? {})) ring.close();
+    removeQuietly(path);
+    share.release();
+  };
   try {
     const stem = (ring: RingName): string => ringStem(path, ring, SERVICE);
-    const rings = forEachRing((ring) => createRing(stem(ring), dataBytes));
-    const closeAndRemove = (): void => {
-      for (const ring of Object.values(rings)) ring.close();
-      removeDirectory(path);
-    };
-    const keepOnExit = removeOnExit(closeAndRemove);
-    let promised = base === SHM_DIRECTORY ? bytes : 0;
+    rings = forEachRing((ring) => createRing(stem(ring), dataBytes));
+    const keepOnExit = removeOnExit(() => removeQuietly(path));
+    const promised = base === SHM_DIRECTORY ? bytes : 0;
     promisedBytes += promised;
     return {
       path,
@@ -76,28 +87,10 @@ export function createRings(clientPid: number, connection: number, frameBytes: n
         keepOnExit();
         closeAndRemove();
         promisedBytes -= promised;
-        promised = 0;
       },
     };
   } catch (error) {
-    removeDirectory(path);
+    closeAndRemove();
     throw error;
-  }
-}
-
-/**
- * Clients may write in it, or have removed it already, so it may be in any state; what cannot be removed is left, and
- * never an error of ours.
- */
-export function removeDirectory(path: string): void {
-  try {
-    try {
-      rmSync(path, { recursive: true, force: true });
-    } catch {
-      chmodSync(path, 0o700);
-      rmSync(path, { recursive: true, force: true });
-    }
-  } catch (error) {
-    debug('%s cannot be removed: %s', path, (error as Error).message);
   }
 }

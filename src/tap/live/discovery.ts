@@ -1,6 +1,7 @@
 /** Which connections of libqb services there are: each has a directory in /dev/shm (ring/paths.ts). */
 import { readdirSync, readFileSync, watch, type FSWatcher } from 'node:fs';
 import { join } from 'node:path';
+import { monotonicMs, wallClockMs } from '../../clock';
 import { debugTap as debug } from '../../debug';
 import { CpgError, isCpgError } from '../../errors';
 import { pidsOf, serviceOf } from '../../ring/paths';
@@ -60,14 +61,14 @@ export class Discovery {
 
   /** A connection is being made. */
   get expectsMore(): boolean {
-    const now = Date.now();
+    const now = wallClockMs();
     for (const untilMs of this.#ignored.values()) if (untilMs !== Infinity && untilMs > now) return true;
     return false;
   }
 
   /** The directories there are; listed again when one has come or gone, and now and then in case nobody says so. */
   list(): ReadonlySet<string> {
-    const now = performance.now();
+    const now = monotonicMs();
     const known = this.#watcher !== undefined && this.#announced.size === 0 && !this.expectsMore;
     if (known && now - this.#listedMs < LIST_AGAIN_MS) return this.#present;
     this.#listedMs = now;
@@ -123,7 +124,7 @@ export class Discovery {
       reason = denied ? DENIED : reasonOf(error);
     }
     // Not complete: the daemon may be making it, or taking it away.
-    const now = Date.now();
+    const now = wallClockMs();
     if (denied || (ignoredUntilMs !== undefined && now > ignoredUntilMs)) {
       this.#ignored.set(directory, Infinity);
       refused.push({ directory, reason });

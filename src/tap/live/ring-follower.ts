@@ -18,6 +18,7 @@
  * long as the writer does not go all the way round between two of these samples. Over a longer time, how often it
  * went round is reckoned from its rate in samples that were close together.
  */
+import { monotonicMs } from '../../clock';
 import { openReadOnly } from '../../ring/files';
 import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '../../ring/layout';
 import type { Ring } from '../../ring/ring';
@@ -248,12 +249,12 @@ export class RingFollower {
       const bytes = this.#reserve(words * WORD_BYTES);
       // From write_pt on the ring is in writing order: oldest first.
       const from = this.#ring.advance(write, leftOut);
-      const startedMs = performance.now();
+      const startedMs = monotonicMs();
       this.#ring.read(from, bytes);
       this.#at = write;
       this.#rememberGuard();
       const moved = this.#ring.distance(write, this.#readWritePointer());
-      this.#snapshotRate = { words: moved, ms: performance.now() - startedMs };
+      this.#snapshotRate = { words: moved, ms: monotonicMs() - startedMs };
       const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
       const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
       const found = collect(bytes, begin, words);

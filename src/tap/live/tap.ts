@@ -9,6 +9,7 @@
  * share only samples are read (see followed.ts), and what is missed is counted.
  */
 import { abortSignal, callback, kind, readOptions, string, type OptionKinds } from '../../arguments';
+import { clearTimeout, monotonicMs, setTimeout, timeOrigin } from '../../clock';
 import { debugTap as debug } from '../../debug';
 import { CpgError } from '../../errors';
 import { SHM_DIRECTORY } from '../../ring/paths';
@@ -117,13 +118,13 @@ export class Tap {
         const begunMs = cpuMs();
         const busy = this.#round(last);
         const readingMs = cpuMs() - begunMs;
-        const untilMs = this.#mayYield() ? performance.now() + YIELD_MS : 0;
-        while (!this.#backlog.empty && (last || performance.now() < untilMs)) {
+        const untilMs = this.#mayYield() ? monotonicMs() + YIELD_MS : 0;
+        while (!this.#backlog.empty && (last || monotonicMs() < untilMs)) {
           const batch = this.#backlog.take();
           if (batch !== undefined) yield batch;
         }
         if (last) return;
-        this.#budget.charge(cpuMs() - begunMs, performance.now());
+        this.#budget.charge(cpuMs() - begunMs, monotonicMs());
         pauseMs = busy || this.#discovery.expectsMore ? MIN_PAUSE_MS : Math.min(MAX_PAUSE_MS, 2 * pauseMs);
         await this.#rest(Math.max(pauseMs, this.#budget.restFor(readingMs)));
       }
@@ -136,22 +137,22 @@ export class Tap {
 
   /** Not much at the beginning of what may be a flood either: most of that will be dropped. */
   #mayYield(): boolean {
-    if (this.#budget.restMs(performance.now()) > 0) return false;
+    if (this.#budget.restMs(monotonicMs()) > 0) return false;
     return (
       this.#backlog.frames <= KEPT_FRAMES || [...this.#followed.values()].every(({ undecided }) => !undecided)
     );
   }
 
   async #rest(pauseMs: number): Promise<void> {
-    const restMs = this.#budget.restMs(performance.now());
+    const restMs = this.#budget.restMs(monotonicMs());
     const all = [...this.#followed.values()];
     if (all.length === 0 || !this.#backlog.empty || all.some(({ sampled }) => !sampled)) {
       await this.#pause(Math.max(pauseMs, Math.min(restMs, MAX_REST_MS)));
       return;
     }
-    const untilMs = performance.now() + Math.max(SAMPLE_MS, restMs);
+    const untilMs = monotonicMs() + Math.max(SAMPLE_MS, restMs);
     // Only how far the writers are: that takes microseconds, and tells how much is missed.
-    while (performance.now() < untilMs && !(await this.#pause(MAX_REST_MS))) this.#sample();
+    while (monotonicMs() < untilMs && !(await this.#pause(MAX_REST_MS))) this.#sample();
   }
 
   /** Reads what is new into the backlog; false when that is nothing. */
@@ -162,7 +163,7 @@ export class Tap {
     refused.push(...this.#discovery.goneTooSoon(present));
     const gone = [...this.#followed.keys()].filter((directory) => !present.has(directory));
 
-    const timeNs = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+    const timeNs = BigInt(Math.round((timeOrigin + monotonicMs()) * 1000)) * 1000n;
     const ending = new Set(last ? this.#followed.keys() : gone);
     const { deltas, broken } = this.#read(ending);
     for (const [directory, reason] of broken) refused.push({ directory, reason });
@@ -185,7 +186,7 @@ export class Tap {
         throw new CpgError('CS_ERR_NO_RESOURCES', `more than ${MAX_CONNECTIONS} connections`);
       const connection = { id: this.#nextId, ...described };
       if (!this.#accept(connection)) return undefined;
-      return new Followed(this.#root, directory, connection, !this.#firstRound, performance.now());
+      return new Followed(this.#root, directory, connection, !this.#firstRound, monotonicMs());
     };
     const followed = this.#discovery.open(directory, open, refused);
     if (followed === undefined) return [];
@@ -207,7 +208,7 @@ export class Tap {
     for (const ring of READING_ORDER) {
       for (const [directory, followed] of this.#followed) {
         try {
-          followed.sample(ring, performance.now());
+          followed.sample(ring, monotonicMs());
         } catch (error) {
           broken.set(directory, reasonOf(error));
         }
@@ -226,7 +227,7 @@ export class Tap {
     for (const [directory, followed] of this.#followed) {
       if (broken.has(directory) || (this.#backlog.full && !ending.has(directory))) continue;
       try {
-        const now = performance.now();
+        const now = monotonicMs();
         if (ending.has(directory)) followed.sampled = false;
         else this.#judge(followed, now);
         if (followed.sampled && now < followed.nextSampleMs) continue;
