@@ -18,7 +18,7 @@ import { startServer, type CpgServer } from '../../src/server';
 jest.setTimeout(60_000);
 
 const ROOT = resolve(__dirname, '../..');
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 50_000;
 
 interface Block {
   language: string;
