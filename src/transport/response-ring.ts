@@ -35,7 +35,7 @@ export class ResponseRing {
     }
     const frame = Buffer.allocUnsafe(length);
     this.#ring.read(this.#ring.advance(start, CHUNK_HEADER_WORDS), frame);
-    // The semaphore first, so that the ring is never empty with a count left.
+    // The semaphore first, so that the ring is never empty with a count left, which the daemon takes for full.
     this.#ring.setSemaphore(0);
     this.#ring.publishReadPointer(this.#ring.advance(start, chunkWords(length)));
     return frame;
