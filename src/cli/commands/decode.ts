@@ -1,11 +1,10 @@
-import { createReadStream } from 'node:fs';
-import { addAbortSignal } from 'node:stream';
 import { accepts } from '../../tap/decode/filter';
-import { Conversations } from '../../tap/decode/messages';
-import { readCapture } from '../../tap/capture/reader';
-import { defineCommand, type Context } from '../command';
+import type { TapMessage } from '../../tap/decode/messages';
+import { messagesOf } from '../capture';
+import { defineCommand } from '../command';
 import { TimeLimit } from '../limit';
 import { filterOf, filterOptions, hexOption, messageText } from '../messages';
+import { counted } from '../text';
 import { captureOperand, streamCount, streamTimeout, unusedAddress } from './shared';
 
 export const decode = defineCommand({
@@ -35,13 +34,12 @@ export const decode = defineCommand({
   ],
   run: async (context, { json, hex, count, timeout, ...values }, { file }) => {
     const filter = filterOf(values);
-    const conversations = new Conversations();
     const limit = new TimeLimit(context.signal, timeout);
     let printed = 0;
+    let ofNoGroup = 0;
     try {
-      for await (const frame of readCapture(openCapture(context, file, limit.signal))) {
-        limit.signal.throwIfAborted();
-        const message = conversations.add(frame);
+      for await (const message of messagesOf(context, file, limit.signal)) {
+        if (filter.groups.length > 0 && message.group === undefined && isSent(message)) ofNoGroup++;
         if (!accepts(filter, message)) continue;
         await context.out.write(messageText(message, context.out, { json, hex }));
         if (++printed === count) return;
@@ -51,15 +49,15 @@ export const decode = defineCommand({
       if (count !== undefined) throw limit.failure(`decode: ${printed} of ${count} messages`);
     } finally {
       limit.dispose();
+      // The filter leaves them out, and perhaps they were what was looked for.
+      if (ofNoGroup > 0 && !context.signal.aborted) {
+        const text = `cpg: decode: ${counted(ofNoGroup, 'message')} left out: the capture does not tell the group`;
+        await context.err.line(`${text} (recording began after the join)`);
+      }
     }
   },
 });
 
-/** The bytes of a file, or of standard input for '-'; a source that says nothing does not keep us from ending. */
-export function openCapture(
-  { stdin, signal }: Context,
-  file: string,
-  until: AbortSignal = signal,
-): AsyncIterable<Uint8Array> {
-  return addAbortSignal(until, file === '-' ? stdin : createReadStream(file));
+function isSent({ content }: TapMessage): boolean {
+  return content?.type === 'mcast' || content?.type === 'partialMcast';
 }

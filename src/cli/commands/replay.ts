@@ -1,16 +1,14 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect, type CpgClient } from '../../client';
 import { CpgError } from '../../errors';
-import { readCapture } from '../../tap/capture/reader';
-import { Conversations } from '../../tap/decode/messages';
 import { ReplayPlan, type ReplayMessage } from '../../tap/decode/replay';
+import { messagesOf } from '../capture';
 import { defineCommand, type Context } from '../command';
 import { UsageError } from '../failure';
 import { jsonGroup, jsonLine } from '../json';
 import { TimeLimit } from '../limit';
 import { decimal, flag, several, text } from '../options';
-import { groupLabel } from '../text';
-import { openCapture } from './decode';
+import { counted, groupLabel } from '../text';
 import { captureOperand, streamCount, streamTimeout } from './shared';
 
 /** Messages that may be on their way back to us. */
@@ -48,10 +46,13 @@ export const replay = defineCommand({
     if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
       throw new UsageError('--speed, --rate and --fast exclude each other');
     }
-    const recorded = (await readPlan(context, file)).filter(
+    const plan = await readPlan(context, file);
+    const recorded = plan.messages.filter(
       (message) =>
         only.length === 0 || (message.group !== undefined && only.includes(groupLabel(message.group))),
     );
+    const leftOut = leftOutOf(plan, only);
+    for (const text of leftOut) await context.err.line(`cpg: replay: ${text}`);
     const messages = withTarget(recorded.slice(0, count), group);
     const due = schedule(messages, { speed, rate, fast });
     const limit = new TimeLimit(context.signal, timeout);
@@ -86,19 +87,34 @@ export const replay = defineCommand({
       await context.out.line(
         `${messages.length} messages to ${sender.groups.map(groupLabel).join(', ')} in ${seconds.toFixed(1)} s`,
       );
+    if (leftOut.length > 0) {
+      throw new CpgError('CS_ERR_MESSAGE_ERROR', 'replay: not everything that was sent could be sent again', {
+        remedy: 'record it from before the first join to the end',
+      });
+    }
   },
 });
 
+/** What was sent, and cannot be sent again. */
+function leftOutOf({ messages, incomplete, missed }: ReplayPlan, only: readonly string[]): string[] {
+  const ofNoGroup = only.length === 0 ? 0 : messages.filter(({ group }) => group === undefined).length;
+  return [
+    ...(incomplete === 0
+      ? []
+      : [`${counted(incomplete, 'message')} left out: not all of its fragments are there`]),
+    ...(ofNoGroup === 0
+      ? []
+      : [`${counted(ofNoGroup, 'message')} left out: the capture does not tell the group`]),
+    ...(missed === 0 ? [] : [`about ${counted(missed, 'frame')} missed when this was recorded`]),
+  ];
+}
+
 type Targeted = ReplayMessage & { group: string | Uint8Array };
 
-async function readPlan(context: Context, file: string): Promise<ReplayMessage[]> {
-  const conversations = new Conversations();
+async function readPlan(context: Context, file: string): Promise<ReplayPlan> {
   const plan = new ReplayPlan();
-  for await (const frame of readCapture(openCapture(context, file))) {
-    context.signal.throwIfAborted();
-    plan.add(conversations.add(frame));
-  }
-  return plan.messages;
+  for await (const message of messagesOf(context, file)) plan.add(message);
+  return plan;
 }
 
 function withTarget(messages: readonly ReplayMessage[], group: string | undefined): Targeted[] {

@@ -1,21 +1,20 @@
 import { writeFile } from 'node:fs/promises';
 import { CpgError } from '../../errors';
-import { readCapture } from '../../tap/capture/reader';
-import { Conversations } from '../../tap/decode/messages';
 import { mermaid } from '../../tap/timeline/mermaid';
-import { TimelineBuilder } from '../../tap/timeline/model';
+import { TimelineBuilder, unseenText } from '../../tap/timeline/model';
 import { svg } from '../../tap/timeline/svg';
+import { messagesOf } from '../capture';
 import { defineCommand } from '../command';
 import { jsonLine } from '../json';
 import { flag, text } from '../options';
-import { openCapture } from './decode';
+import { counted } from '../text';
 import { captureOperand, unusedAddress } from './shared';
 
 export const timeline = defineCommand({
   name: 'timeline',
   summary: 'draw what happened in a group',
   description: [
-    'Makes a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and who joined and left, and why, as notes across the lanes. Long rows of messages of one sender are folded. The chart shows the order in which one member saw it all, which is the order in which every member did.',
+    'Makes a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and who joined and left, and why, as notes across the lanes. Long rows of messages of one sender are folded. All members whose events are in the capture tell it together: what several saw is drawn once, in the order in which all of them saw it, and after a partition each side has arrows and notes of its own. A capture has all members when it was recorded where they all run, or put together by mergecap.',
     'The result is an SVG picture that needs nothing else, or with --mermaid the text of a Mermaid diagram.',
   ],
   operands: [captureOperand],
@@ -30,24 +29,32 @@ export const timeline = defineCommand({
     { command: 'cpg timeline trace.pcapng --group orders --mermaid', meaning: 'Text for a Markdown page.' },
   ],
   run: async (context, { json, group, mermaid: asText, output }, { file }) => {
-    const conversations = new Conversations();
     const builder = new TimelineBuilder();
-    for await (const frame of readCapture(openCapture(context, file))) {
-      context.signal.throwIfAborted();
-      builder.add(conversations.add(frame));
+    let failure: unknown;
+    try {
+      for await (const message of messagesOf(context, file)) builder.add(message);
+    } catch (error) {
+      failure = error;
     }
+    context.signal.throwIfAborted();
     const chart = builder.build(group);
+    // What could be read of a damaged capture is drawn.
+    if (chart === undefined && failure !== undefined) throw failure as Error;
     if (chart === undefined) {
       const known = builder.groups.length === 0 ? '' : `; there are ${builder.groups.join(', ')}`;
       throw new CpgError('CS_ERR_NOT_EXIST', `${file}: no events of ${group ?? 'any group'} in it${known}`, {
         remedy: 'record the events of a member with cpg tap --write',
       });
     }
+    if (chart.unseen!.length > 0) await context.err.line(`cpg: timeline: ${unseenText(chart.unseen!)}`);
+    if (chart.omitted > 0)
+      await context.err.line(`cpg: timeline: ${counted(chart.omitted, 'more step')} not drawn`);
     if (json) {
       await context.out.line(jsonLine({ type: 'timeline', ...chart }));
-      return;
+    } else {
+      const picture = asText ? mermaid(chart) : svg(chart);
+      await (output === undefined ? context.out.write(picture) : writeFile(output, picture));
     }
-    const picture = asText ? mermaid(chart) : svg(chart);
-    await (output === undefined ? context.out.write(picture) : writeFile(output, picture));
+    if (failure !== undefined) throw failure as Error;
   },
 });

@@ -7,10 +7,14 @@
 export const BlockType = {
   SECTION: 0x0a0d0d0a,
   INTERFACE: 1,
+  OBSOLETE_PACKET: 2,
+  SIMPLE_PACKET: 3,
   STATISTICS: 5,
   PACKET: 6,
 } as const;
 
+/** The application that a section of ours names; a tool that writes a file again puts its own name there. */
+export const CAPTURE_APPLICATION = 'cpg tap';
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 /** Type, both lengths. */
 export const BLOCK_OVERHEAD_BYTES = 12;
@@ -23,6 +27,7 @@ export const OptionCode = {
   INTERFACE_NAME: 2,
   INTERFACE_DESCRIPTION: 3,
   INTERFACE_RESOLUTION: 9,
+  INTERFACE_TIME_OFFSET: 14,
   PACKET_FLAGS: 2,
   PACKET_DROPS: 4,
   STATISTICS_RECEIVED: 4,

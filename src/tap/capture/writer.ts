@@ -9,6 +9,7 @@ import {
   BLOCK_OVERHEAD_BYTES,
   BlockType,
   BYTE_ORDER_MAGIC,
+  CAPTURE_APPLICATION,
   Direction,
   encodeBlock,
   encodeOptions,
@@ -50,7 +51,9 @@ export class CaptureWriter {
     body.writeUInt16LE(1, 4);
     // The length of the section is not known.
     body.writeBigInt64LE(-1n, 8);
-    const options = encodeOptions([{ code: OptionCode.SECTION_APPLICATION, value: Buffer.from('cpg tap') }]);
+    const options = encodeOptions([
+      { code: OptionCode.SECTION_APPLICATION, value: Buffer.from(CAPTURE_APPLICATION) },
+    ]);
     return encodeBlock(BlockType.SECTION, Buffer.concat([body, options]));
   }
 
