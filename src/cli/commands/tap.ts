@@ -16,7 +16,7 @@ import { TimeLimit } from '../limit';
 import { filterOf, filterOptions, hexOption, messageText, missedLine } from '../messages';
 import { flag, integer, text } from '../options';
 import { MAX_NICE, setNice } from '../priority';
-import { visible } from '../text';
+import { counted, visible } from '../text';
 import { streamCount, streamTimeout, unusedAddress } from './shared';
 
 /** What may wait for a slow disk, while the rings go on being read. */
@@ -124,7 +124,7 @@ class TapSession {
     }
   }
 
-  async #batch({ opened, closed, frames, refused, unreportedMissed }: TapBatch): Promise<void> {
+  async #batch({ opened, closed, frames, refused, remarks, unreportedMissed }: TapBatch): Promise<void> {
     const { err } = this.#context;
     for (const connection of opened) {
       this.#connections++;
@@ -134,6 +134,8 @@ class TapSession {
       if (!this.#concerns(directory)) continue;
       await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
     }
+    for (const { directory, text } of remarks)
+      if (this.#concerns(directory)) await err.line(`cpg: tap: ${visible(directory)}: ${visible(text)}`);
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
     // What is not shown still tells who is in which group.
     for (const frame of before) this.#conversations.pass(frame);
@@ -263,10 +265,6 @@ class CaptureSink implements Sink {
       return accepts(this.#filter, conversations.add(frame));
     return rings.length === 0 || rings.includes(frame.ring);
   }
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
 function split<T>(list: readonly T[], test: (item: T) => boolean): [yes: T[], no: T[]] {

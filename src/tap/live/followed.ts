@@ -5,6 +5,7 @@
  * is read in samples: the newest messages, a few times per second. The limit is a rate, and not what the messages cost
  * the tap: code that runs for the first time takes so long that every connection would look too expensive.
  */
+import { CpgError, isCpgError } from '../../errors';
 import { RING_NAMES, type RingName, type TapConnection } from '../connections';
 import type { RingDelta } from './backlog';
 import { ringStem } from './discovery';
@@ -132,9 +133,17 @@ export class Followed {
 function openRings(root: string, directory: string, service: string): Record<RingName, RingFollower> {
   const opened: RingFollower[] = [];
   const open = (ring: RingName): RingFollower => {
-    const follower = RingFollower.open(ringStem(root, directory, ring, service));
-    opened.push(follower);
-    return follower;
+    try {
+      const follower = RingFollower.open(ringStem(root, directory, ring, service));
+      opened.push(follower);
+      return follower;
+    } catch (error) {
+      if (!isCpgError(error)) throw error;
+      throw new CpgError(error.code, `its ${ring} ring: ${error.what}`, {
+        cause: error,
+        remedy: error.remedy,
+      });
+    }
   };
   try {
     return { request: open('request'), response: open('response'), event: open('event') };
