@@ -13,8 +13,6 @@ export const BlockType = {
   PACKET: 6,
 } as const;
 
-/** The application that a section of ours names; a tool that writes a file again puts its own name there. */
-export const CAPTURE_APPLICATION = 'cpg tap';
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 /** Type, both lengths. */
 export const BLOCK_OVERHEAD_BYTES = 12;

@@ -13,7 +13,6 @@ import {
   BLOCK_OVERHEAD_BYTES,
   BlockType,
   BYTE_ORDER_MAGIC,
-  CAPTURE_APPLICATION,
   findOption,
   MAX_BLOCK_BYTES,
   OptionCode,
@@ -35,8 +34,8 @@ const OTHER_FILES: readonly { magics: readonly string[]; what: string; remedy: s
   { magics: ['04224d18'], what: 'this is an lz4 file', remedy: 'unpack it: lz4 -dc FILE > NEW' },
   { magics: ['504b0304'], what: 'this is a zip file', remedy: 'unpack it: unzip FILE' },
 ];
-/** Blocks that hold no packets: names, statistics, secrets, the journal, other people's. */
-const WITHOUT_PACKETS: readonly number[] = [4, 5, 9, 10, 0xbad, 0x40000bad];
+/** Blocks that hold no packets: names, the journal, secrets, other people's. */
+const WITHOUT_PACKETS: readonly number[] = [4, 9, 10, 0xbad, 0x40000bad];
 const NS_PER_SECOND = 1_000_000_000n;
 /** Interfaces and connections of one file. */
 const MAX_ENTRIES = 100_000;
@@ -54,6 +53,8 @@ interface Interface {
   /** Frames, and packets that could not be read. */
   frames: number;
   lost: number;
+  /** Statistics stand right behind its description: it is as it was written, and more statistics follow at the end. */
+  original: boolean;
   /** Frames there must be, by the statistics at the end of the section. */
   expected: number | undefined;
 }
@@ -70,8 +71,8 @@ export class CaptureReader {
   #little = true;
   #interfaces: Interface[] = [];
   #inSection = false;
-  /** This section is as cpg tap wrote it, and so ends with statistics. */
-  #original = false;
+  /** What the last block described. */
+  #described: Interface | undefined;
   /** Where the first section ends that should have ended with them, and does not. */
   #notEndedAt: number | undefined;
   /** Packets so far, counted as Wireshark does. */
@@ -184,6 +185,7 @@ export class CaptureReader {
         return undefined;
       case BlockType.STATISTICS:
         this.#statistics(body);
+        this.#described = undefined;
         return undefined;
       default:
         if (!WITHOUT_PACKETS.includes(this.#uint32(block, 0)))
@@ -199,13 +201,7 @@ export class CaptureReader {
   #section(body: Buffer): void {
     if (body.length < SECTION_FIELDS_BYTES) throw this.#broken('a section without its fields');
     this.#endSection();
-    const application = findOption(
-      body.subarray(SECTION_FIELDS_BYTES),
-      OptionCode.SECTION_APPLICATION,
-      this.#little,
-    );
     this.#inSection = true;
-    this.#original = application?.toString() === CAPTURE_APPLICATION;
     this.#sections++;
     this.#interfaces = [];
   }
@@ -214,9 +210,7 @@ export class CaptureReader {
     for (const { memory, received } of this.#unfinished.values())
       this.#findings.add('parts', this.#place, `${received} of ${memory.length} bytes`);
     this.#unfinished.clear();
-    if (!this.#original) return;
-    this.#original = false;
-    for (const { frames, lost, expected } of this.#interfaces) {
+    for (const { frames, lost, expected } of this.#interfaces.filter(({ original }) => original)) {
       if (expected === undefined) this.#notEndedAt ??= this.#position;
       else if (expected > frames + lost)
         this.#findings.add('missing', `before ${this.#place}`, '', expected - frames - lost);
@@ -227,6 +221,10 @@ export class CaptureReader {
   #statistics(body: Buffer): void {
     const of = body.length < STATISTICS_FIELDS_BYTES ? undefined : this.#interfaces[this.#uint32(body, 0)];
     if (of === undefined) return;
+    if (of === this.#described) {
+      of.original = true;
+      return;
+    }
     const option = (code: number): number => {
       const value = findOption(body.subarray(STATISTICS_FIELDS_BYTES), code, this.#little);
       if (value?.length !== 8) return 0;
@@ -249,18 +247,21 @@ export class CaptureReader {
     const offset = findOption(body.subarray(8), OptionCode.INTERFACE_TIME_OFFSET, this.#little);
     const seconds =
       offset?.length !== 8 ? 0n : this.#little ? offset.readBigInt64LE() : offset.readBigInt64BE();
-    this.#interfaces.push({
+    this.#described = {
       linkType: this.#uint16(body, 0),
       resolution: resolution?.[0] ?? DEFAULT_RESOLUTION,
       offsetNs: seconds * NS_PER_SECOND,
       frames: 0,
       lost: 0,
+      original: false,
       expected: undefined,
-    });
+    };
+    this.#interfaces.push(this.#described);
   }
 
   #packet(body: Buffer): TapFrame | undefined {
     this.#packets++;
+    this.#described = undefined;
     if (body.length < PACKET_FIELDS_BYTES) {
       this.#lost('damaged', 'its fields are not there');
       return;
