@@ -307,7 +307,7 @@ class Ends {
   }
 
   #again(end: End, processes: Processes): End {
-    return isAlive(end) ? end : processes.find(end.pid, this.#ring);
+    return isAlive(end) ? end : processes.find(end.pid, this.#ring, true);
   }
 
   /** Whether it is left behind takes a look at all processes, so that is not done often. */

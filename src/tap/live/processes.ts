@@ -53,8 +53,11 @@ export class Processes {
   }
 
   /** Who is at the end of a connection where the daemon sees `pid`; `ring` is the header file of its request ring. */
-  find(pid: number, ring: FileId): End {
-    const candidates = pid === 0 ? [] : [pid, ...this.#calledInside(pid)];
+  find(pid: number, ring: FileId, opened = false): End {
+    // A tap that has opened the rings has them too.
+    const candidates = (pid === 0 ? [] : [pid, ...this.#calledInside(pid)]).filter(
+      (candidate) => !opened || candidate !== process.pid,
+    );
     const pidHere = candidates.find((candidate) => this.#has(candidate, ring) === true);
     return { pid, pidHere, name: pidHere === undefined ? '' : nameOf(pidHere) };
   }
@@ -63,6 +66,7 @@ export class Processes {
   absence(server: End, client: End, ring: FileId): string {
     const holders: number[] = [];
     for (const pid of processes()) {
+      if (pid === process.pid) continue;
       const has = this.#has(pid, ring);
       // Somebody who does not let us look may be the daemon.
       if (has === undefined) return '';
