@@ -65,12 +65,13 @@ export class Processes {
   /** What is to be said of a connection whose daemon is not there; empty when that is not known. */
   absence(server: End, client: End, ring: FileId): string {
     const holders: number[] = [];
+    const suspects = [server.pid, client.pid].flatMap((pid) => [pid, ...this.#calledInside(pid)]);
     for (const pid of processes()) {
       if (pid === process.pid) continue;
       const has = this.#has(pid, ring);
-      // Somebody who does not let us look may be the daemon.
-      if (has === undefined) return '';
-      if (has) holders.push(pid);
+      // One of those pids that does not let us look may be the daemon.
+      if (has === undefined && suspects.includes(pid)) return '';
+      if (has === true) holders.push(pid);
     }
     if (holders.length === 0) return goneText(server.pid, client.pid);
     if (holders.some((pid) => pid !== client.pidHere) || !seesAll()) return '';
