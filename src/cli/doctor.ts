@@ -1,7 +1,8 @@
 /** Why a daemon cannot be reached: the error says what failed, the machine around it why. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { CpgError } from '../errors';
-import { pidsOf, SHM_DIRECTORY } from '../ring/paths';
+import { SHM_DIRECTORY } from '../ring/paths';
+import { Discovery } from '../tap/live/discovery';
 
 export type Cause =
   | 'not-running'
@@ -173,8 +174,18 @@ function lookAround(): Surroundings {
   const abstractNames = content('/proc/net/unix')
     .split('\n')
     .flatMap((line) => /@(\S+?)@*$/.exec(line)?.[1] ?? []);
-  const ringsInShm = list(SHM_DIRECTORY).some((name) => pidsOf(name) !== undefined);
+  const ringsInShm = hasRingsInUse();
   return { daemons, abstractNames, ringsInShm, socketExists: existsSync };
+}
+
+/** What a crash left behind tells of no daemon. */
+function hasRingsInUse(): boolean {
+  try {
+    const { inUse, unreadable } = new Discovery(SHM_DIRECTORY).survey();
+    return inUse + unreadable > 0;
+  } catch {
+    return false;
+  }
 }
 
 function networkOf(pid: string): string | undefined {

@@ -192,9 +192,9 @@ export class EventReader {
    * Gives consumed space back to the daemon, if the bytes of all of it have come.
    *
    * The semaphore goes to 0 first: were the pointer first, the daemon could see an empty ring with a count
-   * left, take it for full, and its queue for us would stop permanently. A count it adds in between belongs to
-   * a chunk behind the pointer, whose byte is still to come. And the semaphore is reset each time, because it
-   * would overflow some day if it only grew.
+   * left, take it for full, and keep an event back until it looks again, up to 50 ms later. A count it adds in
+   * between belongs to a chunk behind the pointer, whose byte is still to come. And the semaphore is reset each
+   * time: with a count left an empty ring would stay full, and the daemon's queue for us would stop permanently.
    */
   reclaim(): void {
     if (!this.#reclaimable || !this.ring.state.open) return;

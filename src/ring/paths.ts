@@ -55,12 +55,16 @@ export function connectionOf(stems: Readonly<Record<RingName, string>>): Connect
   return fits && service !== '' && isAbsolute(directory) && pids ? { directory, ...pids } : undefined;
 }
 
-/** The service whose rings are in a directory with these files; undefined while they are not all there. */
+/** The service whose request ring is in a directory with these files; the other rings may be missing. */
 export function serviceOf(files: readonly string[]): string | undefined {
-  const service = files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
-  if (service === undefined) return undefined;
-  const needed = RING_NAMES.flatMap((ring) => ringFiles(ringStem('', ring, service)));
-  return needed.every((file) => files.includes(file)) ? service : undefined;
+  return files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
+}
+
+/** Those files of a service's rings that are not among these. */
+export function missingFiles(service: string, files: readonly string[]): string[] {
+  return RING_NAMES.flatMap((ring) => ringFiles(ringStem('', ring, service))).filter(
+    (file) => !files.includes(file),
+  );
 }
 
 /** Makes something for each ring; what was made is closed when one cannot be. */

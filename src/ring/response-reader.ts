@@ -29,7 +29,7 @@ export class ResponseReader {
     const length = checkedLength(this.#ring.name, this.#chunkHeader.readUInt32LE(0), magic, usedWords);
     const frame = Buffer.allocUnsafe(length);
     this.#ring.read(this.#ring.advance(start, CHUNK_HEADER_WORDS), frame);
-    // The semaphore first, so that the ring is never empty with a count left.
+    // The semaphore first, so that the ring is never empty with a count left, which the daemon takes for full.
     this.#ring.setSemaphore(0);
     this.#ring.publishReadPointer(this.#ring.advance(start, chunkWords(length)));
     return frame;

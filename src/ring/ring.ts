@@ -22,6 +22,8 @@ import type { RingStorage } from './storage';
 
 /** The value and the number of waiters. */
 const SEMAPHORE_WORDS = 2;
+/** read_pt and word_size. */
+const POINTER_WRITE_WORDS = 2;
 const USER_DATA_WORD = (RingHeader.userData - RingHeader.semaphore) / WORD_BYTES;
 /** From the semaphore to the user data. */
 const STATE_WORDS = USER_DATA_WORD + 1;
@@ -67,7 +69,8 @@ export class Ring {
 
   /** The value of the semaphore: chunks posted and not yet taken. */
   semaphore(): number {
-    this.#storage.readHeader(RingHeader.semaphore, scratch, 1);
+    // Eight bytes: fewer are copied byte by byte, and between 255 and 256 the value would read as 511.
+    this.#storage.readHeader(RingHeader.semaphore, scratch, SEMAPHORE_WORDS);
     return scratch[0]!;
   }
 
@@ -96,7 +99,10 @@ export class Ring {
 
   publishReadPointer(pointer: number): void {
     this.state.readPointer = pointer;
-    this.#writeHeaderWord(RingHeader.readPointer, pointer);
+    // With word_size, which never changes: the daemon must not see a pointer of which only some bytes are written.
+    scratch[0] = pointer;
+    scratch[1] = this.wordSize;
+    this.#storage.writeHeader(RingHeader.readPointer, scratch, POINTER_WRITE_WORDS);
   }
 
   /** The pointer `words` further on. */

@@ -22,7 +22,7 @@ export interface TapFrame {
 }
 
 /** What a capture has room for. */
-const END_OF_TIME_NS = 2n ** 64n;
+export const END_OF_TIME_NS = 2n ** 64n;
 
 export const FRAME = kind<TapFrame>('a TapFrame, as Tap and CaptureReader make them', (value) => {
   if (typeof value !== 'object' || value === null) return false;

@@ -1140,7 +1140,9 @@ describe('coalescing', () => {
 
   test.each([-1, NaN, 1001])('coalesceMs %p is CS_ERR_INVALID_PARAM', async (coalesceMs) => {
     const { address } = await bench.daemon();
-    expect(await rejectionOf(connect({ address, coalesceMs }))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
+    expect(await rejectionOf(connect({ address, coalesceMs }))).toMatchObject(
+      cpgError('CS_ERR_INVALID_PARAM'),
+    );
   });
 });
 

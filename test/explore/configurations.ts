@@ -22,6 +22,9 @@ function* all(): Generator<Configuration> {
     yield { ring: 'request', words: 9, at: at % 9, lengths, holds: 1, direct: true, wordByWord: true };
     yield { ring: 'event', words: 9, at: at % 9, lengths, socket: 1, wordByWord: true };
     yield { ring: 'response', words: 9, at: at % 9, lengths, wordByWord: true };
+    yield { ring: 'event', words: 9, at: at % 9, lengths, socket: 1, ahead: true, torn: true };
+    yield { ring: 'request', words: 9, at: at % 9, lengths, holds: 1, torn: true };
+    yield { ring: 'response', words: 9, at: at % 9, lengths, torn: true };
   }
 }
 
@@ -32,6 +35,8 @@ export const FULL: readonly Configuration[] = [...all()];
 export const SHORT: readonly Configuration[] = [
   { ring: 'response', words: 9, at: 7, lengths: [4, 0, 5] },
   { ring: 'event', words: 9, at: 7, lengths: [4, 0, 5], socket: 1, ahead: true },
+  { ring: 'event', words: 9, at: 7, lengths: [4, 0, 5], socket: 1, ahead: true, torn: true },
+  { ring: 'event', words: 9, at: 4, lengths: [0, 4, 5], socket: 1, torn: true },
   { ring: 'request', words: 9, at: 7, lengths: [4, 0, 5], holds: 1 },
   { ring: 'request', words: 12, at: 7, lengths: [4, 0, 5], proof: true, split: true },
 ];

@@ -25,6 +25,21 @@ test.each(SHORT.map((configuration) => [nameOf(configuration), configuration] as
   TIMEOUT_MS,
 );
 
+test.each(['event', 'response'])(
+  'the reset of the %s ring: in the wrong order it costs time, without it work stops',
+  (ring) => {
+    const patiently = (name: string): Result => {
+      const mutation = MUTATIONS.find((candidate) => candidate.name === `${ring}-${name}`)!;
+      return explore((scheduler) =>
+        build({ ...mutation.on, ahead: false, patient: true }, scheduler, mutation),
+      );
+    };
+    expect(patiently(ring === 'event' ? 'reclaim-order' : 'order').violation).toBeUndefined();
+    expect(patiently('no-reset').violation).toBeDefined();
+  },
+  TIMEOUT_MS,
+);
+
 test.each(MUTATIONS.map((mutation) => [mutation.name, mutation] as const))(
   '%s is found',
   (_, mutation) => {

@@ -12,6 +12,7 @@ import type { Configuration, Mutation } from './systems';
 
 const REQUEST: Configuration = { ring: 'request', words: 9, at: 7, lengths: [5, 1, 4] };
 const EVENT: Configuration = { ring: 'event', words: 9, at: 7, lengths: [5, 1, 4], socket: 1, ahead: true };
+const TORN: Configuration = { ring: 'event', words: 9, at: 4, lengths: [0, 4, 5], socket: 1, torn: true };
 const RESPONSE: Configuration = { ring: 'response', words: 9, at: 7, lengths: [5, 1, 4] };
 
 export const MUTATIONS: readonly Mutation[] = [
@@ -163,6 +164,26 @@ export const MUTATIONS: readonly Mutation[] = [
         return events.available > 0;
       };
     },
+  },
+  {
+    name: 'event-semaphore-read-alone',
+    breaks: 'the semaphore is read with its waiters, eight bytes at once',
+    on: { ...TORN, at: 7, lengths: [4, 0, 5], ahead: true },
+    storage: (storage) =>
+      changed(storage, {
+        readHeader: (offset, words, count) =>
+          storage.readHeader(offset, words, offset === Header.semaphore ? 1 : count),
+      }),
+  },
+  {
+    name: 'event-read-pointer-written-alone',
+    breaks: 'reclaim: read_pt is written with word_size, eight bytes at once',
+    on: TORN,
+    storage: (storage) =>
+      changed(storage, {
+        writeHeader: (offset, words, count) =>
+          storage.writeHeader(offset, words, offset === Header.readPointer ? 1 : count),
+      }),
   },
   {
     name: 'response-by-magic',

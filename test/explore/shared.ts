@@ -12,10 +12,14 @@ const WORDS: Readonly<Record<number, 'writePointer' | 'readPointer' | 'semaphore
   [Header.userData]: 'userData',
 };
 
+/** A word in pieces: numbers are small here. */
+const BITS: readonly number[] = [1, 2, 4, ~7];
+
 /** A ring in memory, as our side reaches it: each word of the header and each piece of data is one access. */
 export class MemoryRing implements RingStorage {
   readonly #scheduler: Scheduler;
   readonly #wordByWord: boolean;
+  readonly #torn: boolean;
   readonly state: {
     data: number[];
     writePointer: number;
@@ -27,10 +31,14 @@ export class MemoryRing implements RingStorage {
     userDataSeen: number;
   };
 
-  /** `wordByWord`: data is written and read a word at a time, because pread and pwrite are not atomic. */
-  constructor(scheduler: Scheduler, words: number, at: number, wordByWord = false) {
+  /**
+   * `wordByWord`: data is written and read a word at a time, because pread and pwrite are not atomic. `torn`: a word of
+   * the header that is read or written alone goes bit by bit, as kernels copy less than 8 bytes byte by byte.
+   */
+  constructor(scheduler: Scheduler, words: number, at: number, { wordByWord = false, torn = false } = {}) {
     this.#scheduler = scheduler;
     this.#wordByWord = wordByWord;
+    this.#torn = torn;
     this.state = {
       data: new Array<number>(words).fill(0xb7b7b7b7),
       writePointer: at,
@@ -45,9 +53,7 @@ export class MemoryRing implements RingStorage {
     for (let index = 0; index < count; index++) {
       const word = WORDS[offset + index * WORD_BYTES];
       if (word === undefined) continue;
-      this.#scheduler.before(`read ${word}`);
-      words[index] = this.state[word];
-      this.#scheduler.note(this.state[word]);
+      words[index] = this.#eachBit(count, `read ${word}`, words[index]!, () => this.state[word]);
       if (word === 'userData') this.state.userDataSeen = this.state.userData;
     }
   }
@@ -56,10 +62,15 @@ export class MemoryRing implements RingStorage {
     for (let index = 0; index < count; index++) {
       const word = WORDS[offset + index * WORD_BYTES];
       if (word === undefined) continue;
-      this.#scheduler.before(`${word} = ${words[index]!}`);
       if (word === 'writePointer' && this.state.userDataSeen !== 0)
         throw new Violation('posted although the daemon asked us not to send');
-      this.state[word] = words[index]!;
+      this.#eachBit(
+        count,
+        `${word} = ${words[index]!}`,
+        0,
+        () => words[index]!,
+        (value, mask) => (this.state[word] = (this.state[word] & ~mask) | (value & mask)),
+      );
     }
   }
 
@@ -115,6 +126,25 @@ export class MemoryRing implements RingStorage {
     const bytes = Buffer.alloc(Math.ceil(payload.length / 4) * 4);
     payload.copy(bytes);
     for (let at = 0; at < payload.length; at += 4) this.setWord(pointer + 2 + at / 4, bytes.readUInt32LE(at));
+  }
+
+  /** Copies a word whole, or the lowest bit first, each an access. */
+  #eachBit(
+    count: number,
+    what: string,
+    target: number,
+    source: () => number,
+    put: (value: number, mask: number) => void = () => undefined,
+  ): number {
+    const masks = this.#torn && count === 1 ? BITS : [-1];
+    let result = target;
+    for (const mask of masks) {
+      this.#scheduler.before(masks.length === 1 ? what : `${what}, bits ${(mask >>> 0).toString(2)}`);
+      result = (result & ~mask) | (source() & mask);
+      this.#scheduler.note(source() & mask);
+      put(source(), mask);
+    }
+    return result >>> 0;
   }
 
   #eachPiece(length: number, position: number, what: string, work: (from: number, to: number) => void): void {

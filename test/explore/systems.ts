@@ -32,6 +32,10 @@ export interface Configuration {
   readonly largestFrame?: number;
   /** A pread or pwrite of data is not atomic. */
   readonly wordByWord?: boolean;
+  /** Nor is one of less than 8 bytes of the header. */
+  readonly torn?: boolean;
+  /** It is no violation that the daemon may find the ring full that is empty: only whether it goes on is asked. */
+  readonly patient?: boolean;
 }
 
 /** A rule broken on purpose. */
@@ -81,16 +85,8 @@ export class RequestSystem implements System {
     scheduler: Scheduler,
     mutation?: Mutation,
   ) {
-    const {
-      words,
-      at,
-      lengths,
-      holds = 0,
-      direct = false,
-      split = false,
-      wordByWord = false,
-    } = configuration;
-    this.memory = new MemoryRing(scheduler, words, at, wordByWord);
+    const { words, at, lengths, holds = 0, direct = false, split = false } = configuration;
+    this.memory = new MemoryRing(scheduler, words, at, configuration);
     this.daemon = new RequestReader(this.memory, this.socket, lengths, holds);
     const ring = (this.ring = openRing(configuration, this.memory, mutation));
     this.requests = new RequestWriter(ring, { gatherBytes: words * 4, directBytes: direct ? 0 : words * 4 });
@@ -167,7 +163,7 @@ export class RequestSystem implements System {
   }
 
   check(): void {
-    checkEmpty(this.memory);
+    if (this.configuration.patient !== true) checkEmpty(this.memory);
   }
 
   #stage(): Staging {
@@ -213,8 +209,8 @@ export class EventSystem implements System {
     private readonly scheduler: Scheduler,
     mutation?: Mutation,
   ) {
-    const { words, at, lengths, socket = Infinity, largestFrame = Infinity, wordByWord } = configuration;
-    this.memory = new MemoryRing(scheduler, words, at, wordByWord);
+    const { words, at, lengths, socket = Infinity, largestFrame = Infinity } = configuration;
+    this.memory = new MemoryRing(scheduler, words, at, configuration);
     this.daemon = new ChunkWriter(this.memory, lengths, { socket: this.socket, capacity: socket });
     this.daemon.state.due = lengths.length;
     const ring = (this.ring = openRing(configuration, this.memory, mutation));
@@ -269,7 +265,7 @@ export class EventSystem implements System {
   }
 
   check(): void {
-    checkEmpty(this.memory);
+    if (this.configuration.patient !== true) checkEmpty(this.memory);
   }
 
   #receive(): void {
@@ -297,8 +293,8 @@ class ResponseSystem implements System {
     scheduler: Scheduler,
     mutation?: Mutation,
   ) {
-    const { words, at, lengths, wordByWord } = configuration;
-    this.memory = new MemoryRing(scheduler, words, at, wordByWord);
+    const { words, at, lengths } = configuration;
+    this.memory = new MemoryRing(scheduler, words, at, configuration);
     this.daemon = new ChunkWriter(this.memory, lengths);
     const ring = openRing(configuration, this.memory, mutation);
     this.#responses = new ResponseReader(ring);
@@ -333,7 +329,7 @@ class ResponseSystem implements System {
   }
 
   check(): void {
-    checkEmpty(this.memory);
+    if (this.configuration.patient !== true) checkEmpty(this.memory);
   }
 }
 

@@ -194,6 +194,23 @@ describeWithCorosync(
       expect((await tapped(0)).sort()).toEqual(['from one', 'from two']);
     });
 
+    test('cpg tap names the daemon by its rings, not by a pid that is another process here', async () => {
+      const cpg = join(dist, 'cli', 'main.js');
+      const one = await Member.join(node, 'named');
+      await one.send('hello');
+      const args = [cpg, 'tap', '--history', '--message', 'mcast', '--timeout', '1', '--pid', `${one.pid}`];
+      const outside = await node.run(process.execPath, args);
+      expect(outside.stdout).toMatch(/ > corosync\[1\] mcast named 5 bytes: hello/);
+      expect(outside.stderr).toMatch(
+        /qb-1-0-.*: pid 1 of its daemon is of another pid namespace, here it is \d+/,
+      );
+      // Here pid 1 is the tap, and the daemon is not to be seen.
+      const unshare = ['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath, ...args];
+      const sibling = await node.run('unshare', unshare);
+      expect(sibling.stdout).toMatch(/ > \[1\] mcast named 5 bytes: hello/);
+      expect(sibling.stderr).toMatch(/qb-1-0-.*: its daemon \(pid 1\) is gone, or in another pid namespace/);
+    });
+
     test('a pid that was given and is taken is refused, with advice', async () => {
       for (const group of ['given', 'given']) members.push(new Member(node, group, 1));
       const outcomes = await Promise.all(

@@ -7,6 +7,7 @@ import {
   RING_NAMES,
   ringFiles,
   ringStem,
+  missingFiles,
   serviceOf,
   type RingName,
 } from '../../src/ring/paths';
@@ -59,10 +60,18 @@ test.each([
   ['no names', { request: '', response: '', event: '' }],
 ])('%s is no connection', (_, names) => expect(connectionOf(names)).toBeUndefined());
 
-test('the service is known when all six files are there', () => {
+test('the request ring tells the service, and the service which files there should be', () => {
   const files = RING_NAMES.flatMap((ring) => ringFiles(`qb-${ring}-a-b`));
   expect(serviceOf([...files, 'something'])).toBe('a-b');
-  for (const missing of files) expect(serviceOf(files.filter((file) => file !== missing))).toBeUndefined();
+  expect(serviceOf(files.slice(1))).toBeUndefined();
+  expect(missingFiles('a-b', files)).toEqual([]);
+  for (const missing of files)
+    expect(
+      missingFiles(
+        'a-b',
+        files.filter((file) => file !== missing),
+      ),
+    ).toEqual([missing]);
 });
 
 test('what was made for one ring is closed when the next cannot be', () => {

@@ -6,6 +6,9 @@ import type { TapBatch } from '../../src/tap/live/backlog';
 import { Tap } from '../../src/tap/live/tap';
 import { makeConnection, numberedFrame } from './support';
 
+/** No process has such a pid. */
+const GONE = 2 ** 22 + 1;
+
 describe('a tap', () => {
   let root: string;
   let abort: AbortController;
@@ -165,6 +168,44 @@ describe('a tap', () => {
     while (refused.length < 3) refused.push(...(await next()).refused.map(({ directory: name }) => name));
     expect(refused.sort()).toEqual(['qb-1-2-3-empty', 'qb-1-2-3-file', 'qb-815-4711-27-strange']);
     expect(directory).toContain('strange');
+  });
+
+  test('what a crash left behind is said once, and what was in it is still read', async () => {
+    const { rings } = makeConnection(root, { serverPid: GONE, clientPid: GONE + 1 });
+    rings.request.put(numberedFrame(1, 40));
+    for (const ring of Object.values(rings)) ring.close();
+    expect(numbers(await next())).toEqual([1]);
+    const { remarks } = await next();
+    expect(remarks).toEqual([
+      {
+        directory: `qb-${GONE}-${GONE + 1}-27-AbCdEf`,
+        text: expect.stringMatching(/^its daemon .* are gone/) as string,
+      },
+    ]);
+  });
+
+  test('a directory that is half made says what is missing, and a ring that is none which one it is', async () => {
+    const half = makeConnection(root, { serverPid: GONE, clientPid: 0, suffix: 'half__' });
+    rmSync(join(half.directory, 'qb-event-cpg-data'));
+    const strange = makeConnection(root, { serverPid: process.pid, suffix: 'short_' });
+    strange.rings.response.truncate(12);
+    const found: TapBatch['refused'] = [];
+    while (found.length < 2) found.push(...(await next()).refused);
+    const reasons = Object.fromEntries(found.map(({ directory, reason }) => [directory.slice(-6), reason]));
+    expect(reasons['half__']).toMatch(/^it is half made: qb-event-cpg-data not there; its daemon .* is gone/);
+    expect(reasons['short_']).toMatch(/^its response ring: .*a ring of 4096 words in a file of 12 bytes/);
+  });
+
+  test('a process is named only when it has the rings, whatever the pid in the name says', async () => {
+    const foreign = makeConnection(root, { serverPid: process.ppid, clientPid: process.pid });
+    const [known] = (await next()).opened;
+    expect(known).toMatchObject({ serverName: '' });
+    expect(known!.clientName).not.toBe('');
+    for (const ring of Object.values(foreign.rings)) ring.close();
+    makeConnection(root, { serverPid: process.pid, clientPid: process.ppid, suffix: 'turned' });
+    const [turned] = (await next()).opened;
+    expect(turned).toMatchObject({ clientName: '' });
+    expect(turned!.serverName).not.toBe('');
   });
 
   const asOther = process.geteuid?.() === 0 ? test : test.skip;

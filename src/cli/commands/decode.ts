@@ -1,12 +1,10 @@
-import { createReadStream } from 'node:fs';
-import { addAbortSignal } from 'node:stream';
 import { accepts } from '../../tap/decode/filter';
-import { Conversations } from '../../tap/decode/messages';
-import { readCapture } from '../../tap/capture/reader';
-import { dataOptions, defineCommand, type Context } from '../command';
-import { isSystemError, systemFailure } from '../failure';
+import type { TapMessage } from '../../tap/decode/messages';
+import { messagesOf } from '../capture';
+import { dataOptions, defineCommand } from '../command';
 import { TimeLimit } from '../limit';
 import { filterOf, filterOptions, hexOption, messageText, ServiceCheck } from '../messages';
+import { counted } from '../text';
 import { captureOperand, readOption, streamCount, streamTimeout } from './shared';
 
 export const decode = defineCommand({
@@ -38,14 +36,13 @@ export const decode = defineCommand({
   run: async (context, { json, hex, count, timeout, ...values }, { file }) => {
     const filter = filterOf(values);
     const services = new ServiceCheck(filter);
-    const conversations = new Conversations();
     const limit = new TimeLimit(context.signal, timeout);
     let printed = 0;
+    let ofNoGroup = 0;
     try {
-      for await (const frame of readCapture(openCapture(context, file, limit.signal))) {
-        limit.signal.throwIfAborted();
-        const message = conversations.add(frame);
-        services.see(frame.connection.service);
+      for await (const message of messagesOf(context, file, limit.signal)) {
+        services.see(message.frame.connection.service);
+        if (filter.groups.length > 0 && message.group === undefined && isSent(message)) ofNoGroup++;
         if (!accepts(filter, message)) continue;
         await context.out.write(messageText(message, context.out, { json, hex }), 1);
         if (++printed === count) return;
@@ -55,22 +52,17 @@ export const decode = defineCommand({
       if (count !== undefined) throw limit.failure(`decode: ${printed} of ${count} messages`);
     } finally {
       limit.dispose();
+      // The filter leaves them out, and perhaps they were what was looked for.
+      if (ofNoGroup > 0 && !context.signal.aborted) {
+        const text = `cpg: decode: ${counted(ofNoGroup, 'message')} left out: the capture does not tell the group`;
+        await context.err.line(`${text} (recording began after the join)`);
+      }
     }
     const missing = services.failure('decode');
     if (missing !== undefined) throw missing;
   },
 });
 
-/** The bytes of a file, or of standard input for '-'; a source that says nothing does not keep us from ending. */
-export async function* openCapture(
-  { stdin, signal }: Context,
-  file: string,
-  until: AbortSignal = signal,
-): AsyncGenerator<Uint8Array, void> {
-  const [stream, name] = file === '-' ? [stdin, 'standard input'] : [createReadStream(file), file];
-  try {
-    yield* addAbortSignal(until, stream) as AsyncIterable<Uint8Array>;
-  } catch (error) {
-    throw isSystemError(error) ? systemFailure(error, name) : error;
-  }
+function isSent({ content }: TapMessage): boolean {
+  return content?.type === 'mcast' || content?.type === 'partialMcast';
 }

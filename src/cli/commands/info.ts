@@ -9,6 +9,9 @@ import { SHM_REMEDY } from '../../transport/service-socket';
 import { defineCommand, type Context } from '../command';
 import { diagnose, type Diagnosis } from '../doctor';
 import { jsonLine } from '../json';
+import { SHM_DIRECTORY } from '../../ring/paths';
+import { Discovery } from '../../tap/live/discovery';
+import { counted, visible } from '../text';
 import { requestTimeout } from './shared';
 
 const DEFAULT_TIMEOUT_MS = 5000;
@@ -60,7 +63,11 @@ interface Facts {
   maxMessageSize: number;
   flowControl: boolean;
   shm: { freeBytes: number; totalBytes: number } | null;
+  rings: Rings | null;
 }
+
+/** Connections of all services of this machine, and directories that are none, or whose processes are gone. */
+type Rings = ReturnType<Discovery['survey']>;
 
 const nothing = (): void => undefined;
 
@@ -87,6 +94,7 @@ async function learn(address: string, timeoutMs: number, signal: AbortSignal): P
       maxMessageSize: MAX_MESSAGE_BYTES,
       flowControl: transport.flowControl(),
       shm: shmSpace(),
+      rings: ringsInShm(),
     };
     await session.close();
     return facts;
@@ -104,8 +112,26 @@ function shmSpace(): Facts['shm'] {
   }
 }
 
+function ringsInShm(): Rings | null {
+  try {
+    return new Discovery(SHM_DIRECTORY).survey();
+  } catch {
+    return null;
+  }
+}
+
+function ringsText({ connections, unreadable }: Rings): string {
+  const others = unreadable === 0 ? '' : `, ${unreadable} more that may not be read`;
+  return `${counted(connections, 'connection')} in ${SHM_DIRECTORY}${others}`;
+}
+
+/** What is left over, half made or not ours, each with what is wrong with it. */
+function oddTexts(rings: Rings | null): string[] {
+  return (rings?.odd ?? []).map(({ directory, text }) => `${visible(directory)}: ${visible(text)}`);
+}
+
 async function printFacts({ out }: Context, facts: Facts): Promise<void> {
-  const { shm } = facts;
+  const { shm, rings } = facts;
   const rows = [
     ['address', facts.address],
     ['daemon', `pid ${facts.daemonPid}`],
@@ -120,6 +146,8 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
     ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
     ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],
+    ['rings', rings === null ? 'cannot be looked at' : ringsText(rings)],
+    ...oddTexts(rings).map((text) => ['', text] as const),
   ] as const;
   for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
 }
@@ -142,6 +170,6 @@ async function explained(
   error: CpgError,
   { remedy, findings }: Diagnosis,
 ): Promise<CpgError> {
-  for (const finding of findings) await err.line(finding);
+  for (const finding of [...findings, ...oddTexts(ringsInShm())]) await err.line(finding);
   return new CpgError(error.code, error.what, { cause: error, remedy: remedy ?? error.remedy });
 }

@@ -2,16 +2,14 @@ import { connect, type CpgClient } from '../../client';
 import { groupText, meansGroup } from '../../codec/groups';
 import { monotonicMs, pause } from '../../clock';
 import { CpgError } from '../../errors';
-import { readCapture } from '../../tap/capture/reader';
-import { Conversations } from '../../tap/decode/messages';
 import { ReplayPlan, type ReplayMessage } from '../../tap/decode/replay';
+import { messagesOf } from '../capture';
 import { defineCommand, type Context } from '../command';
 import { UsageError } from '../failure';
 import { jsonGroup, jsonLine } from '../json';
 import { TimeLimit } from '../limit';
 import { decimal, flag, group as groupOption, groups as groupsOption } from '../options';
 import { counted, groupLabel } from '../text';
-import { openCapture } from './decode';
 import { captureOperand, readOption, streamCount, streamTimeout } from './shared';
 
 /** Messages that may be on their way back to us. */
@@ -50,7 +48,10 @@ export const replay = defineCommand({
     if ([speed, rate, fast ? true : undefined].filter((way) => way !== undefined).length > 1) {
       throw new UsageError('--speed, --rate and --fast exclude each other');
     }
-    const recorded = sentTo(only, await readPlan(context, file));
+    const plan = await readPlan(context, file);
+    const recorded = sentTo(only, plan.messages);
+    const leftOut = leftOutOf(plan, only.length > 0);
+    for (const text of leftOut) await context.err.line(`cpg: replay: ${text}`);
     const messages = withTarget(recorded.slice(0, count), group && groupText(group));
     const due = schedule(messages, { speed, rate, fast });
     const limit = new TimeLimit(context.signal, timeout);
@@ -85,19 +86,34 @@ export const replay = defineCommand({
       await context.out.line(
         `${counted(messages.length, 'message')} to ${sender.groups.map(groupLabel).join(', ')} in ${seconds.toFixed(1)} s`,
       );
+    if (leftOut.length > 0) {
+      throw new CpgError('CS_ERR_MESSAGE_ERROR', 'replay: not everything that was sent could be sent again', {
+        remedy: 'record it from before the first join to the end',
+      });
+    }
   },
 });
 
+/** What was sent, and cannot be sent again. */
+function leftOutOf({ messages, incomplete, missed }: ReplayPlan, selected: boolean): string[] {
+  const ofNoGroup = !selected ? 0 : messages.filter(({ group }) => group === undefined).length;
+  return [
+    ...(incomplete === 0
+      ? []
+      : [`${counted(incomplete, 'message')} left out: not all of its fragments are there`]),
+    ...(ofNoGroup === 0
+      ? []
+      : [`${counted(ofNoGroup, 'message')} left out: the capture does not tell the group`]),
+    ...(missed === 0 ? [] : [`about ${counted(missed, 'frame')} missed when this was recorded`]),
+  ];
+}
+
 type Targeted = ReplayMessage & { group: string | Uint8Array };
 
-async function readPlan(context: Context, file: string): Promise<ReplayMessage[]> {
-  const conversations = new Conversations();
+async function readPlan(context: Context, file: string): Promise<ReplayPlan> {
   const plan = new ReplayPlan();
-  for await (const frame of readCapture(openCapture(context, file))) {
-    context.signal.throwIfAborted();
-    plan.add(conversations.add(frame));
-  }
-  return plan.messages;
+  for await (const message of messagesOf(context, file)) plan.add(message);
+  return plan;
 }
 
 /** Those that were sent to one of these groups; all when there are none. */

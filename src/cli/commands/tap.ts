@@ -172,7 +172,7 @@ class TapSession {
     if (missing !== undefined) await err.line(`cpg: ${missing.what} yet: ${missing.remedy}`);
   }
 
-  async #batch({ opened, closed, frames, refused, unreportedMissed }: TapBatch): Promise<void> {
+  async #batch({ opened, closed, frames, refused, remarks, unreportedMissed }: TapBatch): Promise<void> {
     const { err } = this.#context;
     for (const connection of opened) {
       this.#connections++;
@@ -184,6 +184,8 @@ class TapSession {
       if (reason === DENIED) this.#denied++;
       else await err.line(`cpg: tap: ${visible(directory)} cannot be followed: ${visible(reason)}`);
     }
+    for (const { directory, text } of remarks)
+      if (this.#concerns(directory)) await err.line(`cpg: tap: ${visible(directory)}: ${visible(text)}`);
     if (this.#ran) await this.#tellDenied();
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
     // What is not shown still tells who is in which group.

@@ -1,22 +1,21 @@
 import { CpgError } from '../../errors';
-import { readCapture } from '../../tap/capture/reader';
-import { Conversations } from '../../tap/decode/messages';
 import { mermaid } from '../../tap/timeline/mermaid';
-import { TimelineBuilder } from '../../tap/timeline/model';
+import { TimelineBuilder, unseenText } from '../../tap/timeline/model';
 import { svg } from '../../tap/timeline/svg';
+import { messagesOf } from '../capture';
 import { dataOptions, defineCommand } from '../command';
 import { jsonLine } from '../json';
+import { findGroup } from '../messages';
 import { flag, group as groupOption, text } from '../options';
 import { openOutput } from '../output';
-import { findGroup } from '../messages';
-import { openCapture } from './decode';
+import { counted } from '../text';
 import { captureOperand, readOption } from './shared';
 
 export const timeline = defineCommand({
   name: 'timeline',
   summary: 'draw what happened in a group',
   description: [
-    'Makes a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and who joined and left, and why, as notes across the lanes. Long rows of messages of one sender are folded. The chart shows the order in which one member saw it all, which is the order in which every member did.',
+    'Makes a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and who joined and left, and why, as notes across the lanes. Long rows of messages of one sender are folded. All members whose events are in the capture tell it together: what several saw is drawn once, in the order in which all of them saw it, and after a partition each side has arrows and notes of its own. A capture has all members when it was recorded where they all run, or put together by mergecap.',
     'The result is an SVG picture that needs nothing else, or with --mermaid the text of a Mermaid diagram.',
   ],
   operands: [captureOperand],
@@ -32,27 +31,38 @@ export const timeline = defineCommand({
   ],
   common: dataOptions,
   run: async (context, { json, group: wanted, mermaid: asText, output }, { file }) => {
-    const conversations = new Conversations();
     const builder = new TimelineBuilder();
-    for await (const frame of readCapture(openCapture(context, file))) {
-      context.signal.throwIfAborted();
-      builder.add(conversations.add(frame));
+    let failure: unknown;
+    try {
+      for await (const message of messagesOf(context, file)) builder.add(message);
+    } catch (error) {
+      failure = error;
     }
+    context.signal.throwIfAborted();
     const group = wanted && findGroup(wanted, builder.groups);
     const chart = builder.build(group);
+    // What could be read of a damaged capture is drawn.
+    if (chart === undefined && failure !== undefined) throw failure as Error;
     if (chart === undefined) {
       const known = builder.groups.length === 0 ? '' : `; there are ${builder.groups.join(', ')}`;
       throw new CpgError('CS_ERR_NOT_EXIST', `${file}: no events of ${group ?? 'any group'} in it${known}`, {
         remedy: 'record the events of a member with cpg tap --write',
       });
     }
+    if (chart.unseen!.length > 0) await context.err.line(`cpg: timeline: ${unseenText(chart.unseen!)}`);
+    if (chart.omitted > 0)
+      await context.err.line(`cpg: timeline: ${counted(chart.omitted, 'more step')} not drawn`);
     if (json) {
-      return context.out.line(jsonLine({ type: 'timeline', ...chart }));
+      await context.out.line(jsonLine({ type: 'timeline', ...chart }));
+    } else {
+      const picture = asText ? mermaid(chart) : svg(chart);
+      if (output === undefined) await context.out.write(picture);
+      else {
+        const written = await openOutput(context, output);
+        await written.write(picture);
+        await written.end();
+      }
     }
-    const picture = asText ? mermaid(chart) : svg(chart);
-    if (output === undefined) return context.out.write(picture);
-    const written = await openOutput(context, output);
-    await written.write(picture);
-    await written.end();
+    if (failure !== undefined) throw failure as Error;
   },
 });

@@ -117,6 +117,7 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
   const bytes = packet.subarray(start + HEADER_BYTES + padded(at - start - HEADER_BYTES));
   const frameLength = packet.readUInt32LE(start + 20);
   const offset = packet.readUInt32LE(start + 24);
+  if (service === '') throw malformed('a qbcpg packet of no connection', 'the name of its service');
   if (frameLength > MAX_FRAME_BYTES || offset + bytes.length > frameLength || at > packet.length) {
     throw malformed(
       `a part of ${counted(bytes.length, 'byte')} at ${offset} of a frame of ${frameLength}`,

@@ -89,16 +89,7 @@ export class CaptureWriter {
   end(): Buffer {
     const blocks: Buffer[] = [];
     for (const rings of this.#interfaces.values()) {
-      for (const { number, frames, missed, timeNs } of rings.values()) {
-        const body = Buffer.alloc(12);
-        body.writeUInt32LE(number, 0);
-        writeTime(body, 4, timeNs);
-        const options = encodeOptions([
-          { code: OptionCode.STATISTICS_RECEIVED, value: uint64(frames + missed) },
-          { code: OptionCode.STATISTICS_DROPPED, value: uint64(missed) },
-        ]);
-        blocks.push(encodeBlock(BlockType.STATISTICS, Buffer.concat([body, options])));
-      }
+      for (const entry of rings.values()) blocks.push(statistics(entry));
     }
     return Buffer.concat(blocks);
   }
@@ -112,7 +103,8 @@ export class CaptureWriter {
       const prefix = packetPrefix(connection, ring, this.#captureWord);
       entry = { number: this.#count++, prefix, frames: 0, missed: 0, timeNs };
       rings.set(ring, entry);
-      descriptions.push(describe(connection, ring, this.#captureWord));
+      // Tools that write the file again leave statistics out, so these say that it is as it was written: see reader.ts.
+      descriptions.push(describe(connection, ring, this.#captureWord), statistics(entry));
     }
     return entry;
   }
@@ -181,6 +173,17 @@ function describe(connection: TapConnection, ring: RingName, captureWord: string
     { code: OptionCode.INTERFACE_RESOLUTION, value: Buffer.from([NANOSECONDS]) },
   ]);
   return encodeBlock(BlockType.INTERFACE, Buffer.concat([body, options]));
+}
+
+function statistics({ number, frames, missed, timeNs }: Interface): Buffer {
+  const body = Buffer.alloc(12);
+  body.writeUInt32LE(number, 0);
+  writeTime(body, 4, timeNs);
+  const options = encodeOptions([
+    { code: OptionCode.STATISTICS_RECEIVED, value: uint64(frames + missed) },
+    { code: OptionCode.STATISTICS_DROPPED, value: uint64(missed) },
+  ]);
+  return encodeBlock(BlockType.STATISTICS, Buffer.concat([body, options]));
 }
 
 /** Bytes of all blocks of a frame. */

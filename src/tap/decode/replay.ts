@@ -22,7 +22,8 @@ export interface ReplayMessage {
 
 /** A message that came in part. */
 interface Fragments {
-  parts: Uint8Array[];
+  /** Undefined when it cannot become whole. */
+  parts: Uint8Array[] | undefined;
   length: number;
 }
 
@@ -35,21 +36,24 @@ export class ReplayPlan {
   readonly #delivered = new Map<TapConnection, ReplayMessage[]>();
   readonly #fragments = new Map<TapConnection, Map<string, Fragments>>();
   #bytes = 0;
+  #missed = { request: 0, event: 0 };
+  #incomplete = { request: 0, event: 0 };
 
   /** Takes a message in; messages that were not sent or delivered are passed over. Throws CS_ERR_TOO_BIG. */
   add(given: TapMessage): void {
     const { frame, content, group } = check('ReplayPlan.add', 'message', given, MESSAGE);
+    const { connection, ring, timeNs, missed } = frame;
+    if (ring !== 'response') this.#missed[ring] += missed;
     if (content === undefined) return;
-    const { connection, timeNs } = frame;
     if (content.type === 'mcast' && 'message' in content) {
       this.#keep(this.#sent, { timeNs, group, message: content.message });
     } else if (content.type === 'partialMcast' && 'fragment' in content) {
-      const message = this.#whole(connection, 'sent', content);
+      const message = this.#whole(connection, 'request', 'sent', content);
       if (message !== undefined) this.#keep(this.#sent, { timeNs, group, message });
     } else if (content.type === 'deliver') {
       this.#keep(this.#deliveredTo(connection), { timeNs, group, message: content.message });
     } else if (content.type === 'partialDeliver') {
-      const message = this.#whole(connection, `${content.nodeId}:${content.pid}`, content);
+      const message = this.#whole(connection, 'event', `${content.nodeId}:${content.pid}`, content);
       if (message !== undefined) {
         this.#keep(this.#deliveredTo(connection), { timeNs, group: groupText(content.group), message });
       }
@@ -59,6 +63,24 @@ export class ReplayPlan {
   /** In the order of sending, or of delivery. */
   get messages(): ReplayMessage[] {
     return this.#sent.length > 0 ? this.#sent : this.#mostDelivered();
+  }
+
+  /** Messages in fragments that are left out because fragments of them are not there. */
+  get incomplete(): number {
+    let begun = 0;
+    for (const unfinished of this.#fragments.values())
+      for (const sender of unfinished.keys())
+        if ((sender === 'sent') === (this.#source === 'request')) begun++;
+    return this.#incomplete[this.#source] + begun;
+  }
+
+  /** Frames that were missed when this was recorded, and might have been messages; an estimate. */
+  get missed(): number {
+    return this.#missed[this.#source];
+  }
+
+  get #source(): 'request' | 'event' {
+    return this.#sent.length > 0 ? 'request' : 'event';
   }
 
   #deliveredTo(connection: TapConnection): ReplayMessage[] {
@@ -96,19 +118,25 @@ export class ReplayPlan {
   /** The message when this was its last fragment; one that is not complete is dropped, as members do. */
   #whole(
     connection: TapConnection,
+    ring: 'request' | 'event',
     sender: string,
     part: { fragmentType: number; messageLength: number; fragment: Uint8Array },
   ): Uint8Array | undefined {
     const unfinished = this.#fragments.get(connection) ?? new Map<string, Fragments>();
     this.#fragments.set(connection, unfinished);
-    if (part.fragmentType === FragmentType.FIRST) unfinished.set(sender, { parts: [], length: 0 });
-    const entry = unfinished.get(sender);
-    if (entry === undefined) return undefined;
-    entry.parts.push(part.fragment);
+    const first = part.fragmentType === FragmentType.FIRST;
+    if (first && unfinished.has(sender)) this.#incomplete[ring]++;
+    // One whose beginning is not there is known too, so that it is counted once.
+    if (first || !unfinished.has(sender))
+      unfinished.set(sender, { parts: first ? [] : undefined, length: 0 });
+    const entry = unfinished.get(sender)!;
     entry.length += part.fragment.length;
-    if (entry.length > MAX_MESSAGE_BYTES) unfinished.delete(sender);
+    if (entry.length > MAX_MESSAGE_BYTES) entry.parts = undefined;
+    entry.parts?.push(part.fragment);
     if (part.fragmentType !== FragmentType.LAST) return undefined;
     unfinished.delete(sender);
-    return entry.length === part.messageLength ? Buffer.concat(entry.parts) : undefined;
+    if (entry.parts !== undefined && entry.length === part.messageLength) return Buffer.concat(entry.parts);
+    this.#incomplete[ring]++;
+    return undefined;
   }
 }

@@ -27,6 +27,8 @@ export interface TapBatch {
   frames: TapFrame[];
   /** Connections that cannot be followed, with the reason; each is reported once. */
   refused: { directory: string; reason: string }[];
+  /** What is to be known of connections that are followed: processes that are gone, pids of another pid namespace. */
+  remarks: { directory: string; text: string }[];
   /** Missed frames of connections that ended, when no frame came after them that could report them. */
   unreportedMissed: number;
 }
@@ -39,7 +41,8 @@ export interface RingDelta {
 }
 
 /** What one round found. */
-export interface RoundResult extends Omit<TapBatch, 'frames'> {
+export interface RoundResult extends Omit<TapBatch, 'frames' | 'remarks'> {
+  readonly remarks?: TapBatch['remarks'];
   readonly deltas: Map<TapConnection, RingDelta[]>;
   /** It is yielded even if nothing was found. */
   readonly first: boolean;
@@ -124,7 +127,7 @@ export class Backlog {
   }
 
   #piecesOf(result: RoundResult): TapBatch[] {
-    const { timeNs, opened, closed, refused, unreportedMissed, first, last } = result;
+    const { timeNs, opened, closed, refused, remarks = [], unreportedMissed, first, last } = result;
     const frames = this.#order.order(roundsOf(result), timeNs);
     for (const connection of closed) frames.push(...this.#order.flush(connection));
     if (last) frames.push(...this.#order.flush());
@@ -135,6 +138,7 @@ export class Backlog {
       // A connection is there before its frames, and until after them.
       opened: index === 0 ? opened : [],
       refused: index === 0 ? refused : [],
+      remarks: index === 0 ? remarks : [],
       frames: frames.slice(index * PIECE_FRAMES, (index + 1) * PIECE_FRAMES),
       closed: index === count - 1 ? closed : [],
       unreportedMissed: index === count - 1 ? unreportedMissed : 0,
@@ -143,8 +147,14 @@ export class Backlog {
 }
 
 /** Whether there is anything to report besides frames. */
-function isAboutConnections({ opened, closed, refused, unreportedMissed }: RoundResult): boolean {
-  return opened.length + closed.length + refused.length + unreportedMissed > 0;
+function isAboutConnections({
+  opened,
+  closed,
+  refused,
+  remarks = [],
+  unreportedMissed,
+}: RoundResult): boolean {
+  return opened.length + closed.length + refused.length + remarks.length + unreportedMissed > 0;
 }
 
 function roundsOf({ deltas, timeNs }: RoundResult): Map<TapConnection, Round> {

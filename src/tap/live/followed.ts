@@ -6,6 +6,7 @@
  * the tap: code that runs for the first time takes so long that every connection would look too expensive.
  */
 import { join } from 'node:path';
+import { CpgError, isCpgError } from '../../errors';
 import { forEachRing, RING_NAMES, ringStem, type RingName } from '../../ring/paths';
 import type { TapConnection } from '../connections';
 import type { RingDelta } from './backlog';
@@ -49,7 +50,7 @@ export class Followed {
     this.#openedMs = nowMs;
     this.#agreedMs = nowMs;
     this.#followers = forEachRing((ring) =>
-      RingFollower.open(ringStem(join(root, directory), ring, connection.service)),
+      openFollower(ring, ringStem(join(root, directory), ring, connection.service)),
     );
     try {
       this.#first = {
@@ -132,5 +133,15 @@ export class Followed {
       const snapshot = { chunks, missed: this.#fresh ? missed : 0 };
       return chunks.length === 0 ? [] : [{ ring, snapshot, old: !this.#fresh }];
     });
+  }
+}
+
+function openFollower(ring: RingName, stem: string): RingFollower {
+  try {
+    return RingFollower.open(stem);
+  } catch (error) {
+    if (!isCpgError(error)) throw error;
+    const { code, what, reason, remedy } = error;
+    throw new CpgError(code, `its ${ring} ring: ${what}`, { cause: error, reason, remedy });
   }
 }

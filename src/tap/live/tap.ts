@@ -16,7 +16,7 @@ import { SHM_DIRECTORY } from '../../ring/paths';
 import type { TapConnection } from '../connections';
 import { Backlog, KEPT_FRAMES, type RingDelta, type TapBatch } from './backlog';
 import { Budget } from './budget';
-import { Discovery, reasonOf, type Refused } from './discovery';
+import { Discovery, reasonOf, type Described, type Refused } from './discovery';
 import { Followed, READING_ORDER } from './followed';
 
 const MAX_CPU_SHARE = 0.25;
@@ -167,13 +167,17 @@ export class Tap {
     const ending = new Set(last ? this.#followed.keys() : gone);
     const { deltas, broken } = this.#read(ending);
     for (const [directory, reason] of broken) refused.push({ directory, reason });
+    const remarks = this.#discovery.remarks(present, (directory) => {
+      const followed = this.#followed.get(directory);
+      return followed !== undefined && deltas.has(followed.connection);
+    });
     let unreportedMissed = 0;
     for (const directory of new Set([...ending, ...broken.keys()]))
       unreportedMissed += this.#followed.get(directory)!.unreportedMissed;
     const closing = new Set([...gone, ...broken.keys()]);
     const closed = [...closing].map((directory) => this.#close(directory));
     const first = this.#firstRound;
-    this.#backlog.add({ timeNs, opened, closed, refused, unreportedMissed, deltas, first, last });
+    this.#backlog.add({ timeNs, opened, closed, refused, remarks, unreportedMissed, deltas, first, last });
     this.#firstRound = false;
     return deltas.size > 0;
   }
@@ -181,10 +185,11 @@ export class Tap {
   /** Begins to follow a connection that is new; a list of one, or of none. */
   #open(directory: string, refused: Refused[]): TapConnection[] {
     if (this.#followed.has(directory)) return [];
-    const open = (described: Omit<TapConnection, 'id'>): Followed | undefined => {
+    const open = (described: Described): Followed | undefined => {
       if (this.#followed.size >= MAX_CONNECTIONS)
         throw new CpgError('CS_ERR_NO_RESOURCES', `more than ${MAX_CONNECTIONS} connections`);
-      const connection = { id: this.#nextId, ...described };
+      // Its names become known later than the connection itself, so it stays the object that it is.
+      const connection: TapConnection = Object.assign(described, { id: this.#nextId });
       if (!this.#accept(connection)) return undefined;
       return new Followed(this.#root, directory, connection, !this.#firstRound, monotonicMs());
     };

@@ -1,11 +1,11 @@
 /** A timeline as the text of a Mermaid sequence diagram. */
 import { check } from '../../arguments';
 import { counted } from '../../text';
-import { TIMELINE, type Step, type Timeline } from './model';
+import { runsOf, TIMELINE, unseenText, type Step, type Timeline } from './model';
 
 /** The text of a Mermaid sequence diagram. Throws CS_ERR_INVALID_PARAM. */
 export function mermaid(timeline: Timeline): string {
-  const { title, lanes, steps, omitted } = check('mermaid', 'timeline', timeline, TIMELINE);
+  const { title, lanes, steps, omitted, unseen = [] } = check('mermaid', 'timeline', timeline, TIMELINE);
   const ids = new Map(lanes.map((lane, index) => [lane, `m${index + 1}`]));
   const over = lanes.length > 1 ? `m1,m${lanes.length}` : 'm1';
   const lines = [
@@ -13,14 +13,24 @@ export function mermaid(timeline: Timeline): string {
     `  title ${plain(title)}`,
     ...lanes.map((lane) => `  participant ${ids.get(lane)!} as ${lane}`),
     ...(lanes.length === 0 ? ['  participant m1 as nobody'] : []),
-    ...steps.flatMap((step) => stepLines(step, ids, over)),
+    ...steps.flatMap((step) => stepLines(step, lanes, ids, over)),
   ];
+  if (unseen.length > 0) lines.push(`  Note over ${over}: ${unseenText(unseen)}`);
   if (omitted > 0) lines.push(`  Note over ${over}: ${counted(omitted, 'more step')}`);
   return `${lines.join('\n')}\n`;
 }
 
-function stepLines(step: Step, ids: ReadonlyMap<string, string>, over: string): string[] {
-  if (step.kind === 'note') return [`  Note over ${over}: ${plain(step.text)}`];
+function stepLines(
+  step: Step,
+  lanes: readonly string[],
+  ids: ReadonlyMap<string, string>,
+  all: string,
+): string[] {
+  if (step.kind === 'note') {
+    const runs = runsOf(lanes, step.over).map((run) => run.map((lane) => ids.get(lane)!));
+    const places = runs.map((run) => (run.length > 1 ? `${run[0]!},${run.at(-1)!}` : run[0]!));
+    return (places.length === 0 ? [all] : places).map((place) => `  Note over ${place}: ${plain(step.text)}`);
+  }
   const from = ids.get(step.from)!;
   const label = step.kind === 'folded' ? `${step.count} more` : plain(step.label);
   // A message to the whole group; Mermaid has arrows to one only, so the others follow without a text.

@@ -1,13 +1,16 @@
 /**
  * What happened in a group as steps of a sequence chart: messages with their senders, and notes about who
- * joined and left. It is told by one member, because what a member sees is in the group's own order.
+ * joined and left. It is told by all members of the capture together (see merge.ts): after a partition each side has
+ * messages and an order of its own.
  */
+import { createHash } from 'node:crypto';
 import { check, kind, listOf, string } from '../../arguments';
-import { groupText } from '../../codec/groups';
+import { FragmentType } from '../../codec/requests';
 import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from '../decode/messages';
-import { counted, cut, groupLabel, messageLabel, reasonLabel } from '../decode/text';
+import { counted, cut, groupLabel, messageLabel, reasonLabel, visible } from '../decode/text';
+import { merge, type Sight, type Witness } from './merge';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
 const MAX_ROW = 3;
@@ -17,23 +20,26 @@ const MAX_LABEL = 40;
 
 /**
  * One row of a chart: a message, several of one sender in a row, or a note about the membership. `timeNs` counts from
- * 1970; `from` and `to` are lanes.
+ * 1970; `from`, `to` and `over` are lanes: who sent it, to whom it was delivered, for whom it is so (all of them when
+ * that is left out).
  */
 export type Step =
   | { kind: 'message'; timeNs: bigint; from: string; to: string[]; label: string }
   | { kind: 'folded'; timeNs: bigint; from: string; to: string[]; count: number }
-  | { kind: 'note'; timeNs: bigint; text: string; grave: boolean };
+  | { kind: 'note'; timeNs: bigint; text: string; grave: boolean; over?: string[] };
 
 /** A sequence chart of one group. */
 export interface Timeline {
   /** The group. */
   title: string;
-  /** 'nodeid:pid', in the order in which they appeared. */
+  /** 'nodeid:pid', in the order in which they appeared, the sides of a partition apart. */
   lanes: string[];
-  /** In the order of the group, at most 2,000. */
+  /** In the order of the group, and of each side of it; at most 2,000. */
   steps: Step[];
   /** Steps that were left out at the end. */
   omitted: number;
+  /** Lanes whose own events are not in the capture: what only they saw is not known. */
+  unseen?: string[];
 }
 
 const LANES = listOf('names', string);
@@ -45,110 +51,239 @@ const GROUP = kind<string | undefined>(
 
 export const TIMELINE = kind<Timeline>('a Timeline, as TimelineBuilder makes them', (value) => {
   if (typeof value !== 'object' || value === null) return false;
-  const { title, lanes, steps, omitted } = value as Record<string, unknown>;
-  return (
-    typeof title === 'string' && typeof omitted === 'number' && LANES.accepts(lanes) && STEPS.accepts(steps)
-  );
+  const { title, lanes, steps, omitted, unseen = [] } = value as Record<string, unknown>;
+  const told = typeof title === 'string' && typeof omitted === 'number';
+  return told && LANES.accepts(lanes) && STEPS.accepts(steps) && LANES.accepts(unseen);
 });
 
 function isStep(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
-  const { kind: what, timeNs, from, to, label, count, text } = value as Record<string, unknown>;
+  const { kind: what, timeNs, from, to, label, count, text, over = [] } = value as Record<string, unknown>;
   if (typeof timeNs !== 'bigint') return false;
-  if (what === 'note') return typeof text === 'string';
+  if (what === 'note') return typeof text === 'string' && LANES.accepts(over);
   const told =
     what === 'message' ? typeof label === 'string' : what === 'folded' && typeof count === 'number';
   return told && typeof from === 'string' && LANES.accepts(to);
 }
 
+/** Lanes that stand beside each other, of those given; nothing for all of them. */
+export function runsOf(lanes: readonly string[], given: readonly string[] | undefined): string[][] {
+  const runs: string[][] = [];
+  let last = -1;
+  for (const [index, lane] of lanes.entries()) {
+    if (given?.includes(lane) !== true) continue;
+    if (runs.length > 0 && index === last + 1) runs.at(-1)!.push(lane);
+    else runs.push([lane]);
+    last = index;
+  }
+  return runs;
+}
+
+/** What a picture says about members of whom there is nothing in the capture. */
+export function unseenText(unseen: readonly string[]): string {
+  return `The capture has no events of ${unseen.join(', ')}: what only they saw is not here.`;
+}
+
 /** Collects messages, and makes the chart of one group. */
 export class TimelineBuilder {
-  readonly #byWitness = new Map<TapConnection, TapMessage[]>();
+  readonly #byConnection = new Map<TapConnection, Seen>();
 
-  /** Takes a message in; only events count. Throws CS_ERR_INVALID_PARAM. */
+  /** Takes a message in; only events are drawn. Throws CS_ERR_INVALID_PARAM. */
   add(message: TapMessage): void {
     check('TimelineBuilder.add', 'message', message, MESSAGE);
-    if (message.frame.ring !== 'event' || message.content === undefined) return;
-    const { connection } = message.frame;
-    const list = this.#byWitness.get(connection) ?? [];
-    this.#byWitness.set(connection, list);
-    list.push(message);
+    const { frame, content, problem, announcedPid } = message;
+    if (frame.connection.service !== 'cpg') return;
+    const seen = this.#byConnection.get(frame.connection) ?? {
+      events: [],
+      nodeId: undefined,
+      pid: undefined,
+    };
+    this.#byConnection.set(frame.connection, seen);
+    seen.pid = announcedPid ?? seen.pid;
+    if (content?.type === 'localGet' && 'nodeId' in content) seen.nodeId = content.nodeId;
+    if (frame.ring === 'event' && (content ?? problem) !== undefined) seen.events.push(message);
   }
 
   /** The groups that were seen, those with most events first. */
   get groups(): string[] {
-    return [...new Set(this.#witnesses().map(({ group }) => group))];
+    const counts = new Map<string, number>();
+    for (const { events } of this.#byConnection.values()) {
+      for (const { group } of events) {
+        if (group === undefined) continue;
+        const label = groupLabel(group);
+        counts.set(label, (counts.get(label) ?? 0) + 1);
+      }
+    }
+    return [...counts].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).map(([label]) => label);
   }
 
   /** Undefined when nothing of that group, or of any, was seen. */
   build(group?: string): Timeline | undefined {
     check('TimelineBuilder.build', 'group', group, GROUP);
-    const witness = this.#witnesses().find((candidate) => group === undefined || candidate.group === group);
-    return witness === undefined ? undefined : chart(witness.group, witness.messages);
-  }
-
-  #witnesses(): { group: string; messages: TapMessage[] }[] {
-    return [...this.#byWitness.values()]
-      .flatMap((messages) => {
-        const named = messages.find(({ group }) => group !== undefined)?.group;
-        return named === undefined ? [] : [{ group: groupLabel(named), messages }];
+    const { groups } = this;
+    const chosen = group ?? groups[0];
+    if (chosen === undefined || !groups.includes(chosen)) return undefined;
+    const observers = [...this.#byConnection]
+      .flatMap(([connection, seen]) => {
+        const observer = observe(connection, seen, chosen);
+        return observer === undefined ? [] : [observer];
       })
-      .sort((a, b) => b.messages.length - a.messages.length);
+      // Not the order in which captures were put together.
+      .sort((a, b) => (a.lane === b.lane ? 0 : (a.lane ?? '') < (b.lane ?? '') ? -1 : 1));
+    return chart(chosen, observers);
   }
 }
 
-function chart(group: string, messages: readonly TapMessage[]): Timeline {
-  const lanes: string[] = [];
-  const steps: Step[] = [];
-  let present: string[] = [];
-  const lane = (nodeId: number, pid: number): string => {
-    const name = `${nodeId}:${pid}`;
-    if (!lanes.includes(name)) lanes.push(name);
-    return name;
-  };
-  const laneOf = ({ nodeId, pid }: CpgAddress): string => lane(nodeId, pid);
-  for (const { frame, content } of messages) {
+/** What a connection saw, and what is known of its client. */
+interface Seen {
+  events: TapMessage[];
+  nodeId: number | undefined;
+  pid: number | undefined;
+}
+
+/** A member by its connection. */
+type Observer = Witness<TapMessage | Gap>;
+
+/** Something that a member's connection should have shown, and did not. */
+interface Gap {
+  readonly gap: string;
+}
+
+/** What a connection saw of a group; undefined when that is nothing. */
+function observe(connection: TapConnection, seen: Seen, group: string): Observer | undefined {
+  const sights: Sight<TapMessage | Gap>[] = [];
+  const unfinished = new Set<string>();
+  let any = false;
+  for (const message of seen.events) {
+    const { frame, content, problem } = message;
     const { timeNs } = frame;
-    if (frame.missed > 0)
-      steps.push({
-        kind: 'note',
-        timeNs,
-        text: `about ${counted(frame.missed, 'event was', 'events were')} missed`,
-        grave: true,
-      });
+    const about = message.group === undefined ? undefined : groupLabel(message.group);
+    if (about !== undefined && about !== group) continue;
+    any ||= about !== undefined;
+    const gap = (text: string): number => sights.push({ timeNs, key: '', gap: true, value: { gap: text } });
+    if (frame.missed > 0) gap(`about ${counted(frame.missed, 'event was', 'events were')} missed`);
+    if (content === undefined) gap(`an event that cannot be decoded: ${visible(problem ?? '')}`);
+    else if (content.type === 'confchg') sights.push({ timeNs, value: message, ...changeOf(content) });
+    else if (content.type === 'totemConfchg') {
+      const { nodeId, seq } = content.ringId;
+      const key = `ring ${nodeId}.${seq.toString()} ${content.members.join()}`;
+      sights.push({ timeNs, key, unique: true, value: message });
+    } else if (content.type === 'deliver') {
+      sights.push({ timeNs, key: `${laneOf(content)} ${digest(content.message)}`, value: message });
+    } else if (content.type === 'partialDeliver') {
+      const from = laneOf(content);
+      const { fragmentType, fragment, messageLength } = content;
+      // A message is drawn once, where it begins: where the first part of it is that was seen.
+      if (fragmentType === FragmentType.FIRST || !unfinished.has(from))
+        sights.push({ timeNs, key: `${from} ${messageLength} ${digest(fragment)}`, value: message });
+      if (fragmentType === FragmentType.LAST) unfinished.delete(from);
+      else unfinished.add(from);
+    }
+  }
+  return any ? { lane: laneOfClient(connection, seen, group), sights } : undefined;
+}
+
+type Confchg = Extract<TapMessage['content'], { type: 'confchg' }>;
+
+function changeOf({ members, joined, left }: Confchg): Pick<Sight<unknown>, 'key' | 'change'> {
+  const after = members.map(laneOf);
+  const before = [...after.filter((lane) => !joined.map(laneOf).includes(lane)), ...left.map(laneOf)];
+  const told = (list: readonly CpgAddress[]): string =>
+    list
+      .map((member) => `${laneOf(member)}(${member.reason})`)
+      .sort()
+      .join();
+  return { key: `joined ${told(joined)} left ${told(left)}`, change: { before, after } };
+}
+
+/** By which name the members know the client of a connection; undefined when the capture does not tell. */
+function laneOfClient(connection: TapConnection, seen: Seen, group: string): string | undefined {
+  const pid = seen.pid ?? connection.clientPid;
+  if (pid === 0) return undefined;
+  if (seen.nodeId !== undefined) return laneOf({ nodeId: seen.nodeId, pid });
+  const candidates = new Set<string>();
+  for (const { content, group: about } of seen.events) {
+    if (content?.type !== 'confchg' || about === undefined || groupLabel(about) !== group) continue;
+    for (const member of content.members) if (member.pid === pid) candidates.add(laneOf(member));
+    // A client hears first that it has joined, and for itself alone.
+    const [first, ...others] = content.joined;
+    if (first?.reason === Reason.JOIN && first.pid === pid && others.length === 0 && seen.pid !== undefined)
+      return laneOf(first);
+  }
+  const [only, ...others] = candidates;
+  return others.length === 0 ? only : undefined;
+}
+
+function laneOf({ nodeId, pid }: Pick<CpgAddress, 'nodeId' | 'pid'>): string {
+  return `${nodeId}:${pid}`;
+}
+
+function digest(bytes: Uint8Array): string {
+  if (bytes.length <= MAX_LABEL) return Buffer.from(bytes).toString('latin1');
+  return createHash('sha1').update(bytes).digest('base64');
+}
+
+function chart(group: string, observers: readonly Observer[]): Timeline {
+  const lanes = new Set<string>();
+  const steps: Step[] = [];
+  const sides: string[][] = [];
+  const seers = new Map(
+    observers.flatMap(({ lane, sights }) => (lane === undefined ? [] : [[lane, sights]])),
+  );
+  /** Whether the capture tells what this member saw at that time. */
+  const tells = (lane: string, timeNs: bigint): boolean => {
+    const sights = seers.get(lane);
+    return sights !== undefined && sights[0]!.timeNs <= timeNs && timeNs <= sights.at(-1)!.timeNs;
+  };
+  const use = (names: readonly string[]): string[] => {
+    for (const name of names) lanes.add(name);
+    return [...names];
+  };
+  for (const { timeNs, value, seenBy, members = [] } of merge(observers)) {
+    const seen = [...seenBy].flatMap(({ lane }) => lane ?? []);
+    // Those of whom the capture says nothing saw what the other members of their side saw.
+    const side = [...new Set([...seen, ...members.filter((lane) => !tells(lane, timeNs))])];
+    if ('gap' in value) {
+      steps.push({ kind: 'note', timeNs, text: value.gap, grave: true, over: use(seen) });
+      continue;
+    }
+    const { content } = value;
     if (content?.type === 'confchg') {
-      if (groupLabel(groupText(content.group)) !== group) continue;
-      present = content.members.map(laneOf);
+      use(members);
+      use(side);
+      const { joined, left } = content;
       steps.push(
-        ...changes('joined', content.joined, timeNs, laneOf),
-        ...changes('left', content.left, timeNs, laneOf),
+        ...changes('joined', joined, timeNs, use, side),
+        ...changes('left', left, timeNs, use, side),
       );
+      if (left.some(({ reason }) => reason === Reason.NODEDOWN)) sides.push(side);
     } else if (content?.type === 'totemConfchg') {
       const text = `ring ${content.ringId.nodeId}.${content.ringId.seq.toString()}: nodes ${content.members.join(', ')}`;
-      steps.push({ kind: 'note', timeNs, text, grave: false });
-    } else if (content?.type === 'deliver') {
-      const from = lane(content.nodeId, content.pid);
-      const to = present.filter((name) => name !== from);
-      steps.push({ kind: 'message', timeNs, from, to, label: label(content.message) });
-    } else if (content?.type === 'partialDeliver' && content.fragmentType === 1) {
-      const from = lane(content.nodeId, content.pid);
-      const to = present.filter((name) => name !== from);
-      steps.push({
-        kind: 'message',
-        timeNs,
-        from,
-        to,
-        label: `${counted(content.messageLength, 'byte')} in fragments`,
-      });
+      steps.push({ kind: 'note', timeNs, text, grave: false, over: use(side) });
+    } else if (content?.type === 'deliver' || content?.type === 'partialDeliver') {
+      const [from] = use([laneOf(content)]) as [string];
+      const to = use(side.filter((name) => name !== from));
+      steps.push({ kind: 'message', timeNs, from, to, label: labelOf(content) });
     }
   }
   const folded = fold(steps);
   return {
     title: group,
-    lanes,
+    lanes: sideBySide([...lanes], sides),
     steps: folded.slice(0, MAX_STEPS),
     omitted: Math.max(0, folded.length - MAX_STEPS),
+    unseen: [...lanes].filter((lane) => !seers.has(lane)),
   };
+}
+
+/** Members that were on one side of a partition stand together. */
+function sideBySide(lanes: readonly string[], sides: readonly (readonly string[])[]): string[] {
+  const place = (lane: string): string => sides.map((side) => (side.includes(lane) ? '0' : '1')).join('');
+  const places = new Map(lanes.map((lane) => [lane, place(lane)]));
+  return [...lanes].sort((a, b) => {
+    const [x, y] = [places.get(a)!, places.get(b)!];
+    return x === y ? 0 : x < y ? -1 : 1;
+  });
 }
 
 /** One note for all who came or went for the same reason. */
@@ -156,11 +291,12 @@ function changes(
   word: string,
   list: readonly CpgAddress[],
   timeNs: bigint,
-  laneOf: (member: CpgAddress) => string,
+  use: (names: readonly string[]) => string[],
+  over: string[],
 ): Step[] {
   const byReason = new Map<number, string[]>();
   for (const member of list)
-    byReason.set(member.reason, [...(byReason.get(member.reason) ?? []), laneOf(member)]);
+    byReason.set(member.reason, [...(byReason.get(member.reason) ?? []), ...use([laneOf(member)])]);
   return [...byReason].map(([reason, names]) => {
     const partition =
       reason === Reason.NODEDOWN ? 'partition or crash: ' : reason === Reason.NODEUP ? 'merge: ' : '';
@@ -170,6 +306,7 @@ function changes(
       timeNs,
       text: `${partition}${names.join(', ')} ${word} (${reasonLabel(reason)})`,
       grave,
+      over,
     };
   });
 }
@@ -181,7 +318,11 @@ function fold(steps: readonly Step[]): Step[] {
   for (const step of steps) {
     const last = result.at(-1);
     const continues =
-      step.kind === 'message' && last !== undefined && last.kind !== 'note' && last.from === step.from;
+      step.kind === 'message' &&
+      last !== undefined &&
+      last.kind !== 'note' &&
+      last.from === step.from &&
+      last.to.join() === step.to.join();
     row = continues ? row + 1 : 1;
     if (step.kind !== 'message' || row <= MAX_ROW) {
       result.push(step);
@@ -193,6 +334,13 @@ function fold(steps: readonly Step[]): Step[] {
     }
   }
   return result;
+}
+
+function labelOf(content: Extract<TapMessage['content'], { type: 'deliver' | 'partialDeliver' }>): string {
+  if (content.type === 'deliver') return label(content.message);
+  const { fragmentType, messageLength } = content;
+  const first = fragmentType === FragmentType.FIRST;
+  return `${counted(messageLength, 'byte')} in fragments${first ? '' : ', the first of them not seen'}`;
 }
 
 function label(message: Uint8Array): string {

@@ -1,7 +1,7 @@
 /** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
 import { counted, timeLabel } from '../decode/text';
 import { check } from '../../arguments';
-import { TIMELINE, type Step, type Timeline } from './model';
+import { runsOf, TIMELINE, unseenText, type Step, type Timeline } from './model';
 
 const TIME_WIDTH = 130;
 const LANE_WIDTH = 190;
@@ -25,20 +25,27 @@ const STYLE = `
 
 /** The text of an SVG file. Throws CS_ERR_INVALID_PARAM. */
 export function svg(timeline: Timeline): string {
-  const { title, lanes, steps, omitted } = check('svg', 'timeline', timeline, TIMELINE);
+  const { title, lanes, steps, omitted, unseen = [] } = check('svg', 'timeline', timeline, TIMELINE);
   const bottom = HEAD_HEIGHT + (steps.length + 1) * STEP_HEIGHT;
   const x = new Map(lanes.map((lane, index) => [lane, TIME_WIDTH + (index + 0.5) * LANE_WIDTH]));
   const width = Math.ceil(
-    Math.max(TIME_WIDTH + Math.max(1, lanes.length) * LANE_WIDTH, ...steps.map((step) => endOf(step, x))) +
-      MARGIN,
+    Math.max(
+      TIME_WIDTH + Math.max(1, lanes.length) * LANE_WIDTH,
+      ...steps.map((step) => endOf(step, x)),
+      unseen.length === 0 ? 0 : TIME_WIDTH + unseenText(unseen).length * LETTER_WIDTH,
+    ) + MARGIN,
   );
   const parts = [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${bottom + MARGIN + STEP_HEIGHT}" role="img">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${bottom + MARGIN + 2 * STEP_HEIGHT}" role="img">`,
     `<title>${escape(title)}</title><style>${STYLE}</style>`,
     `<text class="title" x="${MARGIN}" y="28">${escape(title)}</text>`,
     ...lanes.map((lane) => laneMark(lane, x.get(lane)!, bottom)),
     ...steps.map((step, index) => stepMark(step, HEAD_HEIGHT + (index + 0.5) * STEP_HEIGHT, x, width)),
   ];
+  if (unseen.length > 0)
+    parts.push(
+      `<text x="${TIME_WIDTH}" y="${bottom + 2 * STEP_HEIGHT}">${escape(unseenText(unseen))}</text>`,
+    );
   if (omitted > 0)
     parts.push(
       `<text x="${TIME_WIDTH}" y="${bottom + STEP_HEIGHT}">${counted(omitted, 'more step is', 'more steps are')} not drawn</text>`,
@@ -48,7 +55,7 @@ export function svg(timeline: Timeline): string {
 
 /** Where the text of a step ends. */
 function endOf(step: Step, lanes: ReadonlyMap<string, number>): number {
-  const start = step.kind === 'note' ? TIME_WIDTH : lanes.get(step.from)!;
+  const start = step.kind === 'note' ? noteBoxes(step, lanes, 0)[0]!.left : lanes.get(step.from)!;
   return start + 2 * LABEL_INDENT + labelOf(step).length * LETTER_WIDTH;
 }
 
@@ -66,7 +73,7 @@ function laneMark(lane: string, x: number, bottom: number): string {
 
 function stepMark(step: Step, y: number, lanes: ReadonlyMap<string, number>, width: number): string {
   const time = `<text class="time" x="${MARGIN}" y="${y + 4}">${timeLabel(step.timeNs)}</text>`;
-  if (step.kind === 'note') return time + note(step.text, step.grave, y, width);
+  if (step.kind === 'note') return time + note(step, lanes, y, width);
   const from = lanes.get(step.from)!;
   const targets = step.to.map((lane) => lanes.get(lane)!);
   // The line runs through all members at once: it is one message, delivered to everybody at the same place
@@ -87,11 +94,33 @@ function arrow(from: number, x: number, y: number): string {
   return `<path class="dot" d="M${x} ${y}l${back} -4v8z"/>`;
 }
 
-function note(text: string, grave: boolean, y: number, width: number): string {
-  return (
-    `<g class="note${grave ? ' grave' : ''}"><rect x="${TIME_WIDTH}" y="${y - 11}" width="${width - TIME_WIDTH - MARGIN}" height="22" rx="4"/>` +
-    `<text x="${TIME_WIDTH + LABEL_INDENT}" y="${y + 4}">${escape(text)}</text></g>`
+/** Where the boxes of a note are: across the whole picture, or across the lanes of a side. */
+function noteBoxes(
+  { over }: Step & { kind: 'note' },
+  lanes: ReadonlyMap<string, number>,
+  width: number,
+): { left: number; right: number }[] {
+  const runs = runsOf([...lanes.keys()], over);
+  if (runs.length === 0 || runs[0]!.length === lanes.size)
+    return [{ left: TIME_WIDTH, right: width - MARGIN }];
+  return runs.map((run) => ({
+    left: lanes.get(run[0]!)! - LANE_WIDTH / 2,
+    right: lanes.get(run.at(-1)!)! + LANE_WIDTH / 2,
+  }));
+}
+
+function note(
+  step: Step & { kind: 'note' },
+  lanes: ReadonlyMap<string, number>,
+  y: number,
+  width: number,
+): string {
+  const boxes = noteBoxes(step, lanes, width);
+  const marks = boxes.map(
+    ({ left, right }) => `<rect x="${left}" y="${y - 11}" width="${right - left}" height="22" rx="4"/>`,
   );
+  const text = `<text x="${boxes[0]!.left + LABEL_INDENT}" y="${y + 4}">${escape(step.text)}</text>`;
+  return `<g class="note${step.grave ? ' grave' : ''}">${marks.join('')}${text}</g>`;
 }
 
 function escape(text: string): string {
