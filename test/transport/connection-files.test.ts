@@ -8,6 +8,7 @@ import {
   chownSync,
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -65,9 +66,9 @@ function named(inDirectory: string): HandshakeResponse {
 /** All bytes below `base`, to see that nothing was written. */
 function everything(): Record<string, string> {
   const files: Record<string, string> = {};
-  for (const entry of readdirSync(base, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (entry.isFile()) files[path] = readFileSync(path).toString('base64');
+  for (const name of readdirSync(base, { recursive: true, encoding: 'utf8' })) {
+    const path = join(base, name);
+    if (lstatSync(path).isFile()) files[path] = readFileSync(path).toString('base64');
   }
   return files;
 }
