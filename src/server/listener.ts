@@ -4,7 +4,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { systemError } from '../system-error';
-import { resolveAddress } from '../transport/address';
+import { assertUsable, resolveAddress } from '../transport/address';
 import { removeOnExit } from './exit';
 import { removeDirectory } from './wire/ring-directory';
 
@@ -59,7 +59,9 @@ function makeDirectory(base: string): string {
  * may not listen, CS_ERR_LIBRARY for a directory that is not there, and as the system says otherwise.
  */
 export async function listen(address: string, onStream: (stream: Socket) => void): Promise<Listener> {
-  const { path } = resolveAddress(address);
+  const resolved = resolveAddress(address);
+  assertUsable(resolved, 'listen at');
+  const { path } = resolved;
   const isFile = path.startsWith('/');
   const server = createServer(onStream);
   try {

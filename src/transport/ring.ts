@@ -43,10 +43,12 @@ import {
   CHUNK_HEADER_WORDS,
   MAX_RING_BYTES,
   RING_HEADER_BYTES,
+  RING_HEADER_BYTES_32_BIT,
   RingHeader as Header,
   WORD_BYTES,
 } from '../codec/ring-layout';
 import { CpgError } from '../errors';
+import { failure } from './causes';
 import { storeInFiles, type OpenStorage, type RingStorage } from './ring-storage';
 
 export {
@@ -100,9 +102,9 @@ export class Ring {
       const dataFd = openOwn(`${stem}-data`, uid, opened);
       const headerSize = fstatSync(headerFd).size;
       if (headerSize !== RING_HEADER_BYTES) {
-        throw new CpgError('CS_ERR_NOT_SUPPORTED', `ring header ${stem}-header has ${headerSize} bytes`, {
-          reason: 'ring-layout',
-          remedy: `only the 64-bit layout of libqb 1 and 2 is known (${RING_HEADER_BYTES} bytes)`,
+        const what = `ring header ${stem}-header has ${headerSize} bytes, not ${RING_HEADER_BYTES}`;
+        throw failure(headerSize === RING_HEADER_BYTES_32_BIT ? '32-bit' : 'ring-layout', what, {
+          code: 'CS_ERR_NOT_SUPPORTED',
         });
       }
       const dataSize = fstatSync(dataFd).size;
