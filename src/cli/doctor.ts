@@ -1,7 +1,7 @@
 /** Why a daemon cannot be reached: the error says what failed, the machine around it why. */
-import { existsSync, realpathSync, statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import type { CpgError } from '../errors';
-import { abstractAddress, resolveAddress, socketFiles, type Address } from '../transport/address';
+import { abstractAddress, exists, resolveAddress, socketFiles, type Address } from '../transport/address';
 import { CAUSES, causeOf, remedyOf, type Cause } from '../transport/causes';
 import { removeUnopened } from '../transport/connection-files';
 import { ServiceSocket } from '../transport/service-socket';
@@ -12,6 +12,7 @@ import {
   openFiles,
   ownFacts,
   ringsOfOthers,
+  seesProcesses,
   shmSpace,
   type Daemon,
 } from './surroundings';
@@ -114,14 +115,15 @@ async function noListener(
     remedy,
   });
 
+  // A socket that its daemon left behind: a server of somebody else's is not what was meant.
+  const left = cause === 'not-running' && path.startsWith('/') && exists(path);
+  if (left && around.length === 0) return found('not-running', remedyOf('not-running'));
   const known = tried.find(({ listens }) => listens)?.address;
   if (known !== undefined && !(forced && known.path.startsWith('\0'))) {
     return found('other-address', remedyOf('other-address', { known: known.text }));
   }
   if (known !== undefined) return found('forced-sockets', remedyOf('forced-sockets'));
   if (cause === 'not-a-socket') return found(cause, error.remedy);
-  // Its daemon has ended, whatever else there is.
-  if (existsSync(path)) return found('not-running', remedyOf('not-running'));
 
   const near = around.find(({ sameNetwork }) => sameNetwork === true);
   if (near?.listens.length === 0) return found('starting', remedyOf('starting'));
@@ -136,6 +138,13 @@ async function noListener(
     return found(
       'unknown',
       'run cpg info as root, who may look at the namespaces and the sockets of the daemon',
+    );
+  }
+  if (!seesProcesses()) {
+    return found(
+      'unknown',
+      'start the daemon (systemctl start corosync); or, if it runs, run cpg info as root and without restrictions, so that it finds where',
+      ['Processes of others cannot be seen here, so a daemon may run somewhere.'],
     );
   }
   if (ringsOfOthers()) {
@@ -243,7 +252,7 @@ function isStopped(state: string): boolean {
 }
 
 function shmFindings(): string[] {
-  if (!existsSync('/dev/shm')) return ['There is no /dev/shm here.'];
+  if (!exists('/dev/shm')) return ['There is no /dev/shm here.'];
   return daemons().map((daemon) => {
     const { pid, sameShm } = daemon;
     const whose = {

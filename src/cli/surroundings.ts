@@ -28,6 +28,11 @@ export interface Daemon {
   listens: Listening[];
 }
 
+/** Whether processes of others can be seen: not where /proc is mounted with hidepid, or Node may not read it. */
+export function seesProcesses(): boolean {
+  return content('/proc/1/stat') !== '';
+}
+
 /** Processes named corosync. */
 export function daemons(): Daemon[] {
   const network = link('/proc/self/ns/net');

@@ -1,5 +1,5 @@
 /** Where a daemon listens. */
-import { existsSync } from 'node:fs';
+import { existsSync, type PathLike } from 'node:fs';
 import { check, kind } from '../arguments';
 import { failure, FORCE_FILESYSTEM_SOCKETS } from './causes';
 
@@ -35,7 +35,7 @@ export const ADDRESS = kind<string>(
  * `given` the environment's CPG_ADDRESS counts unless it is empty, then '@cpg'. Throws CS_ERR_INVALID_PARAM for anything
  * else.
  */
-export function resolveAddress(given?: string, fileExists = existsSync): Address {
+export function resolveAddress(given?: string, fileExists: typeof existsSync = exists): Address {
   // eslint-disable-next-line @typescript-eslint/prefer-nullish-coalescing -- an empty variable is an unset one
   const text = given ?? (process.env['CPG_ADDRESS'] || DEFAULT_ADDRESS);
   check('connect', given === undefined ? 'the environment variable CPG_ADDRESS' : 'address', text, ADDRESS);
@@ -47,6 +47,15 @@ export function resolveAddress(given?: string, fileExists = existsSync): Address
     return { text, path, others };
   }
   return abstractAddress(name);
+}
+
+/** What this process may not look at, by Node's permission model, is not there. */
+export function exists(path: PathLike): boolean {
+  try {
+    return existsSync(path);
+  } catch {
+    return false;
+  }
 }
 
 /** The files at which libqb may listen for the service `name`, when it listens at files. */

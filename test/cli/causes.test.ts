@@ -8,8 +8,10 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   realpathSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -261,8 +263,7 @@ describeWithCorosync('on a corosync with filesystem sockets', () => {
   test('a daemon that was killed', async () => {
     await node.kill();
     try {
-      const inside = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--'];
-      const { cause, findings, line } = await info({ inside, args: at });
+      const { cause, findings, line } = await info({ inside: ALONE, args: at });
       expect(findings).toContain(
         `There is a socket ${node.address}, and nobody listens behind it: its daemon has ended.`,
       );
@@ -405,6 +406,15 @@ describeWithCorosync('without a daemon', () => {
     expect(line).toContain('--network=host');
   });
 
+  test('processes cannot be seen, so it is not said that none runs', async () => {
+    const hide = 'mount -t proc -o hidepid=2 proc /proc';
+    const { cause, findings } = await info({
+      inside: [...ALONE, 'sh', '-ec', `${hide}; "$@"; exit $?`, 'sh', ...AS_NOBODY],
+    });
+    expect(cause).toBe('unknown');
+    expect(findings).toContain('Processes of others cannot be seen here');
+  });
+
   test('a process named corosync that does not listen', async () => {
     const program = join(directory, 'corosync');
     copyFileSync('/bin/sleep', program);
@@ -524,6 +534,21 @@ describe('what no corosync does', () => {
     expect(cause).toBe('old-libqb');
   });
 
+  test.each([
+    [100, 'ring-layout'],
+    [8236, '32-bit'],
+  ])('rings whose header has %d bytes', async (size, expected) => {
+    fake = await FakeDaemon.start({
+      answer: (answer) => {
+        truncateSync(`${answer.request}-header`, size);
+        return answer;
+      },
+    });
+    const { cause, line } = await info({ args: ['--address', fake.address] });
+    expect(cause).toBe(expected);
+    expect(line).toMatch(/has \d+ bytes, not 8252: CS_ERR_NOT_SUPPORTED/);
+  });
+
   test('rings of another user', async () => {
     const path = join(mkdtempSync(join(directory, 's-')), 'cpg');
     chmodSync(join(path, '..'), 0o777);
@@ -543,8 +568,8 @@ describe('what no corosync does', () => {
   });
 });
 
-/** Those that need another Node, another kernel limit of the whole machine, or a ring that is cut. */
-const ELSEWHERE: Cause[] = ['old-node', 'machine-too-many-files', 'ring-layout'];
+/** Those that need another Node, or a limit of the whole machine. */
+const ELSEWHERE: Cause[] = ['old-node', 'machine-too-many-files'];
 
 test('each row of the table is made above, or elsewhere', () => {
   if (process.getuid?.() !== 0) return;
@@ -552,4 +577,12 @@ test('each row of the table is made above, or elsewhere', () => {
     (cause) => !made.has(cause) && !ELSEWHERE.includes(cause),
   );
   expect(missing).toEqual([]);
+});
+
+test('docs/troubleshooting.md has each of them, with what the command says', () => {
+  const page = readFileSync(join(__dirname, '..', '..', 'docs', 'troubleshooting.md'), 'utf8');
+  for (const [cause, { finding }] of Object.entries(CAUSES)) {
+    expect(page).toContain(`## \`${cause}\``);
+    expect(page).toContain(finding);
+  }
 });
