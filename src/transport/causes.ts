@@ -49,7 +49,7 @@ const START =
   'start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
 /** What a connection needs of a /dev/shm. */
 export const SHM_REMEDY =
-  'a connection takes about 3.2 MB and 7 files (inodes) of /dev/shm: see with df and df -i which it lacks and make it larger (mount -o remount,size=256m,nr_inodes=10k /dev/shm; docker run --shm-size)';
+  'a connection takes about 3.2 MB and 7 files (inodes) of /dev/shm: make it larger (mount -o remount,size=256m,nr_inodes=10k /dev/shm; docker run --shm-size); df and df -i show which it lacks';
 
 export const CAUSES = {
   // Nobody answers.
@@ -193,7 +193,7 @@ export const CAUSES = {
     reason: 'effective-user',
     finding: 'The daemon let the real user of this process in, whose rings its effective user may not open.',
     remedy: ({ user: { uid, euid } }) =>
-      `connect with one user for both: real uid ${uid} and effective uid ${euid} differ, and the kernel shows the daemon the real one`,
+      `connect with one user for both: the real user (uid ${uid}) and the effective user (uid ${euid}) differ, and the kernel shows the daemon the real one`,
   },
   'shm-permission': {
     reason: 'ring-permission',

@@ -135,7 +135,9 @@ describeWithCorosync('on a corosync with filesystem sockets', () => {
   test('the real user is let in, the effective one cannot open its rings', async () => {
     const { cause, line } = await info({ inside: ['setpriv', '--euid=65534', '--'], args: at });
     expect(cause).toBe('effective-user');
-    expect(line).toMatch(/\(EACCES\): CS_ERR_ACCESS.*real uid 0 and effective uid 65534/);
+    expect(line).toMatch(
+      /\(EACCES\): CS_ERR_ACCESS.*real user \(uid 0\) and the effective user \(uid 65534\)/,
+    );
   });
 
   test.each([
