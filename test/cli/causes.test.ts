@@ -3,6 +3,7 @@
  * where no corosync does it, with a peer that says what such a daemon would say.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chmodSync,
   copyFileSync,
@@ -433,7 +434,11 @@ describe('what no corosync does', () => {
   let fake: FakeDaemon | undefined;
   const others: ChildProcess[] = [];
   afterEach(async () => {
-    for (const child of others.splice(0)) child.kill('SIGKILL');
+    // They remove their rings.
+    for (const child of others.splice(0)) {
+      child.kill('SIGTERM');
+      await once(child, 'close');
+    }
     await fake?.stop();
     await new Promise((resolve) => (server === undefined ? resolve(undefined) : server.close(resolve)));
     server = fake = undefined;
