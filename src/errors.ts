@@ -112,10 +112,15 @@ export function codeOf(errno: number): CpgErrorCode {
  * | `not-allowed` | CS_ERR_ACCESS | the daemon does not allow this user |
  * | `socket-permission` | CS_ERR_ACCESS | the system does not let this user reach the socket |
  * | `ring-permission` | CS_ERR_ACCESS | the system does not let this user open the rings |
+ * | `ring-read-only` | CS_ERR_ACCESS | the rings are in a file system that is mounted read-only here |
+ * | `effective-user` | CS_ERR_ACCESS | the daemon let the real user in, and the effective one is another |
+ * | `node-permission` | CS_ERR_ACCESS | Node's permission model forbids it |
  * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket) |
  * | `old-libqb` | CS_ERR_NOT_SUPPORTED | the daemon runs with a libqb before 1.0.4 |
- * | `ring-layout` | CS_ERR_NOT_SUPPORTED | the rings have an unknown layout: a 32-bit daemon |
- * | `old-node` | CS_ERR_NOT_SUPPORTED | this Node cannot reach an abstract socket |
+ * | `32-bit` | CS_ERR_NOT_SUPPORTED | the daemon is a 32-bit program |
+ * | `byte-order` | CS_ERR_NOT_SUPPORTED | the daemon is built for the other byte order |
+ * | `ring-layout` | CS_ERR_NOT_SUPPORTED | the rings have an unknown layout |
+ * | `old-node` | CS_ERR_NOT_SUPPORTED | this Node cannot use abstract sockets |
  * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped` needs the package koffi |
  * | `bad-argument` | CS_ERR_INVALID_PARAM | an argument or an option cannot be used |
  * | `second-join` | CS_ERR_INVALID_PARAM | the handle has joined, or is joining |
@@ -142,8 +147,13 @@ export type CpgErrorReason =
   | 'not-allowed'
   | 'socket-permission'
   | 'ring-permission'
+  | 'ring-read-only'
+  | 'effective-user'
+  | 'node-permission'
   | 'socket-mode'
   | 'old-libqb'
+  | '32-bit'
+  | 'byte-order'
   | 'ring-layout'
   | 'old-node'
   | 'no-koffi'

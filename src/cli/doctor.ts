@@ -1,213 +1,304 @@
 /** Why a daemon cannot be reached: the error says what failed, the machine around it why. */
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
 import type { CpgError } from '../errors';
-import { SHM_DIRECTORY } from '../ring/paths';
-import { Discovery } from '../tap/live/discovery';
+import { abstractAddress, exists, resolveAddress, socketFiles, type Address } from '../transport/address';
+import { CAUSES, causeOf, remedyOf, type Cause } from '../transport/causes';
+import { removeUnopened } from '../transport/connection-files';
+import { ServiceSocket } from '../transport/service-socket';
+import {
+  daemons,
+  listenerAt,
+  listeningHere,
+  openFiles,
+  ownFacts,
+  ringsOfOthers,
+  seesProcesses,
+  shmSpace,
+  type Daemon,
+} from './surroundings';
 
-export type Cause =
-  | 'not-running'
-  | 'other-address'
-  | 'network-namespace'
-  | 'permission'
-  | 'shm-not-shared'
-  | 'shm-too-small'
-  | 'ipc-type-socket'
-  | 'starting'
-  | 'not-answering'
-  | 'not-corosync'
-  | 'unknown';
+const SERVICE = 'cpg';
+/** For each of the other addresses. */
+const PROBE_TIMEOUT_MS = 1000;
 
 export interface Diagnosis {
   cause: Cause;
   /** Sentences about what was looked at. */
   findings: string[];
-  /** Better advice than the error's own, if there is any. */
-  remedy?: string;
+  /** What to do. */
+  remedy: string;
 }
 
-/** What can be seen of the machine; tests make one up. */
-export interface Surroundings {
-  /** Processes named corosync, and whether they share our network namespace, if that can be told. */
-  daemons: { pid: number; sameNetwork: boolean | undefined }[];
-  /** Abstract sockets of our network namespace. */
-  abstractNames: string[];
-  /** Rings of any libqb service are in our /dev/shm. */
-  ringsInShm: boolean;
-  socketExists: (path: string) => boolean;
+/** The address that failed, and where it comes from. */
+export interface Asked {
+  address: string;
+  from: 'option' | 'environment' | 'default';
+  environment: string | undefined;
 }
 
-const START_REMEDY =
-  'start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
+/** What was tried, beside the address itself. */
+interface Probe {
+  address: Address;
+  listens: boolean;
+  /** What came of it, to follow the address. */
+  outcome: string;
+}
 
-export function diagnose(error: CpgError, address: string, around = lookAround()): Diagnosis {
-  const { syscall } = (error.cause ?? {}) as NodeJS.ErrnoException;
-  switch (error.code) {
-    case 'CS_ERR_ACCESS':
-      if (syscall === 'connect') {
-        return {
-          cause: 'permission',
-          findings: ['The socket file does not let this user in.'],
-          remedy: `run as a user who may write to ${address}, its owner for instance`,
-        };
-      }
-      return { cause: 'permission', findings: ['The daemon is there and does not allow this user.'] };
-    case 'CS_ERR_NO_SPACE':
-      return { cause: 'shm-too-small', findings: ['The daemon found no room for a connection in /dev/shm.'] };
-    case 'CS_ERR_NOT_SUPPORTED':
-      return { cause: 'ipc-type-socket', findings: ['The daemon is there and uses another transport.'] };
-    case 'CS_ERR_TRY_AGAIN':
-      return { cause: 'starting', findings: ['The daemon is there and not ready.'] };
-    case 'CS_ERR_TIMEOUT':
-      return {
-        cause: 'not-answering',
-        findings: ['Something listens there and does not answer.', ...daemonFindings(around)],
-      };
-    case 'CS_ERR_MESSAGE_ERROR':
-    case 'CS_ERR_SECURITY':
-      return { cause: 'not-corosync', findings: ['Something answers there, and not as corosync does.'] };
-    case 'CS_ERR_LIBRARY':
-      if (syscall === 'connect') return unreachable(address, around);
-      if (syscall === 'open' || syscall === 'lstat') {
-        return {
-          cause: 'shm-not-shared',
-          findings: ['The daemon answered, and its rings are not in the /dev/shm that we see.'],
-          remedy:
-            "share the daemon's /dev/shm with this container (docker run --ipc=host, or -v /dev/shm:/dev/shm)",
-        };
-      }
-      return { cause: 'unknown', findings: daemonFindings(around) };
+export async function diagnose(error: CpgError, asked: Asked, signal: AbortSignal): Promise<Diagnosis> {
+  const cause = causeOf(error) ?? causeOf(error.cause) ?? causeByCode(error);
+  const found = (row: Cause, more: string[] = [], remedy = error.remedy): Diagnosis => ({
+    cause: row,
+    findings: [CAUSES[row].finding, ...more],
+    remedy,
+  });
+  switch (cause) {
+    case 'not-running':
+    case 'not-a-socket':
+      return noListener(cause, error, asked, signal);
+    case 'not-answering':
+      return silence(asked);
+    case 'starting':
+      // The error may be that of the time limit.
+      return found(cause, daemons().map(describe), remedyOf(cause));
+    case 'socket-permission': {
+      const tried = await probeOthers(asked, daemons(), signal);
+      return found(cause, tried.map(describeProbe));
+    }
+    case 'shm-not-shared':
+      return found(cause, shmFindings());
+    case 'shm-too-small':
+    case 'daemon-cannot-write':
+      return found(cause, shmFacts(asked));
+    case 'daemon-too-many-files':
+      return found(cause, fileFacts(asked));
+    case 'not-corosync': {
+      const listener = listenerAt(asked.address, daemons());
+      const who = listener === undefined ? [] : [`Pid ${listener.pid} (${listener.name}) listens there.`];
+      return found(cause, who, remedyOf(cause));
+    }
+    case 'unknown':
+      return found(cause, [...errorFacts(error), ...ownFacts(), ...daemons().map(describe)]);
     default:
-      return { cause: 'unknown', findings: [] };
+      return found(cause);
   }
 }
 
-/** Nobody listens at the address. */
-function unreachable(address: string, around: Surroundings): Diagnosis {
-  return address.startsWith('/') ? noSuchSocket(address, around) : noSuchName(address, around);
+/** For errors that were not made by the table. */
+function causeByCode({ code, reason }: CpgError): Cause {
+  if (code === 'CS_ERR_TIMEOUT' && reason === 'no-answer') return 'not-answering';
+  if (code === 'CS_ERR_MESSAGE_ERROR' || code === 'CS_ERR_SECURITY') return 'not-corosync';
+  return 'unknown';
 }
 
-/** A path: network namespaces do not matter to it. */
-function noSuchSocket(address: string, around: Surroundings): Diagnosis {
-  const findings = [
-    around.socketExists(address)
-      ? `There is a file ${address}, and nobody listens behind it.`
-      : `There is no file ${address}.`,
-    ...daemonFindings(around),
+// --------------------------------------------------------------------------------------------- nobody at the address
+
+/** Nobody listens at the address: where else does somebody? */
+async function noListener(
+  cause: 'not-running' | 'not-a-socket',
+  error: CpgError,
+  asked: Asked,
+  signal: AbortSignal,
+): Promise<Diagnosis> {
+  const around = daemons();
+  const { path, text } = resolveAddress(asked.address);
+  const forced = text.startsWith('@') && path.startsWith('/');
+  const tried = await probeOthers(asked, around, signal);
+  const facts = [
+    ...(asked.from === 'environment' ? [`The address ${asked.address} comes from CPG_ADDRESS.`] : []),
+    ...(path.startsWith('/') ? [describeFile(path)] : []),
+    ...around.map(describe),
+    ...tried.map(describeProbe),
   ];
-  if (around.daemons.length === 0) return { cause: 'not-running', findings, remedy: START_REMEDY };
-  const [known = '@cpg'] = knownAddresses(address, around);
+  const found = (row: Cause, remedy: string, more: string[] = []): Diagnosis => ({
+    cause: row,
+    findings: [CAUSES[row].finding, ...facts, ...more],
+    remedy,
+  });
+
+  // A socket that its daemon left behind: a server of somebody else's is not what was meant.
+  const left = cause === 'not-running' && path.startsWith('/') && exists(path);
+  if (left && around.length === 0) return found('not-running', remedyOf('not-running'));
+  const known = tried.find(({ listens }) => listens)?.address;
+  if (known !== undefined && !(forced && known.path.startsWith('\0'))) {
+    return found('other-address', remedyOf('other-address', { known: known.text }));
+  }
+  if (known !== undefined) return found('forced-sockets', remedyOf('forced-sockets'));
+  if (cause === 'not-a-socket') return found(cause, error.remedy);
+
+  const near = around.find(({ sameNetwork }) => sameNetwork === true);
+  if (near?.listens.length === 0) return found('starting', remedyOf('starting'));
+  const places = around.flatMap(({ pid, sameNetwork, listens }) =>
+    listens.map(({ address }) => ({ pid, path: address, sameNetwork })),
+  );
+  const beyond = places.find((place) => place.sameNetwork === false && place.path.startsWith('@'));
+  if (beyond !== undefined) return found('network-namespace', remedyOf('network-namespace', beyond));
+  const hidden = places.find((place) => place.path.startsWith('/'));
+  if (hidden !== undefined) return found('socket-not-mounted', remedyOf('socket-not-mounted', hidden));
+  if (around.length > 0) {
+    return found(
+      'unknown',
+      'run cpg info as root, who may look at the namespaces and the sockets of the daemon',
+    );
+  }
+  if (!seesProcesses()) {
+    return found(
+      'unknown',
+      'start the daemon (systemctl start corosync); or, if it runs, run cpg info as root and without restrictions, so that it finds where',
+      ['Processes of others cannot be seen here, so a daemon may run somewhere.'],
+    );
+  }
+  if (ringsOfOthers()) {
+    const rings =
+      'There are rings of a libqb service in /dev/shm whose process is not to be seen: it runs outside of this container, or has crashed.';
+    return found(
+      'unknown',
+      'if the daemon runs outside of this container, share its network namespace (docker run --network=host); else start it (systemctl start corosync)',
+      [rings],
+    );
+  }
+  return found('not-running', remedyOf('not-running'));
+}
+
+function describeFile(path: string): string {
+  try {
+    const stat = statSync(path);
+    if (stat.isSocket())
+      return `There is a socket ${path}, and nobody listens behind it: its daemon has ended.`;
+    const kind = stat.isDirectory() ? 'directory' : stat.isFile() ? 'file' : 'special file';
+    return `${path} is a ${kind}, not a socket.`;
+  } catch (error) {
+    return `There is no socket ${path} (${(error as NodeJS.ErrnoException).code}).`;
+  }
+}
+
+/** Tries the usual addresses, that of the environment, and those at which the system shows a listener. */
+function probeOthers(asked: Asked, around: readonly Daemon[], signal: AbortSignal): Promise<Probe[]> {
+  const { path: failed, others = [] } = resolveAddress(asked.address);
+  const files = [
+    ...(asked.environment?.startsWith('/') === true ? [asked.environment] : []),
+    ...socketFiles(SERVICE),
+    ...listeningHere().map(({ address }) => address),
+    ...around.flatMap(({ listens }) => listens.map(({ address }) => address)),
+  ].filter((path) => path.startsWith('/'));
+  const different = new Map<string, Address>();
+  const known = new Set([failed, ...others].map(realPath));
+  for (const path of files) {
+    const real = realPath(path);
+    if (!known.has(real)) different.set(real, { text: path, path });
+    known.add(real);
+  }
+  const abstract = abstractAddress(SERVICE);
+  const candidates = [...(failed === abstract.path ? [] : [abstract]), ...different.values()];
+  return Promise.all(candidates.map((address) => probe(address, signal)));
+}
+
+/** A handshake; what it was given is given back. */
+async function probe(address: Address, signal: AbortSignal): Promise<Probe> {
+  const timeout = AbortSignal.timeout(PROBE_TIMEOUT_MS);
+  try {
+    const { service, answer } = await ServiceSocket.open(address, AbortSignal.any([signal, timeout]));
+    service.socket.destroy();
+    removeUnopened(answer);
+    return { address, listens: true, outcome: 'a daemon answers' };
+  } catch (error) {
+    if (signal.aborted) throw error;
+    if (timeout.aborted) return { address, listens: true, outcome: 'something listens and does not answer' };
+    const { reason, cause, what } = error as CpgError;
+    const { code } = (cause ?? {}) as NodeJS.ErrnoException;
+    if (reason === 'no-daemon') {
+      return {
+        address,
+        listens: false,
+        outcome: code === 'ENOENT' ? 'no such socket' : `nobody listens (${code})`,
+      };
+    }
+    if (code !== undefined) return { address, listens: false, outcome: `no connection (${code})` };
+    return { address, listens: true, outcome: what };
+  }
+}
+
+function describeProbe({ address, outcome }: Probe): string {
+  return `Tried ${address.text}: ${outcome}.`;
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path.replace(/^\/var\/run\//, '/run/');
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- the rest
+
+function silence(asked: Asked): Diagnosis {
+  const around = daemons();
+  const listener = listenerAt(asked.address, around);
+  const { pid = 0, name, state = '' } = listener ?? {};
   return {
-    cause: 'other-address',
-    findings,
-    remedy: `give the address at which the daemon listens, --address ${known} perhaps`,
+    cause: 'not-answering',
+    findings: [
+      CAUSES['not-answering'].finding,
+      ...(listener === undefined
+        ? around.map(describe)
+        : [`Pid ${pid} (${name}) listens there, in state ${state}${isStopped(state) ? ' (stopped)' : ''}.`]),
+    ],
+    remedy: remedyOf('not-answering', { pid, stopped: isStopped(state) }),
   };
 }
 
-/** Where a daemon of this machine may listen instead. */
-function knownAddresses(address: string, { abstractNames, socketExists }: Surroundings): string[] {
-  const names = abstractNames.includes('cpg') ? ['@cpg'] : [];
-  const inFiles = ['/run/cpg', '/var/run/cpg', '/tmp/cpg'].filter((path) => socketExists(path));
-  return [...names, ...inFiles].filter((candidate) => candidate !== address);
+function isStopped(state: string): boolean {
+  return state === 'T' || state === 't';
 }
 
-function noSuchName(address: string, around: Surroundings): Diagnosis {
-  const findings = daemonFindings(around);
-  const { daemons } = around;
-  const near = daemons.some(({ sameNetwork }) => sameNetwork === true);
-  const elsewhere = daemons.find(({ sameNetwork }) => sameNetwork === false);
-  if (near) {
-    const known = knownAddresses(address, around);
-    return {
-      cause: known.length > 0 ? 'other-address' : 'starting',
-      findings,
-      remedy:
-        known.length > 0
-          ? `give --address ${known[0]!}: the daemon seems to listen there`
-          : 'wait until the daemon has started, or see in its log whether it offers the service cpg',
+function shmFindings(): string[] {
+  if (!exists('/dev/shm')) return ['There is no /dev/shm here.'];
+  return daemons().map((daemon) => {
+    const { pid, sameShm } = daemon;
+    const whose = {
+      true: 'that of this process',
+      false: 'another than that of this process',
+      undefined: 'out of our sight',
     };
-  }
-  if (elsewhere !== undefined) {
-    return {
-      cause: 'network-namespace',
-      findings,
-      remedy: `run it in the daemon's network namespace (nsenter --target ${elsewhere.pid} --net; docker run --network=host): abstract sockets do not cross that border`,
-    };
-  }
-  if (daemons.length === 0 && around.ringsInShm) {
-    return {
-      cause: 'network-namespace',
-      findings: [
-        ...findings,
-        'There are rings of libqb in /dev/shm, so a daemon seems to run outside of this container.',
-      ],
-      remedy: "share the daemon's network namespace with this container (docker run --network=host)",
-    };
-  }
-  return {
-    cause: daemons.length === 0 ? 'not-running' : 'unknown',
-    findings,
-    ...(daemons.length === 0 ? { remedy: START_REMEDY } : {}),
-  };
-}
-
-function daemonFindings({ daemons }: Surroundings): string[] {
-  if (daemons.length === 0) return ['No process named corosync is to be seen.'];
-  return daemons.map(({ pid, sameNetwork }) => {
-    const where = {
-      true: 'in our network namespace',
-      false: 'in another network namespace',
-      undefined: 'in a network namespace that cannot be looked at',
-    };
-    return `corosync runs as pid ${pid}, ${where[`${sameNetwork}`]}.`;
+    return `${describe(daemon)} The /dev/shm of pid ${pid} is ${whose[`${sameShm}`]}.`;
   });
 }
 
-function lookAround(): Surroundings {
-  const ownNetwork = networkOf('self');
-  const daemons = list('/proc')
-    .filter((name) => /^\d+$/.test(name) && content(`/proc/${name}/comm`).trim() === 'corosync')
-    .map((name) => {
-      const network = networkOf(name);
-      const known = network !== undefined && ownNetwork !== undefined;
-      return { pid: Number(name), sameNetwork: known ? network === ownNetwork : undefined };
-    });
-  const abstractNames = content('/proc/net/unix')
-    .split('\n')
-    .flatMap((line) => /@(\S+?)@*$/.exec(line)?.[1] ?? []);
-  const ringsInShm = hasRingsInUse();
-  return { daemons, abstractNames, ringsInShm, socketExists: existsSync };
+/** What can be seen of the daemon that refused, and of its /dev/shm; of our own where the daemon is out of sight. */
+function shmFacts(asked: Asked): string[] {
+  const listener = listenerAt(asked.address, daemons());
+  const space = shmSpace(listener?.pid ?? 'self');
+  const whose =
+    listener === undefined ? 'The /dev/shm of this process' : `The /dev/shm of pid ${listener.pid}`;
+  if (space === undefined) return [`${whose} cannot be looked at.`];
+  const { freeBytes, totalBytes, freeFiles, totalFiles } = space;
+  const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
+  const bytes = totalBytes === 0 ? 'no limit' : `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
+  const files = totalFiles === 0 ? 'no limit of files' : `${freeFiles} files free of ${totalFiles}`;
+  return [`${whose} has ${bytes}, and ${files}.`];
 }
 
-/** What a crash left behind tells of no daemon. */
-function hasRingsInUse(): boolean {
-  try {
-    const { inUse, unreadable } = new Discovery(SHM_DIRECTORY).survey();
-    return inUse + unreadable > 0;
-  } catch {
-    return false;
-  }
+function fileFacts(asked: Asked): string[] {
+  const listener = listenerAt(asked.address, daemons());
+  const { open, most } = listener === undefined ? {} : openFiles(listener.pid);
+  return open === undefined ? [] : [`Pid ${listener!.pid} has ${open} files open, of at most ${most}.`];
 }
 
-function networkOf(pid: string): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/net`);
-  } catch {
-    return undefined;
-  }
+function errorFacts(error: CpgError): string[] {
+  const { code, syscall, path } = (error.cause ?? {}) as NodeJS.ErrnoException;
+  if (code === undefined) return [];
+  const call = syscall === undefined ? '' : ` from ${syscall}()`;
+  return [`The system says ${code}${call}${path === undefined ? '' : ` for ${JSON.stringify(path)}`}.`];
 }
 
-function list(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
-}
-
-function content(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
+function describe({ pid, state, ageSeconds, sameNetwork, listens }: Daemon): string {
+  const where = {
+    true: 'in our network namespace',
+    false: 'in another network namespace',
+    undefined: 'in a network namespace that cannot be looked at',
+  };
+  const stopped = isStopped(state) ? ', stopped' : '';
+  const places = listens.map(({ address }) => address).join(' and ');
+  const since = ageSeconds === undefined ? '' : `for ${Math.floor(ageSeconds)} s `;
+  return `corosync runs ${since}as pid ${pid}, ${where[`${sameNetwork}`]}${stopped}${places === '' ? '' : `, and listens at ${places}`}.`;
 }

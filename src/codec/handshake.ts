@@ -3,7 +3,7 @@
  * With shared memory the strings of the answer are the path stems of the three rings.
  */
 import { check, inCall, plainObject, uint8Array } from '../arguments';
-import { cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
+import { asBuffer, cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
 import {
   frameHeader,
   requestHeaderFields,
@@ -76,6 +76,27 @@ const NOTHING = {
 export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
 /** Bytes of a handshake answer. */
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
+
+/** In a 32-bit daemon's answer, which is just as long: the number before it has 4 bytes there. */
+const REQUEST_OFFSET_32_BIT = responseTable.offsetOf('request') - 4;
+
+/**
+ * For which machine, other than one with 64 bits and the low byte first, the daemon was built that gave this answer, of
+ * which at least 12 bytes must be there for the byte order, and all of it for the width. Undefined when nothing shows that.
+ */
+export function foreignMachine(answer: Uint8Array): 'byte-order' | '32-bit' | undefined {
+  const bytes = asBuffer(answer);
+  const sizeOffset = responseTable.offsetOf('size');
+  if (bytes.length < sizeOffset + 4) return undefined;
+  if (bytes.readInt32BE(sizeOffset) === HANDSHAKE_RESPONSE_BYTES) return 'byte-order';
+  if (bytes.length < HANDSHAKE_RESPONSE_BYTES) return undefined;
+  // Where the upper half of a pointer would stand, which begins with zeros, there is text, of each of the names.
+  const names = [REQUEST_OFFSET_32_BIT, REQUEST_OFFSET_32_BIT + PATH_BYTES];
+  const isText = names.every((offset) =>
+    bytes.subarray(offset, offset + 4).every((byte) => byte > 0x20 && byte < 0x7f),
+  );
+  return isText ? '32-bit' : undefined;
+}
 
 /** The bytes of a handshake request. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {

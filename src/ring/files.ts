@@ -7,6 +7,7 @@ import {
   CHUNK_HEADER_WORDS,
   MAX_RING_BYTES,
   RING_HEADER_BYTES,
+  RING_HEADER_BYTES_32_BIT,
   RING_HEADER_BYTES_WITHOUT_USER_DATA,
   RingHeader,
   WORD_BYTES,
@@ -101,8 +102,9 @@ function open(
 function checkedSize(stem: string, headerFd: number, dataFd: number, ...headerSizes: number[]): number {
   const headerBytes = fstatSync(headerFd).size;
   if (!headerSizes.includes(headerBytes)) {
-    throw new CpgError('CS_ERR_NOT_SUPPORTED', `ring header ${stem}-header has ${headerBytes} bytes`, {
-      reason: 'ring-layout',
+    const what = `ring header ${stem}-header has ${headerBytes} bytes, not ${RING_HEADER_BYTES}`;
+    throw new CpgError('CS_ERR_NOT_SUPPORTED', what, {
+      reason: headerBytes === RING_HEADER_BYTES_32_BIT ? '32-bit' : 'ring-layout',
       remedy: `only the 64-bit layout of libqb 1 and 2 is known (${RING_HEADER_BYTES} bytes)`,
     });
   }

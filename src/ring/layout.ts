@@ -18,6 +18,8 @@ import { malformed } from '../codec/fields';
 
 /** sizeof(struct qb_ringbuffer_shared_s) plus the int32 of user data, on 64-bit. */
 export const RING_HEADER_BYTES = 8252;
+/** The same on 32-bit, where a POSIX semaphore of glibc has 16 bytes: nothing else in it depends on the machine. */
+export const RING_HEADER_BYTES_32_BIT = 8236;
 export const WORD_BYTES = 4;
 /** length and magic. */
 export const CHUNK_HEADER_WORDS = 2;

@@ -14,7 +14,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { systemError } from '../system-error';
-import { resolveAddress } from '../transport/address';
+import { assertUsable, resolveAddress } from '../transport/address';
 import { claim, isAbandoned, removeDead, type Share } from './claim';
 import { removeOnExit } from './exit';
 import { removeQuietly } from './remove';
@@ -84,7 +84,9 @@ export async function removeLeftovers(): Promise<void> {
  * may not listen, CS_ERR_LIBRARY for a directory that is not there, and as the system says otherwise.
  */
 export async function listen(address: string, onStream: (stream: Socket) => void): Promise<Listener> {
-  const { path } = resolveAddress(address);
+  const resolved = resolveAddress(address);
+  assertUsable(resolved, 'listen at');
+  const { path } = resolved;
   const server = createServer(onStream);
   let removeFile = (): void => undefined;
   try {

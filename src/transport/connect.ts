@@ -2,10 +2,11 @@
 import { malformed } from '../codec/fields';
 import { ConnectionType } from '../codec/handshake';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
-import { CpgError, isCpgError } from '../errors';
+import { isCpgError } from '../errors';
 import { mappedStorage } from '../ring/mapped-storage';
 import { storeInFiles } from '../ring/storage';
 import { resolveAddress, type Address } from './address';
+import { failure } from './causes';
 import { openConnectionFiles, removeUnopened } from './connection-files';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
@@ -18,19 +19,12 @@ export async function connectTransport(
   options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, coalesceMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
-  assertReachable(address);
   const store = options.mapped ? mappedStorage() : storeInFiles;
-  const { service, answer, announced } = await ServiceSocket.open(address, signal);
+  const { service, answer, announced } = await openSocket(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
-      throw new CpgError(
-        'CS_ERR_NOT_SUPPORTED',
-        `${address.text} uses datagram sockets (qb_ipc_type: socket)`,
-        {
-          reason: 'socket-mode',
-          remedy: 'set "qb_ipc_type: native" in the system section of corosync.conf and restart corosync',
-        },
-      );
+      const what = `${address.text} uses datagram sockets (qb_ipc_type: socket)`;
+      throw failure('ipc-type-socket', what, { code: 'CS_ERR_NOT_SUPPORTED' });
     }
     // A daemon grants at least what we asked for, so its largest frame holds any message of ours and its header.
     if (answer.maxMessageSize < IPC_REQUEST_SIZE_BYTES) {
@@ -49,16 +43,13 @@ export async function connectTransport(
   }
 }
 
-/** Before 20.8, Node cuts the name of a socket at the first NUL, with which every abstract name begins. */
-function assertReachable(address: Address): void {
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
-  if (address.path.startsWith('/') || major > 20 || (major === 20 && minor >= 8)) return;
-  throw new CpgError(
-    'CS_ERR_NOT_SUPPORTED',
-    `Node ${process.versions.node} cannot reach the abstract socket ${address.text}`,
-    {
-      reason: 'old-node',
-      remedy: "use Node 20.8 or later, or a filesystem socket ('/path')",
-    },
-  );
+/** Where nobody listens at the first place of a '@name' that is a file here, somebody may at another. */
+async function openSocket(address: Address, signal: AbortSignal): ReturnType<typeof ServiceSocket.open> {
+  const [next, ...others] = address.others ?? [];
+  try {
+    return await ServiceSocket.open(address, signal);
+  } catch (error) {
+    if (next === undefined || !isCpgError(error) || error.reason !== 'no-daemon') throw error;
+    return openSocket({ text: address.text, path: next, others }, signal);
+  }
 }

@@ -3,7 +3,8 @@ import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
-import { CpgError } from '../errors';
+import type { CpgError} from '../errors';
+import { isCpgError } from '../errors';
 import { openRing, refused } from '../ring/files';
 import {
   connectionOf,
@@ -15,8 +16,7 @@ import {
 } from '../ring/paths';
 import type { Ring } from '../ring/ring';
 import { storeInFiles, type OpenStorage } from '../ring/storage';
-import { systemError, systemErrorCode, type Remedies } from '../system-error';
-import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
+import { causeInSystem, currentUser, describeUser, failure, unexplained, type Cause } from './causes';
 
 /** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
 const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
@@ -79,7 +79,12 @@ function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDi
     (uid !== undefined && stat.uid !== uid) ||
     (stat.mode & OTHERS_MAY_WRITE) !== 0
   ) {
-    throw refused(`${directory} is not a directory of our own`);
+    const what = `${directory} is not a directory of our own`;
+    if (uid === undefined || stat.uid === uid) throw refused(what);
+    throw failure('other-owner', `${what} (uid ${uid}): it belongs to uid ${stat.uid}`, {
+      owner: stat.uid,
+      code: 'CS_ERR_SECURITY',
+    });
   }
   const { dev, ino } = stat;
   return { ...connection, dev, ino, files: RING_NAMES.flatMap((ring) => ringFiles(answer[ring])) };
@@ -87,14 +92,8 @@ function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDi
 
 function misnamed(answer: HandshakeResponse): CpgError {
   if (RING_NAMES.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
-    return new CpgError(
-      'CS_ERR_NOT_SUPPORTED',
-      `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`,
-      {
-        reason: 'old-libqb',
-        remedy: 'update libqb on this node: its rings have been in private directories since 1.0.4',
-      },
-    );
+    const what = `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`;
+    return failure('old-libqb', what, { code: 'CS_ERR_NOT_SUPPORTED' });
   }
   return refused(
     `the handshake names the rings ${RING_NAMES.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
@@ -148,19 +147,38 @@ function quietly(action: () => void): void {
 const NO_PLAIN_FILE: readonly unknown[] = ['ELOOP', 'EISDIR', 'ENXIO', 'ENODEV'];
 
 function openError(error: unknown, directory: string): CpgError {
-  if (NO_PLAIN_FILE.includes((error as NodeJS.ErrnoException).code)) {
-    return refused(`${directory} holds other things than plain files`);
+  if (isCpgError(error)) {
+    const { code, what, reason } = error;
+    return reason === '32-bit' || reason === 'ring-layout' ? failure(reason, what, { code }) : error;
   }
-  const remedies: Remedies = {
-    CS_ERR_LIBRARY:
-      'the daemon made them in its own /dev/shm: share that with this container, or see whether the daemon is stopping',
-    CS_ERR_NO_SPACE: SHM_REMEDY,
-    CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
-    CS_ERR_ACCESS:
-      'the daemon let us in and gave the rings to our real user: see whether the effective user is another one, /dev/shm is mounted read-only, or a security module forbids it',
-  };
   const { code } = error as NodeJS.ErrnoException;
-  const forbidden = systemErrorCode(code) === 'CS_ERR_ACCESS';
-  const reason = code === 'ENOENT' ? 'rings-not-there' : forbidden ? 'ring-permission' : undefined;
-  return systemError(error, `cannot open the rings in ${directory}`, remedies, reason);
+  if (NO_PLAIN_FILE.includes(code)) return refused(`${directory} holds other things than plain files`);
+  const what = `cannot open the rings in ${directory}`;
+  const cause = causeInSystem(error) ?? causeOfOpenError(code, directory);
+  if (cause === undefined) return unexplained(error, what);
+  const who = code === 'EACCES' ? ` as ${describeUser(currentUser())}` : '';
+  return failure(cause, `${what}${who} (${code})`, {
+    error,
+    path: cause === 'shm-permission' ? dirname(directory) : directory,
+  });
+}
+
+function causeOfOpenError(code: string | undefined, directory: string): Cause | undefined {
+  switch (code) {
+    case 'ENOENT':
+      return 'shm-not-shared';
+    case 'EROFS':
+      return 'shm-read-only';
+    case 'EACCES': {
+      const { uid, euid } = currentUser();
+      try {
+        // The daemon gave it to the real user.
+        return lstatSync(directory).uid === uid && uid !== euid ? 'effective-user' : undefined;
+      } catch (error) {
+        return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'shm-permission' : undefined;
+      }
+    }
+    default:
+      return undefined;
+  }
 }

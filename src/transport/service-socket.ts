@@ -2,12 +2,13 @@
  * The service socket: connecting, and the handshake. Node's `onread` puts what arrives into one buffer
  * shared by the process, so the single bytes that announce events are counted without allocating.
  */
-import { writeSync } from 'node:fs';
+import { statSync, writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import {
   decodeHandshakeResponse,
   encodeHandshakeRequest,
+  foreignMachine,
   HANDSHAKE_RESPONSE_BYTES,
   type HandshakeResponse,
 } from '../codec/handshake';
@@ -16,9 +17,18 @@ import { frameSize } from '../codec/header';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { debugMessage, debugTransport as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
-import { systemError, systemErrorCode, type Remedies } from '../system-error';
-import type { Address } from './address';
+import { systemErrorCode } from '../system-error';
 import { counted } from '../text';
+import { assertUsable, describeAddress, type Address } from './address';
+import {
+  causeInSystem,
+  currentUser,
+  describeUser,
+  failure,
+  isRootForDaemon,
+  overridesPermissions,
+  unexplained,
+} from './causes';
 
 const RECEIVE_BYTES = 64 * 1024;
 /** Enough of the answer to know how long it claims to be. */
@@ -53,13 +63,14 @@ export class ServiceSocket {
     address: Address,
     signal: AbortSignal,
   ): Promise<{ service: ServiceSocket; answer: HandshakeResponse; announced: number }> {
+    assertUsable(address, 'connect to');
     signal.throwIfAborted();
     const service = new ServiceSocket(address);
     try {
       const { answer, announced } = await service.#shakeHands(address, signal);
       debug('%s answered the handshake', address.text);
       debugMessage('<', { type: 'handshake', ...answer });
-      if (answer.error !== 0) throw handshakeError(answer.error, address);
+      if (answer.error !== 0) throw refusalError(answer.error, address);
       return { service, answer, announced };
     } catch (error) {
       service.socket.destroy();
@@ -132,13 +143,13 @@ export class ServiceSocket {
         const missing = HANDSHAKE_RESPONSE_BYTES - received;
         bytes.copy(answer, received, 0, Math.min(missing, bytes.length));
         received += Math.min(missing, bytes.length);
-        if (received >= ANSWER_SIZE_KNOWN_BYTES && frameSize(answer) !== HANDSHAKE_RESPONSE_BYTES) {
-          fail(
-            malformed(
-              `a handshake answer that says ${counted(frameSize(answer), 'byte')}`,
-              `${HANDSHAKE_RESPONSE_BYTES}`,
-            ),
-          );
+        if (received < ANSWER_SIZE_KNOWN_BYTES) return;
+        const foreign = foreignMachine(answer.subarray(0, received));
+        if (foreign !== undefined) {
+          fail(foreignError(foreign, address));
+        } else if (frameSize(answer) !== HANDSHAKE_RESPONSE_BYTES) {
+          const found = `a handshake answer that says ${counted(frameSize(answer), 'byte')}`;
+          fail(malformed(found, `${HANDSHAKE_RESPONSE_BYTES}`));
         } else if (received === HANDSHAKE_RESPONSE_BYTES) {
           try {
             const decoded = decodeHandshakeResponse(answer);
@@ -157,86 +168,118 @@ export class ServiceSocket {
   }
 }
 
-function closedInHandshake(address: Address, received: number, cause?: Error): CpgError {
-  return new CpgError(
-    'CS_ERR_LIBRARY',
-    `${address.text} closed the connection after ${counted(received, 'byte')} of its handshake answer`,
-    {
-      cause,
-      reason: 'handshake-failed',
-      remedy: 'check that this is a corosync daemon, and its log; it may be shutting down',
-    },
-  );
+function closedInHandshake(address: Address, received: number, error?: Error): CpgError {
+  const what = `${address.text} closed the connection after ${counted(received, 'byte')} of its handshake answer`;
+  return failure('hung-up', what, { error, code: 'CS_ERR_LIBRARY' });
 }
 
-const START_REMEDY =
-  'no corosync listens there: start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
+function foreignError(machine: '32-bit' | 'byte-order', address: Address): CpgError {
+  const kind =
+    machine === '32-bit' ? 'is a 32-bit daemon' : 'is a daemon of the other byte order (big-endian)';
+  return failure(machine, `${address.text} ${kind}`, { code: 'CS_ERR_NOT_SUPPORTED' });
+}
 
+/** What net.connect() failed with, as an error that says what to do about it. */
 function connectError(error: NodeJS.ErrnoException, address: Address): CpgError {
-  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return closedInHandshake(address, 0, error);
-  // The daemon was not even asked, so no stanza of its configuration would help.
-  const forbidden = systemErrorCode(error.code) === 'CS_ERR_ACCESS';
-  const who = forbidden ? ` as ${whoWeAre()}` : '';
-  const nobodyThere = error.code === 'ECONNREFUSED' || error.code === 'ENOENT';
-  const remedies: Remedies = {
-    ...(nobodyThere && { CS_ERR_LIBRARY: START_REMEDY }),
-    CS_ERR_ACCESS:
-      'the system keeps this user from the socket: see its permissions and those of its directories',
-    CS_ERR_NO_RESOURCES: DESCRIPTORS_REMEDY,
-    CS_ERR_TRY_AGAIN: 'the daemon has too many connections waiting; try again',
+  const { code } = error;
+  if (code === 'ECONNRESET' || code === 'EPIPE') return closedInHandshake(address, 0, error);
+  const what = `cannot connect to ${describeAddress(address)}`;
+  const circumstances = { error, path: address.path };
+  const inSystem = causeInSystem(error);
+  if (inSystem !== undefined) return failure(inSystem, `${what} (${code})`, circumstances);
+  // EPROTOTYPE is a socket for datagrams; the others, something in the path that is no directory.
+  if (code === 'EPROTOTYPE' || code === 'ENOTDIR' || code === 'ELOOP' || isOtherFile(address.path)) {
+    return failure('not-a-socket', `${what} (${code})`, circumstances);
+  }
+  if (code === 'ECONNREFUSED' || code === 'ENOENT') {
+    return failure('not-running', `${what} (${code})`, circumstances);
+  }
+  const closed = code === 'EACCES' ? closedPath(address.path) : undefined;
+  if (closed !== undefined) {
+    const who = describeUser(currentUser());
+    return failure('socket-permission', `${what} as ${who}: ${closed.why} (${code})`, {
+      error,
+      path: closed.path,
+    });
+  }
+  // The queue of a daemon that accepts nothing is full.
+  if (code === 'EAGAIN') return failure('not-answering', `${what} (${code})`, circumstances);
+  return unexplained(error, what);
+}
+
+/** True for what is there and is not a socket. */
+function isOtherFile(path: string): boolean {
+  try {
+    return path.startsWith('/') && !statSync(path).isSocket();
+  } catch {
+    return false;
+  }
+}
+
+/** The first thing on the way to a socket file that keeps us out by its permissions; undefined where these do not show it. */
+function closedPath(path: string): { path: string; why: string } | undefined {
+  if (!path.startsWith('/') || overridesPermissions()) return undefined;
+  try {
+    const steps = path.split('/');
+    for (let count = 1; count < steps.length; count++) {
+      const directory = steps.slice(0, count).join('/') || '/';
+      const { closed, permissions } = permissionsOf(directory, 0o111);
+      if (closed) return { path: directory, why: `${directory} (${permissions}) may not be entered` };
+    }
+    const { closed, permissions } = permissionsOf(path, 0o222);
+    return closed ? { path, why: `${path} (${permissions}) may not be written to` } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function permissionsOf(path: string, wanted: number): { closed: boolean; permissions: string } {
+  const { mode, uid, gid } = statSync(path);
+  const groups = [process.getegid?.(), ...(process.getgroups?.() ?? [])];
+  const ours = uid === process.geteuid?.() ? 0o700 : groups.includes(gid) ? 0o070 : 0o007;
+  return {
+    closed: (mode & wanted & ours) === 0,
+    permissions: `mode ${(mode & 0o7777).toString(8)}, of uid ${uid} gid ${gid}`,
   };
-  const reason = nobodyThere ? 'no-daemon' : forbidden ? 'socket-permission' : undefined;
-  return systemError(error, `cannot connect to ${address.text}${who}`, remedies, reason);
 }
 
 /** The daemon's refusal, a negative errno, as an error that says what to do about it. */
-function handshakeError(error: number, address: Address): CpgError {
+function refusalError(refusal: number, address: Address): CpgError {
   const { errno } = constants;
-  const what = `${address.text} refused the connection (errno ${-error})`;
-  if (-error === errno.EACCES || -error === errno.EPERM) return accessDenied(what);
-  const [name] = Object.entries(errno).find(([, number]) => number === -error) ?? [];
+  const [name] = Object.entries(errno).find(([, number]) => number === -refusal) ?? [];
   const code = systemErrorCode(name);
-  return new CpgError(code, what, { remedy: REFUSAL_REMEDIES[code] ?? 'see the daemon log' });
-}
-
-/** What is wrong with a /dev/shm in which a connection finds no place. */
-export const SHM_REMEDY =
-  'a connection takes about 3.2 MB of /dev/shm: make it larger (mount -o remount,size=256m /dev/shm; docker run --shm-size)';
-
-/** A connection is one socket and six files. */
-export const DESCRIPTORS_REMEDY =
-  'a connection takes 7 descriptors: close connections, or raise the limit of this process (ulimit -n)';
-
-/** What to do about a refusal; the errors are those of the daemon. */
-const REFUSAL_REMEDIES: Remedies = {
-  CS_ERR_ACCESS: 'the daemon cannot write where it makes its rings, /dev/shm as a rule: see its log',
-  CS_ERR_NO_MEMORY: 'free memory on the node of the daemon',
-  CS_ERR_NO_RESOURCES:
-    'the daemon, or its node, has no file descriptors left: close connections or raise the limit',
-  CS_ERR_NO_SPACE: SHM_REMEDY,
-  CS_ERR_TRY_AGAIN: 'the daemon is starting or stopping; try again in a moment',
-};
-
-function accessDenied(what: string): CpgError {
-  const { uid, gid } = identity();
-  const file = `/etc/corosync/uidgid.d/uid-${uid}`;
-  return new CpgError('CS_ERR_ACCESS', `${what} for ${whoWeAre()}`, {
-    reason: 'not-allowed',
-    remedy:
-      `allow it: put "uidgid { uid: ${uid} }" (or "gid: ${gid}"), one directive a line, into corosync.conf or a file of ` +
-      `/etc/corosync/uidgid.d and run corosync-cfgtool -R; as root: ` +
-      `printf 'uidgid {\\n  uid: ${uid}\\n}\\n' > ${file} && corosync-cfgtool -R`,
-  });
-}
-
-/** The real user, not the effective one: it is what the kernel tells the daemon. */
-function identity(): { uid: number | undefined; gid: number | undefined } {
-  return { uid: process.getuid?.(), gid: process.getgid?.() };
-}
-
-function whoWeAre(): string {
-  const { uid, gid } = identity();
-  return `uid ${uid} gid ${gid}`;
+  const user = currentUser();
+  const what = `${address.text} refused the connection (errno ${-refusal}${name === undefined ? '' : ` ${name}`})`;
+  const facts = { code } as const;
+  switch (name) {
+    case 'EACCES': {
+      const whom = `${what} for ${describeUser(user)}`;
+      if (!isRootForDaemon(user)) return failure('permission', whom, facts);
+      // It is not the list of users, then, but the system below the daemon.
+      const reason = 'not-allowed';
+      return failure('daemon-cannot-write', `${whom}, whom corosync allows without "uidgid { uid: 0 }"`, {
+        ...facts,
+        reason,
+      });
+    }
+    case 'EPERM':
+    case 'EROFS':
+      return failure('daemon-cannot-write', what, facts);
+    case 'EAGAIN':
+      return failure('starting', what, facts);
+    case 'EMFILE':
+    case 'ENFILE':
+      return failure('daemon-too-many-files', what, facts);
+    case 'ENOMEM':
+      return failure('daemon-out-of-memory', what, facts);
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return failure('shm-too-small', what, facts);
+    case 'ENOSYS':
+      return failure('no-service', what, facts);
+    default:
+      return new CpgError(code, what, { reason: 'refused', remedy: 'see the log of the daemon' });
+  }
 }
 
 /** True for the refusals that pass by themselves. */

@@ -19,10 +19,12 @@
  * /dev/shm is shared in both cases, because that is where the rings are.
  */
 import { execFile, spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   accessSync,
   chmodSync,
   constants,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -54,6 +56,19 @@ export interface CorosyncOptions {
   config?: Partial<Record<ConfigSection, Record<string, string | number>>>;
   /** Deadline of every wait for a daemon, in milliseconds. Default 30,000. */
   timeoutMs?: number;
+  /** Which corosync. Default: that of the environment (see Installation), else the one in PATH. */
+  installation?: Installation;
+}
+
+/** A corosync other than the machine's own. */
+export interface Installation {
+  /**
+   * CPG_COROSYNC: either the root of another system, with usr/sbin/corosync and all its libraries, in which the daemon
+   * runs chrooted; or the prefix of a build, with sbin/corosync and lib.
+   */
+  root: string;
+  /** CPG_COROSYNC_EMULATOR: a static program that runs the binaries of `root`, such as qemu-s390x-static. */
+  emulator?: string | undefined;
 }
 
 type ConfigSection = 'totem' | 'quorum' | 'system' | 'logging';
@@ -66,6 +81,8 @@ const DEFAULT_TOKEN_MS = 1000;
 const DEFAULT_TIMEOUT_MS = 30_000;
 const NODES_MAX = 16;
 const LOG_TAIL_LINES = 30;
+/** Each release takes keys of this size. */
+const KEY_BYTES = 128;
 
 /** libqb's socket directory is fixed when it is built: Debian says /tmp, others /run. Both are covered. */
 const SOCKET_DIRECTORIES = ['/run', '/tmp'];
@@ -88,10 +105,25 @@ export function corosyncUnavailable(): string | undefined {
   return unavailable.reason;
 }
 
+/** The corosync that CPG_COROSYNC names, if it names one. */
+function installationOfEnvironment(): Installation | undefined {
+  const { CPG_COROSYNC: root, CPG_COROSYNC_EMULATOR: emulator } = process.env;
+  if (root === undefined || root === '') return undefined;
+  return { root: resolve(root), emulator: emulator === '' ? undefined : emulator };
+}
+
+/** True for the root of a whole system, false for the prefix of a build. */
+function isSystem({ root }: Installation): boolean {
+  if (existsSync(join(root, 'usr/sbin/corosync'))) return true;
+  if (existsSync(join(root, 'sbin/corosync'))) return false;
+  throw new Error(`there is neither usr/sbin/corosync nor sbin/corosync in ${root}`);
+}
+
 function findObstacle(): string | undefined {
   if (process.platform !== 'linux') return 'corosync needs Linux.';
   if (process.getuid?.() !== 0) return 'running a private corosync needs root.';
-  for (const tool of ['corosync', 'ip', 'unshare', 'nsenter', 'setpriv', 'mount']) {
+  const corosync = installationOfEnvironment() === undefined ? ['corosync'] : ['chroot'];
+  for (const tool of [...corosync, 'ip', 'unshare', 'nsenter', 'setpriv', 'mount']) {
     if (findTool(tool) === undefined) return `the command ${tool} is not installed.`;
   }
   // Root in a container may still be forbidden all this; only doing it tells. The namespaces end with the shell.
@@ -215,21 +247,45 @@ class Holder {
   }
 }
 
+/** Where a node has the system of its daemon, and where in it the directory of the node is. */
+const SYSTEM = '/mnt';
+const INSIDE_SYSTEM = '/mnt';
+
 /**
- * $1 = the node's directory, $2 = 'filesystem' or 'abstract', $3 = 'private' for a /dev/shm of its own, then the
- * directories to keep visible below /run and /tmp.
+ * $1 = the node's directory, $2 = 'filesystem' or 'abstract', $3 = 'private' for a /dev/shm of its own, $4 = the root of
+ * the daemon's own system or nothing, then the directories to keep visible below /run and /tmp.
  */
 const NODE_SCRIPT = `
-node=$1; sockets=$2; shm=$3; shift 3
+node=$1; sockets=$2; shm=$3; root=$4; shift 4
 ip link set lo up
 [ "$shm" = shared ] || mount -t tmpfs tmpfs /dev/shm
+if [ -n "$root" ]; then
+  mount --bind "$root" ${SYSTEM}
+  root=${SYSTEM}
+fi
 if [ "$sockets" = filesystem ]; then
-  # A layer over /etc that is gone with the namespace: the file must not appear on the machine.
   mount -t tmpfs tmpfs "$node/etc"
-  mkdir "$node/etc/upper" "$node/etc/work"
-  mount -t overlay overlay -o "lowerdir=/etc,upperdir=$node/etc/upper,workdir=$node/etc/work" /etc
-  mkdir -p /etc/libqb
-  : > /etc/libqb/force-filesystem-sockets
+  for system in "" "$root"; do
+    # A layer over /etc that is gone with the namespace: the file must not appear on the machine.
+    layer=$(mktemp -d "$node/etc/XXXXXX")
+    mkdir "$layer/upper" "$layer/work"
+    mount -t overlay overlay -o "lowerdir=$system/etc,upperdir=$layer/upper,workdir=$layer/work" "$system/etc"
+    mkdir -p "$system/etc/libqb"
+    : > "$system/etc/libqb/force-filesystem-sockets"
+    [ -n "$root" ] || break
+  done
+fi
+if [ -n "$root" ]; then
+  # What a system has not that was only unpacked.
+  for name in dev proc sys run tmp var mnt; do mkdir -p "$root/$name"; done
+  [ -e "$root/var/run" ] || ln -s /run "$root/var/run"
+  for name in lib lib64; do
+    [ -e "$root/$name" ] || [ ! -e "$root/usr/$name" ] || ln -s "usr/$name" "$root/$name"
+  done
+  for name in dev proc sys; do mount --rbind "/$name" "$root/$name"; done
+  mount --bind "$node" "$root${INSIDE_SYSTEM}"
+  mount --bind "$node/sock" "$root/run"
+  mount --bind "$node/sock" "$root/tmp"
 fi
 # What must stay visible is first bound below the new directory, which then covers the old one as a whole.
 while [ $# -gt 0 ]; do
@@ -275,6 +331,9 @@ export class CorosyncNode {
   #ring = '';
   #members: readonly number[] = [];
   #synchronized = false;
+
+  /** How the daemon ended, the last time it did. */
+  #end = '';
 
   /** @internal */
   constructor(nodeId: number, holder: Holder, directory: string, cluster: ClusterContext) {
@@ -347,9 +406,12 @@ export class CorosyncNode {
     // A killed daemon leaves its socket files, and clients should meet "not there" rather than "refused" until it is back.
     rmSync(join(this.#directory, 'sock', 'cpg'), { force: true });
     const place = this.#cluster.contained ? this.container : this;
-    const child = place.spawn('corosync', ['-f', '-c', this.configFile], {
+    const { command, environment, seenAs } = daemonOf(this.#cluster.installation, this.#directory);
+    const [first, ...rest] = [...command, '-f', '-c', join(seenAs, 'corosync.conf')];
+    const child = place.spawn(first, rest, {
       stdio: ['ignore', 'ignore', 'pipe'],
       cwd: '/',
+      env: environment,
     });
     this.#child = child;
     this.#paused = false;
@@ -364,9 +426,20 @@ export class CorosyncNode {
         this.#wake();
         done();
       };
-      child.once('close', finish);
-      child.once('error', finish);
+      child.once('close', (code, signal) => {
+        this.#end = signal ?? `status ${code}`;
+        finish();
+      });
+      child.once('error', (error) => {
+        this.#end = error.message;
+        finish();
+      });
     });
+  }
+
+  /** @internal How the daemon ended, the last time it did. */
+  get end(): string {
+    return this.#end;
   }
 
   /** SIGKILL, and wait for the end. Ring files stay behind in /dev/shm, as they do in real life. */
@@ -466,12 +539,14 @@ export class CorosyncNode {
     this.#partialLine = lines.pop() ?? '';
     for (const line of lines) {
       this.#log += `${line}\n`;
-      const members = /\[QUORUM\] Sync members\[\d+\]: ([\d ]+)/.exec(line)?.[1];
-      if (members !== undefined) {
+      const ring = /\[TOTEM ?\] A new membership \(([^)]+)\)/.exec(line)?.[1];
+      if (ring !== undefined) {
         this.#synchronized = false;
-        this.#members = members.trim().split(/ +/).map(Number);
+        this.#ring = ring;
       }
-      this.#ring = /\[TOTEM ?\] A new membership \(([^)]+)\)/.exec(line)?.[1] ?? this.#ring;
+      // Before 3.1 there is only the second form; later ones say both.
+      const members = /\[QUORUM\] (?:Sync m|M)embers\[\d+\]: ([\d ]+)/.exec(line)?.[1];
+      if (members !== undefined) this.#members = members.trim().split(/ +/).map(Number);
       if (line.includes('Completed service synchronization')) this.#synchronized = true;
     }
     this.#wake();
@@ -484,6 +559,7 @@ export class CorosyncNode {
 interface ClusterContext {
   readonly sockets: 'filesystem' | 'abstract';
   readonly contained: boolean;
+  readonly installation: Installation | undefined;
   waitUntil(what: string, condition: () => boolean, nodes: readonly CorosyncNode[]): Promise<void>;
   settled(): Promise<void>;
 }
@@ -491,6 +567,8 @@ interface ClusterContext {
 export class CorosyncCluster implements ClusterContext {
   readonly sockets: 'filesystem' | 'abstract';
   readonly contained: boolean;
+  /** @internal */
+  readonly installation: Installation | undefined;
   /** nodes[0] has node id 1. */
   readonly nodes: readonly CorosyncNode[] = [];
   readonly #directory: string;
@@ -505,6 +583,7 @@ export class CorosyncCluster implements ClusterContext {
   private constructor(options: CorosyncOptions) {
     this.sockets = options.sockets ?? 'filesystem';
     this.contained = options.contained ?? false;
+    this.installation = options.installation ?? installationOfEnvironment();
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#directory = mkdtempSync(join(tmpdir(), 'corosync-cpg-'));
     // Clients under other users go through here.
@@ -552,7 +631,8 @@ export class CorosyncCluster implements ClusterContext {
   /** Resolves when on each side of the network all running nodes are in one and the same membership. */
   async settled(): Promise<void> {
     const live = this.nodes.filter((node) => node.running && !node.paused);
-    await this.waitUntil('the cluster to settle', () => this.#isSettled(), live);
+    const settled = (): boolean => live.every((node) => node.running) && this.#isSettled();
+    await this.waitUntil('the cluster to settle', settled, live);
   }
 
   /** Ends and removes everything. Can be called any number of times. */
@@ -580,7 +660,7 @@ export class CorosyncCluster implements ClusterContext {
       const check = (): void => {
         const ended = nodes.find((node) => !node.running);
         if (condition()) finish();
-        else if (ended) finish(describe(`node ${ended.nodeId} ended`));
+        else if (ended) finish(describe(`node ${ended.nodeId} ended (${ended.end})`));
       };
       const deadline = setTimeout(() => finish(describe('the time ran out')), this.#timeoutMs);
       for (const node of nodes) unwatch.push(node.watch(check));
@@ -590,16 +670,21 @@ export class CorosyncCluster implements ClusterContext {
 
   async #build(count: number, options: CorosyncOptions): Promise<void> {
     const indexes = Array.from({ length: count }, (_, index) => index);
+    const key = randomBytes(KEY_BYTES);
+    const { installation } = this;
+    const system = installation !== undefined && isSystem(installation) ? installation.root : '';
     const holders = await Promise.all(
       indexes.map(async (index) => {
         const directory = join(this.#directory, `n${index + 1}`);
         for (const name of ['', 'sock', 'state', 'etc']) mkdirSync(join(directory, name));
-        writeFileSync(
-          join(directory, 'corosync.conf'),
-          configuration(count, join(directory, 'state'), options),
-        );
+        const { seenAs } = daemonOf(installation, directory);
+        writeFileSync(join(directory, 'corosync.conf'), configuration(count, seenAs, options));
+        writeFileSync(join(directory, 'authkey'), key, { mode: 0o400 });
+        if (installation?.emulator !== undefined) {
+          copyFileSync(installation.emulator, join(directory, 'emulator'));
+        }
         const shm = this.contained ? 'private' : 'shared';
-        const args = [directory, this.sockets, shm, ...pathsToKeep(this.#directory)];
+        const args = [directory, this.sockets, shm, system, ...pathsToKeep(this.#directory)];
         const holder = await Holder.start(['--net', '--mount'], NODE_SCRIPT, args);
         return { holder, directory };
       }),
@@ -684,6 +769,25 @@ export class CorosyncCluster implements ClusterContext {
   }
 }
 
+/** How a daemon is started, and where it sees the directory of its node. */
+function daemonOf(
+  installation: Installation | undefined,
+  directory: string,
+): { command: string[]; environment: NodeJS.ProcessEnv; seenAs: string } {
+  if (installation === undefined) return { command: ['corosync'], environment: {}, seenAs: directory };
+  const { root, emulator } = installation;
+  const prefix = (before: string): string[] => (emulator === undefined ? [] : [join(before, 'emulator')]);
+  if (isSystem(installation)) {
+    const command = ['chroot', SYSTEM, ...prefix(INSIDE_SYSTEM), '/usr/sbin/corosync'];
+    return { command, environment: {}, seenAs: INSIDE_SYSTEM };
+  }
+  return {
+    command: [...prefix(directory), join(root, 'sbin/corosync')],
+    environment: { LD_LIBRARY_PATH: join(root, 'lib') },
+    seenAs: directory,
+  };
+}
+
 /** Starts a cluster and resolves when it is ready. */
 export function startCorosync(options: CorosyncOptions = {}): Promise<CorosyncCluster> {
   return CorosyncCluster.start(options);
@@ -711,8 +815,8 @@ function bridgeCommand(side: number): string {
   return `link add br${side} type bridge stp_state 0 forward_delay 0 mcast_snooping 0`;
 }
 
-/** corosync.conf, the same for every node but for its state directory. */
-function configuration(count: number, stateDirectory: string, options: CorosyncOptions): string {
+/** corosync.conf, the same for every node but for the directory, as the daemon sees it. */
+function configuration(count: number, directory: string, options: CorosyncOptions): string {
   const { uid, gid } = options.uidgid ?? {};
   const token = options.token ?? DEFAULT_TOKEN_MS;
   const sections: [string, Record<string, string | number>][] = [
@@ -722,8 +826,10 @@ function configuration(count: number, stateDirectory: string, options: CorosyncO
         version: 2,
         cluster_name: 'test',
         transport: 'knet',
-        crypto_cipher: 'none',
-        crypto_hash: 'none',
+        // Not every release takes 'none' for a cipher.
+        crypto_cipher: 'aes256',
+        crypto_hash: 'sha256',
+        keyfile: join(directory, 'authkey'),
         token,
         // By default every node beyond the second adds 650 ms to the token timeout.
         token_coefficient: 0,
@@ -734,7 +840,7 @@ function configuration(count: number, stateDirectory: string, options: CorosyncO
     [
       'system',
       {
-        state_dir: stateDirectory,
+        state_dir: join(directory, 'state'),
         qb_ipc_type: options.qbIpcType ?? 'native',
         // Its other default: leave the control group of the tests and enter that of the machine.
         move_to_root_cgroup: 'no',

@@ -92,6 +92,26 @@ export function loadLayout(): LayoutFacts {
   return JSON.parse(readFileSync(join(FIXTURES, 'layout.json'), 'utf8')) as LayoutFacts;
 }
 
+export type ForeignMachine = 'little-64' | 'little-32' | 'big-64' | 'big-32';
+export type ForeignAnswer = 'accepted' | 'datagrams' | 'refused';
+
+/** Handshake answers of daemons on other machines, as a C compiler lays them out. */
+export function loadForeign(): Record<ForeignMachine, Record<ForeignAnswer, Buffer>> {
+  const text = readFileSync(join(FIXTURES, 'foreign.json'), 'utf8');
+  type Stored = Record<ForeignMachine, Record<ForeignAnswer, Pick<StoredFrame, 'length' | 'bytes'>>>;
+  const { answers } = JSON.parse(text) as { answers: Stored };
+  const restored = (machine: ForeignMachine): Record<ForeignAnswer, Buffer> => {
+    const { accepted, datagrams, refused } = answers[machine];
+    return { accepted: restore(accepted), datagrams: restore(datagrams), refused: restore(refused) };
+  };
+  return {
+    'little-64': restored('little-64'),
+    'little-32': restored('little-32'),
+    'big-64': restored('big-64'),
+    'big-32': restored('big-32'),
+  };
+}
+
 /** Everything libcpg and the daemon said to each other in one scenario, in order. */
 export function loadCapture(name: 'one-node' | 'three-nodes'): Frame[] {
   const text = readFileSync(join(FIXTURES, `capture-${name}.json`), 'utf8');

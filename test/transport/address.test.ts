@@ -1,6 +1,9 @@
 /** What users write as an address, and the socket name it stands for. */
+import type { existsSync } from 'node:fs';
+import { connect } from '../../src';
+import { startServer } from '../../src/server';
 import { resolveAddress } from '../../src/transport/address';
-import { thrownBy } from '../support/errors';
+import { rejectionOf, thrownBy } from '../support/errors';
 
 const none = (): boolean => false;
 const FORCED = '/etc/libqb/force-filesystem-sockets';
@@ -54,6 +57,11 @@ describe('when libqb is told to use filesystem sockets', () => {
     expect(resolveAddress('@cpg', (file) => file === FORCED).path).toBe('/run/cpg');
   });
 
+  test('the other places are there to be tried', () => {
+    const exists: typeof existsSync = (file) => file === FORCED || file === '/run/cpg' || file === '/tmp/cpg';
+    expect(resolveAddress('@cpg', exists)).toMatchObject({ path: '/run/cpg', others: ['/tmp/cpg'] });
+  });
+
   test('a path stays a path', () => {
     expect(resolveAddress('/somewhere', (file) => file === FORCED).path).toBe('/somewhere');
   });
@@ -81,5 +89,28 @@ describe('without an address', () => {
   test('a bad one in the environment is refused like any other', () => {
     process.env['CPG_ADDRESS'] = 'nonsense';
     expect(thrownBy(() => resolveAddress(undefined, none)).code).toBe('CS_ERR_INVALID_PARAM');
+  });
+});
+
+describe('before Node 20.8, which cuts names at the first NUL', () => {
+  const { versions } = process;
+  const become = (value: NodeJS.ProcessVersions): void =>
+    void Object.defineProperty(process, 'versions', { value, configurable: true });
+  beforeEach(() => become({ ...versions, node: '20.7.0' }));
+  afterEach(() => become(versions));
+
+  test('no abstract socket is connected to', async () => {
+    const error = await rejectionOf(connect({ address: '@cpg' }));
+    expect(error).toMatchObject({ code: 'CS_ERR_NOT_SUPPORTED', reason: 'old-node' });
+    expect(error.message).toMatch(/Node 20\.7\.0 cannot connect to the abstract socket @cpg: .*20\.8/);
+  });
+
+  test('no server listens at one, but at a path', async () => {
+    const error = await rejectionOf(startServer({ address: '@diagnosis' }));
+    expect(error).toMatchObject({ code: 'CS_ERR_NOT_SUPPORTED', reason: 'old-node' });
+    expect(error.message).toMatch(/Node 20\.7\.0 cannot listen at the abstract socket @diagnosis: .*20\.8/);
+    const server = await startServer();
+    await (await server.connect()).close();
+    await server.close();
   });
 });

@@ -1,28 +1,29 @@
-import { statfsSync } from 'node:fs';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError, isCpgError } from '../../errors';
 import { openTransport } from '../../session/connect';
 import { Deadline } from '../../session/deadline';
 import { Session } from '../../session/session';
-import { DEFAULT_ADDRESS } from '../../transport/address';
-import { SHM_REMEDY } from '../../transport/service-socket';
+import { DEFAULT_ADDRESS, describeAddress, resolveAddress } from '../../transport/address';
+import { SHM_REMEDY } from '../../transport/causes';
 import { defineCommand, type Context } from '../command';
-import { diagnose, type Diagnosis } from '../doctor';
+import { diagnose, type Asked, type Diagnosis } from '../doctor';
 import { jsonLine } from '../json';
 import { SHM_DIRECTORY } from '../../ring/paths';
 import { Discovery } from '../../tap/live/discovery';
+import { shmSpace, type Space } from '../surroundings';
 import { counted, visible } from '../text';
 import { requestTimeout } from './shared';
 
 const DEFAULT_TIMEOUT_MS = 5000;
-/** What the three rings of a connection take. */
+/** What the three rings of a connection take, in six files of a directory. */
 const CONNECTION_MB = 3.2;
+const CONNECTION_FILES = 7;
 
 export const info = defineCommand({
   name: 'info',
   summary: 'is a daemon reachable, and if not, why',
   description: [
-    'Connects to the daemon and prints where it listens, its pid, the local node id, and limits. If that fails it looks for the usual causes: not running, permission, another network namespace, a /dev/shm that is not shared or too small, qb_ipc_type: socket; and says what to do.',
+    'Connects to the daemon and prints where it listens, its pid, the local node id, and limits. If that fails it looks for the cause, tries where else a daemon may listen, and says what was found and what to do; docs/troubleshooting.md has all causes. Where it finds none it says so and shows the facts.',
   ],
   options: { timeout: requestTimeout },
   examples: [
@@ -34,13 +35,14 @@ export const info = defineCommand({
     },
   ],
   run: async (context, { address: given, json, timeout }) => {
-    const address = given ?? context.env['CPG_ADDRESS'] ?? DEFAULT_ADDRESS;
+    const asked = whereTo(given, context.env['CPG_ADDRESS']);
+    const { address } = asked;
     try {
       const facts = await learn(address, timeout ?? DEFAULT_TIMEOUT_MS, context.signal);
       await (json ? context.out.line(jsonLine(facts)) : printFacts(context, facts));
     } catch (error) {
-      if (context.signal.aborted || !isCpgError(error)) throw error;
-      const diagnosis = diagnose(error, address);
+      if (context.signal.aborted || !isCpgError(error) || error.reason === 'bad-argument') throw error;
+      const diagnosis = await diagnose(error, asked, context.signal);
       if (json) {
         const { cause, findings } = diagnosis;
         await context.out.line(jsonLine({ type: 'info', address, reachable: false, cause, findings }));
@@ -49,6 +51,16 @@ export const info = defineCommand({
     }
   },
 });
+
+/** As connect() decides it. */
+function whereTo(given: string | undefined, environment: string | undefined): Asked {
+  if (given !== undefined) return { address: given, from: 'option', environment };
+  // An empty variable is an unset one.
+  if (environment === undefined || environment === '') {
+    return { address: DEFAULT_ADDRESS, from: 'default', environment };
+  }
+  return { address: environment, from: 'environment', environment };
+}
 
 interface Facts {
   type: 'info';
@@ -62,7 +74,7 @@ interface Facts {
   maxAtomicMessageSize: number;
   maxMessageSize: number;
   flowControl: boolean;
-  shm: { freeBytes: number; totalBytes: number } | null;
+  shm: Space | null;
   rings: Rings | null;
 }
 
@@ -93,22 +105,13 @@ async function learn(address: string, timeoutMs: number, signal: AbortSignal): P
       maxAtomicMessageSize: session.maxAtomicMessageSize,
       maxMessageSize: MAX_MESSAGE_BYTES,
       flowControl: transport.flowControl(),
-      shm: shmSpace(),
+      shm: shmSpace() ?? null,
       rings: ringsInShm(),
     };
     await session.close();
     return facts;
   } finally {
     limit.dispose();
-  }
-}
-
-function shmSpace(): Facts['shm'] {
-  try {
-    const { bsize, bavail, blocks } = statfsSync('/dev/shm');
-    return { freeBytes: bsize * bavail, totalBytes: bsize * blocks };
-  } catch {
-    return null;
   }
 }
 
@@ -133,7 +136,7 @@ function oddTexts(rings: Rings | null): string[] {
 async function printFacts({ out }: Context, facts: Facts): Promise<void> {
   const { shm, rings } = facts;
   const rows = [
-    ['address', facts.address],
+    ['address', describeAddress(resolveAddress(facts.address))],
     ['daemon', `pid ${facts.daemonPid}`],
     ['transport', 'shared memory'],
     ['node id', `${facts.localNodeId}`],
@@ -152,24 +155,32 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
   for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
 }
 
-function spaceText({ freeBytes, totalBytes }: NonNullable<Facts['shm']>): string {
+function spaceText({ freeBytes, totalBytes, freeFiles, totalFiles }: Space): string {
   // A tmpfs without a limit says 0 of 0.
-  if (totalBytes === 0) return 'without a limit';
-  const free = `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
-  if (freeBytes < CONNECTION_MB * 1e6) return `${free}, too little for another connection: ${SHM_REMEDY}`;
-  return `${free} (a connection takes ${CONNECTION_MB})`;
+  const limits = [
+    ...(totalBytes === 0 ? [] : [`${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`]),
+    ...(totalFiles === 0 || freeFiles >= CONNECTION_FILES
+      ? []
+      : [`${freeFiles} files free of ${totalFiles}`]),
+  ];
+  const room = limits.length === 0 ? 'without a limit' : limits.join(', ');
+  const tooLittle =
+    (totalBytes > 0 && freeBytes < CONNECTION_MB * 1e6) || (totalFiles > 0 && freeFiles < CONNECTION_FILES);
+  return tooLittle
+    ? `${room}, too little for another connection: ${SHM_REMEDY}`
+    : `${room} (a connection takes ${CONNECTION_MB})`;
 }
 
 function megabytes(bytes: number): number {
   return Math.floor(bytes / 1e6);
 }
 
-/** What was found goes to standard error; the cause that was found replaces the general advice. */
+/** What was found goes to standard error; the error then has the advice for the cause. */
 async function explained(
   { err }: Context,
   error: CpgError,
   { remedy, findings }: Diagnosis,
 ): Promise<CpgError> {
   for (const finding of [...findings, ...oddTexts(ringsInShm())]) await err.line(finding);
-  return new CpgError(error.code, error.what, { cause: error, remedy: remedy ?? error.remedy });
+  return new CpgError(error.code, error.what, { cause: error, reason: error.reason, remedy });
 }
