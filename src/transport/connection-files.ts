@@ -3,7 +3,7 @@ import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
-import type { CpgError} from '../errors';
+import type { CpgError } from '../errors';
 import { isCpgError } from '../errors';
 import { openRing, refused } from '../ring/files';
 import {
