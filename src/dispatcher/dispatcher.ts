@@ -197,11 +197,10 @@ export class Dispatcher {
     return this.#consumers.hasRoom(this.#own.awaitsConfirmation);
   }
 
-  readonly #handle = (frame: Buffer, owned: boolean): boolean => {
+  readonly #handle = (frame: Buffer): boolean => {
     if (showsMessages()) debugMessage('<', decodeEvent(frame));
     // Most events are messages, so these are read in place.
-    if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver)
-      this.#deliver(frame, owned);
+    if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver) this.#deliver(frame);
     else this.#handleOther(decodeEvent(frame));
     return !this.#ended && this.#hasRoom();
   };
@@ -228,16 +227,15 @@ export class Dispatcher {
     this.#consumers.give(event);
   }
 
-  #deliver(frame: Buffer, owned: boolean): void {
+  #deliver(frame: Buffer): void {
     checkDeliver(frame);
     const nodeId = frame.readUInt32LE(DELIVER.nodeId);
     const pid = frame.readUInt32LE(DELIVER.pid);
-    let message =
-      owned || this.#lend ? frame.subarray(DELIVER.headerBytes) : copiedFrom(frame, DELIVER.headerBytes);
+    let message = frame.subarray(DELIVER.headerBytes);
     const own = this.#own.isOwn(nodeId, pid);
     if (own) this.#own.delivered(message);
     // What is taken later needs bytes of its own.
-    if (this.#lend && !owned && this.#consumers.keeping) message = copiedFrom(message, 0);
+    if (this.#lend && this.#consumers.keeping) message = Buffer.from(message);
     const groupEnd = DELIVER.groupValue + frame.readUInt32LE(DELIVER.groupLength);
     const { group, groupBytes } = this.#groupAt(frame, DELIVER.groupValue, groupEnd);
     this.#give({ type: 'deliver', group, groupBytes, nodeId, pid, own, message });
@@ -280,11 +278,4 @@ function standsAt(bytes: Uint8Array, start: number, end: number, name: Uint8Arra
     if (bytes[start + index] !== name[index]) return false;
   }
   return true;
-}
-
-/** Several times faster than Buffer.from() for the small ones. */
-function copiedFrom(frame: Buffer, start: number): Buffer {
-  const copy = Buffer.allocUnsafe(frame.length - start);
-  frame.copy(copy, 0, start);
-  return copy;
 }

@@ -8,6 +8,7 @@
  * A byte says that its chunk is complete, so write_pt is not asked before the chunk is read, only before its
  * place is given back. A caller that does not want to wait for the byte can peek() at the semaphore.
  */
+import { markAsUntransferable } from 'node:worker_threads';
 import { malformed } from '../codec/fields';
 import {
   CHUNK_HEADER_BYTES,
@@ -21,15 +22,13 @@ import { BorrowedBuffer, detach, giveBackWindow, takeWindow, WINDOW_BYTES } from
 import type { Ring } from './ring';
 
 /**
- * Looks at one event. The frame is only valid during the call, unless `owned`: then nobody else has its memory.
- * False stops the reading behind this frame.
+ * Looks at one event. The frame is the handler's to keep, unless frames are lent: then it is only valid during the
+ * call. False stops the reading behind this frame.
  */
-export type FrameHandler = (frame: Buffer, owned: boolean) => boolean;
+export type FrameHandler = (frame: Buffer) => boolean;
 
-/** Frames from here on are passed on in the memory they were read into; smaller ones are to be copied. */
-const OWNED_BYTES = 4 * 1024;
-/** Such frames share the memory of one read. To keep one of them keeps the memory of all, so they are few. */
-const MAX_SHARERS = 8;
+/** Frames that are kept share the memory of one read, and to keep one of them keeps all of it: so much of it is read. */
+const SLAB_BYTES = 32 * 1024;
 /** Read to see how long a chunk is that is probably longer than a window. */
 const PEEK_BYTES = 256;
 /** What a chunk is thought to take before any was seen: a short message and its header. */
@@ -51,7 +50,7 @@ export class EventReader {
   /** Bytes of its chunks, all together. */
   readonly capacityBytes: number;
   readonly #keepBytes: number;
-  /** With it, frames are borrowed: none is owned, and what is kept of one is empty after the call. */
+  /** With it, frames are borrowed, and what is kept of one is empty after the call. */
   readonly #borrowed: BorrowedBuffer | undefined;
   readonly state = {
     /** After the last consumed chunk. read_pt is ours alone, so it need not be read again. */
@@ -148,12 +147,11 @@ export class EventReader {
     if (wanted === 0) return 0;
     let consumed = 0;
     let going = true;
-    const window = takeWindow();
+    const window = this.#borrowed && takeWindow();
     try {
       while (going && consumed < wanted) {
-        const fresh = this.#passesMemoryOn;
-        const readBytes = this.#readBytes(Math.min(wanted - consumed, fresh ? MAX_SHARERS : Infinity));
-        const memory = fresh ? Buffer.allocUnsafeSlow(readBytes) : window;
+        const readBytes = this.#readBytes(wanted - consumed);
+        const memory = window ?? newSlab(readBytes);
         this.ring.read(this.state.pointer, memory, readBytes);
         let offset = 0;
         let chunks = 0;
@@ -168,13 +166,12 @@ export class EventReader {
             break;
           }
           const frame = large ? this.#readLarge(length) : memory.subarray(start, start + length);
-          const owned = large ? this.#borrowed === undefined : fresh && length >= OWNED_BYTES;
           offset += bytes;
           chunks++;
           consumed++;
           // Before the handler is called: should it throw, it has had its event.
           this.#advance(bytes);
-          going = handler(frame, owned) && this.ring.state.open;
+          going = handler(frame) && this.ring.state.open;
           if (large) {
             this.#borrowed?.giveBack();
             break;
@@ -183,7 +180,7 @@ export class EventReader {
         if (chunks > 0) this.state.chunkBytes = Math.ceil(offset / chunks);
       }
     } finally {
-      giveBackWindow(this.#borrowed === undefined ? window : detach(window));
+      if (window !== undefined) giveBackWindow(detach(window));
     }
     return consumed;
   }
@@ -222,12 +219,6 @@ export class EventReader {
     if (state.unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
-  /** Chunks are expected of a size that is passed on in the memory it was read into. */
-  get #passesMemoryOn(): boolean {
-    const { chunkBytes } = this.state;
-    return this.#borrowed === undefined && chunkBytes >= OWNED_BYTES && chunkBytes <= WINDOW_BYTES;
-  }
-
   /** The payload of the next chunk. */
   #readLarge(length: number): Buffer {
     const frame = this.#borrowed?.take(length) ?? Buffer.allocUnsafeSlow(length);
@@ -237,8 +228,10 @@ export class EventReader {
 
   /** How much to read for this many chunks, if they are like those before. */
   #readBytes(chunks: number): number {
-    if (this.state.chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
-    return Math.min(chunks * this.state.chunkBytes, WINDOW_BYTES, this.capacityBytes);
+    const { chunkBytes } = this.state;
+    if (chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
+    const most = this.#borrowed === undefined ? Math.max(SLAB_BYTES, chunkBytes) : WINDOW_BYTES;
+    return Math.min(chunks * chunkBytes, most, this.capacityBytes);
   }
 
   /** The length of the chunk whose header is at `offset`. */
@@ -259,4 +252,11 @@ export class EventReader {
     if (usedBytes >= this.state.unreclaimedBytes) return usedBytes;
     throw malformed(`${this.ring.name}: an event was announced that is not there`, 'one chunk for each byte');
   }
+}
+
+/** Nobody may transfer it to another thread: that would take it from the other frames. */
+function newSlab(bytes: number): Buffer {
+  const slab = Buffer.allocUnsafe(bytes);
+  markAsUntransferable(slab.buffer);
+  return slab;
 }

@@ -32,7 +32,7 @@ export interface TransportListener extends SendListener {
 export interface TransportOptions {
   /** The rings are mapped into memory; needs koffi. */
   readonly mapped: boolean;
-  /** Frames are lent for the duration of the call, never owned: see FrameHandler. */
+  /** Frames are lent for the duration of the call: see FrameHandler. */
   readonly lend: boolean;
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */
   readonly busyPollUs: number;
