@@ -1,7 +1,6 @@
 /** What can be seen of the machine around a connection that failed: daemons, where they listen, namespaces, shared memory. */
 import { readdirSync, readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs';
 import { pidsOf, SHM_DIRECTORY } from '../ring/paths';
-import { Discovery } from '../tap/live/discovery';
 
 const SERVICE = 'cpg';
 /** __SO_ACCEPTCON: the socket listens. */
@@ -116,14 +115,10 @@ export function openFiles(pid: number): { open?: number; most?: string } {
 /** Rings of a libqb service in our /dev/shm whose process is not to be seen here. */
 export function ringsOfOthers(): boolean {
   const here = new Set(processes());
-  const isElsewhere = (name: string): boolean => {
+  return list(SHM_DIRECTORY).some((name) => {
     const pids = pidsOf(name);
     return pids !== undefined && !here.has(pids.serverPid);
-  };
-  if (!list(SHM_DIRECTORY).some(isElsewhere)) return false;
-  // What a crash left behind tells of no daemon.
-  const { inUse, unreadable } = new Discovery(SHM_DIRECTORY).survey();
-  return inUse + unreadable > 0;
+  });
 }
 
 /** What kind of restrictions this process is under, for the one who has to find the cause. */

@@ -42,12 +42,14 @@ export const info = defineCommand({
       await (json ? context.out.line(jsonLine(facts)) : printFacts(context, facts));
     } catch (error) {
       if (context.signal.aborted || !isCpgError(error) || error.reason === 'bad-argument') throw error;
-      const diagnosis = await diagnose(error, asked, context.signal);
+      const { cause, remedy, findings: found } = await diagnose(error, asked, context.signal);
+      // A daemon that crashed left its rings.
+      const findings = [...found, ...oddTexts(ringsInShm())];
       if (json) {
-        const { cause, findings } = diagnosis;
         await context.out.line(jsonLine({ type: 'info', address, reachable: false, cause, findings }));
       }
-      throw await explained(context, error, diagnosis);
+      for (const finding of findings) await context.err.line(finding);
+      throw new CpgError(error.code, error.what, { cause: error, reason: error.reason, remedy });
     }
   },
 });
@@ -173,14 +175,4 @@ function spaceText({ freeBytes, totalBytes, freeFiles, totalFiles }: Space): str
 
 function megabytes(bytes: number): number {
   return Math.floor(bytes / 1e6);
-}
-
-/** What was found goes to standard error; the error then has the advice for the cause. */
-async function explained(
-  { err }: Context,
-  error: CpgError,
-  { remedy, findings }: Diagnosis,
-): Promise<CpgError> {
-  for (const finding of [...findings, ...oddTexts(ringsInShm())]) await err.line(finding);
-  return new CpgError(error.code, error.what, { cause: error, reason: error.reason, remedy });
 }

@@ -219,6 +219,8 @@ export class Discovery {
           if (!described.ends.areGone) inUse++;
         }
       } catch (error) {
+        // It was there a moment ago.
+        if (codeOf(error) === 'ENOENT') continue;
         text = isDenied(error) ? '' : this.#withAbsence(reasonOf(error), directory);
         if (text === '') unreadable++;
       }
