@@ -6,7 +6,7 @@ import { Session } from '../../session/session';
 import { DEFAULT_ADDRESS, describeAddress, resolveAddress } from '../../transport/address';
 import { SHM_REMEDY } from '../../transport/causes';
 import { defineCommand, type Context } from '../command';
-import { diagnose, type Asked, type Diagnosis } from '../doctor';
+import { diagnose, type Asked } from '../doctor';
 import { jsonLine } from '../json';
 import { SHM_DIRECTORY } from '../../ring/paths';
 import { Discovery } from '../../tap/live/discovery';
