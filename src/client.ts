@@ -111,7 +111,7 @@ export interface ConnectOptions {
    *
    * @default false
    */
-  mapped?: boolean | undefined;
+  mapped?: 'auto' | boolean | undefined;
   /**
    * Bytes received of unfinished messages (over 1 MiB, they arrive in fragments), all senders together. With more,
    * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
@@ -214,7 +214,7 @@ export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   lend: boolean,
   busyPollUs: number(0, MAX_BUSY_POLL_US, 'microseconds'),
   restMs: number(0, MAX_REST_MS, 'milliseconds'),
-  mapped: boolean,
+  mapped: oneOf<'auto' | boolean>('auto', true, false),
   maxReassemblyBytes: kind('a number of bytes above 0', (value) => typeof value === 'number' && value > 0),
 };
 const SIGNAL_OPTIONS: OptionKinds<SignalOptions> = { signal: abortSignal };

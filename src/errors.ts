@@ -112,11 +112,12 @@ export function codeOf(errno: number): CpgErrorCode {
  * | `not-allowed` | CS_ERR_ACCESS | the daemon does not allow this user |
  * | `socket-permission` | CS_ERR_ACCESS | the system does not let this user reach the socket |
  * | `ring-permission` | CS_ERR_ACCESS | the system does not let this user open the rings |
- * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket) |
+ * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket), and nothing here can |
+ * | `datagrams-not-there` | CS_ERR_LIBRARY | the daemon's datagram sockets are not here: it is in another network namespace |
  * | `old-libqb` | CS_ERR_NOT_SUPPORTED | the daemon runs with a libqb before 1.0.4 |
  * | `ring-layout` | CS_ERR_NOT_SUPPORTED | the rings have an unknown layout: a 32-bit daemon |
  * | `old-node` | CS_ERR_NOT_SUPPORTED | this Node cannot reach an abstract socket |
- * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped` needs the package koffi |
+ * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped: true` needs the package koffi or node:ffi |
  * | `bad-argument` | CS_ERR_INVALID_PARAM | an argument or an option cannot be used |
  * | `second-join` | CS_ERR_INVALID_PARAM | the handle has joined, or is joining |
  * | `other-group` | CS_ERR_INVALID_PARAM | leave() of a group that is not the joined one |
@@ -143,6 +144,7 @@ export type CpgErrorReason =
   | 'socket-permission'
   | 'ring-permission'
   | 'socket-mode'
+  | 'datagrams-not-there'
   | 'old-libqb'
   | 'ring-layout'
   | 'old-node'

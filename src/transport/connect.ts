@@ -4,9 +4,9 @@ import { ConnectionType } from '../codec/handshake';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { CpgError, isCpgError } from '../errors';
 import { resolveAddress, type Address } from './address';
+import { openDatagramTransport } from './datagram-connect';
 import { openConnectionFiles, removeUnopened } from './connection-files';
 import { mappedStorage } from './mapped-storage';
-import { storeInFiles } from './ring-storage';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
 import type { Transport, TransportOptions } from './transport';
@@ -19,18 +19,11 @@ export async function connectTransport(
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
   assertReachable(address);
-  const store = options.mapped ? mappedStorage() : storeInFiles;
+  const store = mappedStorage(options.mapped);
   const { service, answer, announced } = await ServiceSocket.open(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
-      throw new CpgError(
-        'CS_ERR_NOT_SUPPORTED',
-        `${address.text} uses datagram sockets (qb_ipc_type: socket)`,
-        {
-          reason: 'socket-mode',
-          remedy: 'set "qb_ipc_type: native" in the system section of corosync.conf and restart corosync',
-        },
-      );
+      return openDatagramTransport(service, answer, options);
     }
     // A daemon grants at least what we asked for, so its largest frame holds any message of ours and its header.
     if (answer.maxMessageSize < IPC_REQUEST_SIZE_BYTES) {

@@ -7,7 +7,7 @@
  */
 import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
 import { basename, dirname, isAbsolute, normalize } from 'node:path';
-import type { HandshakeResponse } from '../codec/handshake';
+import { ConnectionType, type HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
 import { systemError, systemErrorCode, type Remedies } from '../system-error';
@@ -18,6 +18,8 @@ import { DESCRIPTORS_REMEDY, SHM_REMEDY } from './service-socket';
 const DIRECTORY_NAME = /^qb-(\d+)-(\d+)-(\d+)-[^/]+$/;
 /** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
 const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
+/** And of its sockets. */
+const OLD_SOCKET_NAME = /^\d+-\d+-\d+-[^/]+$/;
 const RINGS = ['request', 'response', 'event'] as const;
 type RingName = (typeof RINGS)[number];
 /** libqb makes the directory 0770; a member of our group can at worst break this connection. */
@@ -33,7 +35,7 @@ export interface ConnectionFiles {
 }
 
 /** A directory that was found to be ours, with the files in it that a handshake named. */
-interface OwnDirectory {
+export interface OwnDirectory {
   path: string;
   /** What it is by, whatever its name stands for later. */
   dev: number;
@@ -63,7 +65,7 @@ export function openConnectionFiles(
     return opening;
   };
   try {
-    const own = ownDirectory(answer, uid);
+    const own = ownDirectory(answer, ringFiles(answer), uid);
     const rings = { request: open('request'), response: open('response'), event: open('event') };
     // Only now that all three are known to be ours.
     for (const ring of opened) ring.attach();
@@ -75,24 +77,46 @@ export function openConnectionFiles(
   }
 }
 
-/** Removes the files of a connection that came to nothing, if all that openConnectionFiles() asks of names holds. */
+/** Removes the files of a connection that came to nothing, if all that is asked of their names holds. */
 export function removeUnopened(answer: HandshakeResponse, uid = process.getuid?.()): void {
-  quietly(() => removeFiles(ownDirectory(answer, uid)));
+  const filesOf = answer.connectionType === ConnectionType.SOCKET ? controlFile : ringFiles;
+  quietly(() => removeFiles(ownDirectory(answer, filesOf(answer), uid)));
 }
 
-function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDirectory {
+/** The files of the rings that the handshake names, whose names have libqb's form and lie in one directory. */
+function ringFiles(answer: HandshakeResponse): string[] {
+  const path = dirname(answer.request);
+  if (!RINGS.every((ring) => isNamed(answer[ring], path, `qb-${ring}-`))) throw misnamed(answer);
+  return RINGS.flatMap((ring) => [`${answer[ring]}-header`, `${answer[ring]}-data`]);
+}
+
+/** The one file of a connection by datagrams; the names of its sockets begin with a path beside it. */
+export function controlFile(answer: HandshakeResponse): string[] {
+  const { request, response, event } = answer;
+  const path = dirname(request);
+  const wellNamed = isNamed(request, path, 'qb-control-') && isNamed(response, path, 'qb-');
+  if (!wellNamed || (event !== '' && event !== response)) throw misnamed(answer);
+  return [request];
+}
+
+function isNamed(file: string, directory: string, prefix: string): boolean {
+  return (
+    isAbsolute(file) &&
+    normalize(file) === file &&
+    dirname(file) === directory &&
+    basename(file).startsWith(prefix)
+  );
+}
+
+/** The directory of a connection, with the `files` that are in it. */
+export function ownDirectory(
+  answer: HandshakeResponse,
+  files: string[],
+  uid: number | undefined,
+): OwnDirectory {
   const path = dirname(answer.request);
   const match = DIRECTORY_NAME.exec(basename(path));
-  const wellNamed = RINGS.every((ring) => {
-    const stem = answer[ring];
-    return (
-      isAbsolute(stem) &&
-      normalize(stem) === stem &&
-      dirname(stem) === path &&
-      basename(stem).startsWith(`qb-${ring}-`)
-    );
-  });
-  if (match === null || !wellNamed) throw misnamed(answer);
+  if (match === null) throw misnamed(answer);
   const stat = lstatSync(path);
   if (
     !stat.isDirectory() ||
@@ -107,15 +131,18 @@ function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDi
     ino: stat.ino,
     serverPid: Number(match[1]),
     clientPid: Number(match[2]),
-    files: RINGS.flatMap((ring) => [`${answer[ring]}-header`, `${answer[ring]}-data`]),
+    files,
   };
 }
 
 function misnamed(answer: HandshakeResponse): CpgError {
-  if (RINGS.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
+  if (
+    RINGS.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring) ||
+    OLD_SOCKET_NAME.test(answer.response)
+  ) {
     return new CpgError(
       'CS_ERR_NOT_SUPPORTED',
-      `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`,
+      `the daemon runs with a libqb before 1.0.4: it names its files ${JSON.stringify(answer.request)}`,
       {
         reason: 'old-libqb',
         remedy: 'update libqb on this node: its rings have been in private directories since 1.0.4',
@@ -123,7 +150,7 @@ function misnamed(answer: HandshakeResponse): CpgError {
     );
   }
   return refused(
-    `the handshake names the rings ${RINGS.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
+    `the handshake names the files ${RINGS.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
   );
 }
 
@@ -136,11 +163,11 @@ function misnamed(answer: HandshakeResponse): CpgError {
  * For the same reason they are never truncated. A process that exits does this for all of its connections, of which
  * some may not have learned yet that their daemon is dead.
  */
-function heldUntilRemoved(own: OwnDirectory, rings: readonly Ring[]): () => void {
+export function heldUntilRemoved(own: OwnDirectory, opened: readonly { close(): void }[]): () => void {
   if (inUse.size === 0) process.on('exit', removeOnExit);
   inUse.add(own);
   return () => {
-    for (const ring of rings) ring.close();
+    for (const one of opened) one.close();
     if (!inUse.delete(own)) return;
     if (inUse.size === 0) process.off('exit', removeOnExit);
     removeFiles(own);
@@ -170,7 +197,7 @@ function quietly(action: () => void): void {
   }
 }
 
-function refused(what: string): CpgError {
+export function refused(what: string): CpgError {
   return new CpgError('CS_ERR_SECURITY', what, {
     remedy: 'find out which program answers on this address; nothing was written',
   });
@@ -179,7 +206,7 @@ function refused(what: string): CpgError {
 /** open() of what is no plain file. */
 const NO_PLAIN_FILE: readonly unknown[] = ['ELOOP', 'EISDIR', 'ENXIO', 'ENODEV'];
 
-function openError(error: unknown, directory: string): CpgError {
+export function openError(error: unknown, directory: string): CpgError {
   if (NO_PLAIN_FILE.includes((error as NodeJS.ErrnoException).code)) {
     return refused(`${directory} holds other things than plain files`);
   }

@@ -1,7 +1,6 @@
 /**
  * The files of a ring mapped into our memory, as libqb does it: no system call for what is read or written. Node
- * cannot map a file, so this needs the package koffi, which calls mmap(2) for us. It is an optional peer, loaded
- * when somebody first asks for it; it comes compiled.
+ * cannot map a file, so this needs somebody who calls mmap(2) for us: see src/native/.
  *
  * The rules of the rings are the same as through files: an atomic change of the semaphore would be possible here,
  * but brought nothing that could be measured.
@@ -11,49 +10,28 @@
  * the daemon makes whole ones, an embedded server does not.
  */
 import { closeSync, fstatSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { RING_HEADER_BYTES, WORD_BYTES } from '../codec/ring-layout';
 import { debugTransport as debug } from '../debug';
-import { CpgError } from '../errors';
+import { findMapper, type Mapped, type Mapper } from '../native/mapping';
 import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from './ring-storage';
-
-// sys/mman.h of Linux on 64 bits, the same on every processor that Node runs on.
-const PROT_READ_WRITE = 0x1 | 0x2;
-const MAP_SHARED = 0x1;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /** The unit of st_blocks, whatever the file system. */
 const BLOCK_BYTES = 512;
 
-/** Before this version of koffi an address was no bigint. */
-const KOFFI_MAJOR = 3;
-
-/** What is used of koffi. */
-interface Koffi {
-  readonly version: string;
-  load(path: null): { func(declaration: string): (...args: unknown[]) => unknown };
-  view(address: bigint, length: number): ArrayBuffer;
-}
-
-/** Maps files and undoes it; an address is a bigint. */
-interface Mapper {
-  map(fd: number, bytes: number): bigint;
-  unmap(address: bigint, bytes: number): void;
-  view(address: bigint, bytes: number): ArrayBuffer;
-}
-
-let mapper: Mapper | undefined;
-
 /**
- * Storage that maps the files, if they are whole. Throws CS_ERR_NOT_SUPPORTED when koffi is not there or cannot be
- * used.
+ * Storage that maps the files that are whole, where that can be done; see findMapper() for what it throws.
  */
-export function mappedStorage(): OpenStorage {
-  mapper ??= loadMapper();
-  const loaded = mapper;
+export function mappedStorage(mapped: Mapped = true): OpenStorage {
+  const mapper = findMapper(mapped);
+  if (mapper === undefined) return storeInFiles;
   return (files) => {
-    if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, loaded);
-    debug('%s has holes: not mapped', files.name);
+    try {
+      if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, mapper);
+      debug('%s has holes: not mapped', files.name);
+    } catch (error) {
+      if (mapped !== 'auto') throw error;
+      debug('%s: %s', files.name, (error as Error).message);
+    }
     return storeInFiles(files);
   };
 }
@@ -62,38 +40,6 @@ export function mappedStorage(): OpenStorage {
 function isWhole(fd: number): boolean {
   const { size, blocks } = fstatSync(fd);
   return blocks * BLOCK_BYTES >= size;
-}
-
-function loadMapper(): Mapper {
-  try {
-    const koffi = createRequire(__filename)('koffi') as Koffi;
-    if (['arm', 'ia32'].includes(process.arch)) throw new Error(`this is a 32-bit Node (${process.arch})`);
-    if (!(Number.parseInt(koffi.version, 10) >= KOFFI_MAJOR)) {
-      throw new Error(`this is koffi ${koffi.version}`);
-    }
-    const libc = koffi.load(null);
-    const mmap = libc.func('void *mmap(void *, size_t, int, int, int, int64_t)');
-    const munmap = libc.func('int munmap(void *, size_t)');
-    return {
-      map: (fd, bytes) => {
-        const address = mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED, fd, 0) as bigint;
-        if (address !== MAP_FAILED) return address;
-        throw new CpgError('CS_ERR_NO_MEMORY', `mmap of ${bytes} bytes failed`, {
-          remedy: 'see the limit of address space (ulimit -v) and vm.max_map_count',
-        });
-      },
-      unmap: (address, bytes) => {
-        if (munmap(address, bytes) !== 0) debug('munmap of %d bytes failed', bytes);
-      },
-      view: (address, bytes) => koffi.view(address, bytes),
-    };
-  } catch (error) {
-    throw new CpgError('CS_ERR_NOT_SUPPORTED', 'mapped rings need the package koffi', {
-      cause: error,
-      reason: 'no-koffi',
-      remedy: `npm install koffi (version ${KOFFI_MAJOR} or later), or connect without mapped`,
-    });
-  }
 }
 
 const NOTHING = new ArrayBuffer(0);
