@@ -158,18 +158,20 @@ class UnixDgramSocket implements DatagramSocket {
   }
 
   #sendAgain(): void {
-    if (!this.sending || this.#closed) return;
-    this.#trySend();
-    if (!this.sending) this.#listener?.onSent();
+    if (this.sending && !this.#closed && this.#trySend()) this.#listener?.onSent();
   }
 
-  #trySend(): void {
-    this.#socket.send(this.#unsent!, (error) => {
-      // 1: the peer has no room, and 'writable' follows.
-      if ((error?.code as unknown) === 1) return;
-      this.#unsent = undefined;
-      if (error !== undefined) process.nextTick(() => this.#end(named(error, 'send')));
-    });
+  /** False when the peer has no room. */
+  #trySend(): boolean {
+    let failed: NodeJS.ErrnoException | undefined;
+    // It calls back before it returns.
+    this.#socket.send(this.#unsent!, (error) => (failed = error));
+    // 1 is no errno: 'writable' follows.
+    if ((failed?.code as unknown) === 1) return false;
+    this.#unsent = undefined;
+    const error = failed && named(failed, 'send');
+    if (error !== undefined) process.nextTick(() => this.#end(error));
+    return true;
   }
 
   #end(error: Error): void {

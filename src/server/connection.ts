@@ -6,6 +6,9 @@ import { CpgError } from '../errors';
 import { debugServer as debug } from '../debug';
 import { EventRing } from '../transport/event-ring';
 import type { ClientPort, ServiceHandle } from './cpg-service';
+import { ConnectionType } from '../codec/handshake';
+import type { Ring } from '../transport/ring';
+import { DatagramLink } from './wire/datagram-link';
 import { EventWriter } from './wire/event-writer';
 import {
   acceptance,
@@ -32,8 +35,14 @@ const ID_BYTES = 4;
 const WAKE_UP_BYTES = 16 * 1024;
 const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
+/** How frames travel: through rings in shared memory, or by datagrams (system.qb_ipc_type of a daemon). */
+export const IPC_TYPES = ['shm', 'socket'] as const;
+export type IpcType = (typeof IPC_TYPES)[number];
+
 /** What a connection needs of the node it belongs to. */
 export interface ConnectionHost {
+  /** How frames travel. */
+  readonly ipc: IpcType;
   /** Says why not, or numbers the client. */
   admit(): { refuse: Refusal } | { clientPid: number; connection: number };
   /** A client with working rings. */
@@ -43,11 +52,14 @@ export interface ConnectionHost {
   onClosed(connection: Connection): void;
 }
 
+/** Rings, or a DatagramLink, which is all of it. */
 interface Open {
-  directory: RingDirectory;
-  requests: EventRing;
-  responses: ResponseWriter;
-  events: EventWriter;
+  directory: Pick<RingDirectory, 'remove'>;
+  requests: Pick<EventRing, 'available' | 'announce' | 'look' | 'consume' | 'reclaim'>;
+  responses: Pick<ResponseWriter, 'write'>;
+  events: Pick<EventWriter, 'append' | 'close' | 'lastProgress'>;
+  /** Where flow control is told. */
+  flow: Pick<Ring, 'setUserData'>;
 }
 
 export class Connection implements ClientPort {
@@ -107,7 +119,7 @@ export class Connection implements ClientPort {
   hold(on: boolean): void {
     if (this.#closed || this.#open === undefined) return;
     try {
-      this.#open.directory.rings.request.setUserData(on ? 1 : 0);
+      this.#open.flow.setUserData(on ? 1 : 0);
     } catch (error) {
       this.drop(error);
     }
@@ -153,17 +165,26 @@ export class Connection implements ClientPort {
       return;
     }
     const { clientPid, connection } = admission;
-    const frameBytes = frameBytesFor(asked);
-    let directory: RingDirectory;
     try {
-      directory = createRings(clientPid, connection, frameBytes);
+      const answer =
+        this.#host.ipc === 'socket'
+          ? this.#openDatagrams(clientPid, connection, frameBytesFor(asked))
+          : this.#openRings(clientPid, connection, frameBytesFor(asked));
+      this.clientPid = clientPid;
+      this.#stream.write(answer);
     } catch (error) {
       debug('no rings for a client: %s', (error as Error).message);
       this.#refuse(refusalFor(error));
       return;
     }
+    debug('client %d connected', clientPid);
+    this.#service = this.#host.serve(this);
+  }
+
+  /** Returns the answer to the handshake. */
+  #openRings(clientPid: number, connection: number, frameBytes: number): Buffer {
+    const directory = createRings(clientPid, connection, frameBytes);
     const { request, response, event } = directory.rings;
-    this.clientPid = clientPid;
     this.#open = {
       directory,
       requests: new EventRing(request),
@@ -174,10 +195,19 @@ export class Connection implements ClientPort {
         onQueued: (bytes) => this.#onQueued(bytes),
         onFailure: (error) => this.drop(error),
       }),
+      flow: request,
     };
-    this.#stream.write(acceptance(directory, connection, frameBytes));
-    debug('client %d connected', clientPid);
-    this.#service = this.#host.serve(this);
+    return acceptance(ConnectionType.SHM, directory.stems, connection, frameBytes);
+  }
+
+  #openDatagrams(clientPid: number, connection: number, frameBytes: number): Buffer {
+    const link = new DatagramLink(clientPid, connection, frameBytes, {
+      onRequests: () => this.#guarded(() => this.#readRequests()),
+      onQueued: (bytes) => this.#onQueued(bytes),
+      onFailure: (error) => this.drop(error),
+    });
+    this.#open = { directory: link, requests: link, responses: link, events: link, flow: link };
+    return acceptance(ConnectionType.SOCKET, link.stems, connection, link.frameBytes);
   }
 
   #refuse(errno: number): void {

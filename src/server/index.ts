@@ -3,6 +3,7 @@ export { startServer, CpgServer } from './server';
 export type { ServerOptions } from './server';
 export { SimulatedCluster, ClusterNode } from './cluster';
 export type { ClusterOptions } from './cluster';
+export type { IpcType } from './connection';
 export type { ClockMode } from './total-order';
 export type { Faults } from './faults';
 export type { Refusal } from './wire/handshake';

@@ -8,7 +8,7 @@ import { CLUSTER_OPTIONS, SimulatedCluster, type ClusterNode, type ClusterOption
 /** What startServer() takes. */
 export interface ServerOptions extends Pick<
   ClusterOptions,
-  'strict' | 'maxConnections' | 'seed' | 'handleSignals'
+  'strict' | 'ipc' | 'maxConnections' | 'seed' | 'handleSignals'
 > {
   /**
    * Where to listen: '/path' or '@name'.
@@ -24,9 +24,10 @@ export interface ServerOptions extends Pick<
   nodeId?: number | undefined;
 }
 
-const { strict, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
+const { strict, ipc, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
 const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
   strict,
+  ipc,
   maxConnections,
   seed,
   handleSignals,

@@ -31,7 +31,7 @@ const FULL_QUEUE = 10;
  * What may be in flight, in bytes: the queue of a socket holds but a few frames, and what the daemon cannot send it tries
  * again later.
  */
-const IN_FLIGHT_BYTES = 64 * 1024;
+const IN_FLIGHT_BYTES = 256 * 1024;
 
 /** Events kept for a consumer that has no room; with more, they stay in the daemon's queue. As much as a ring holds. */
 const MAX_KEPT_BYTES = 1024 * 1024;
