@@ -64,6 +64,12 @@ export function diagnose(error: CpgError, address: string, around = lookAround()
     case 'CS_ERR_SECURITY':
       return { cause: 'not-corosync', findings: ['Something answers there, and not as corosync does.'] };
     case 'CS_ERR_LIBRARY':
+      if (error.reason === 'datagrams-not-there') {
+        return {
+          cause: 'network-namespace',
+          findings: ['The daemon answered, and its datagram sockets cannot be reached from here.'],
+        };
+      }
       if (syscall === 'connect') return unreachable(address, around);
       if (syscall === 'open' || syscall === 'lstat') {
         return {

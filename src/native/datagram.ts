@@ -28,6 +28,7 @@ const ADDRESS_BYTES = 110;
 const MAX_NAME_BYTES = ADDRESS_BYTES - 3;
 /** What the kernel wants of SO_SNDBUF beside the frame. */
 const OVERHEAD_BYTES = 32;
+const FAMILY_BYTES = 2;
 const INT_BYTES = 4;
 /** The files of sockets are for their owner alone. */
 export const FILE_MODE = 0o600;
@@ -125,6 +126,18 @@ export function openLibcDatagram(libc: Libc, { local, remote, frameBytes }: Data
     // What is left is the copy behind the other descriptor.
     closeSync(fd);
   }
+}
+
+/** A descriptor that sends to a peer whose abstract name ends where it ends, unlike libqb's. */
+export function connectedDatagram(libc: Libc, remote: DatagramAddress): number {
+  const address = socketAddress(remote);
+  const bytes = FAMILY_BYTES + 1 + Buffer.byteLength(remote.name);
+  const fd = libc.functions.socket(AF_UNIX, SOCK_DGRAM | NONBLOCK | CLOEXEC, 0) as number;
+  if (fd < 0) throw libcError(libc, 'socket');
+  if (libc.functions.connect(fd, address, bytes) === 0) return fd;
+  const error = libcError(libc, 'connect');
+  closeSync(fd);
+  throw error;
 }
 
 /** Makes room for frames of this size, as far as the system lets us. Returns SO_SNDBUF. */

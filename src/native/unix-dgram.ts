@@ -70,6 +70,20 @@ export function openUnixDgram({ local, remote, frameBytes }: DatagramOptions): D
   }
 }
 
+/** Sends one frame to a path; see notify.ts. */
+export function notifyByUnixDgram(remote: DatagramAddress, text: string): void {
+  loaded ??= load();
+  if ('error' in loaded) throw loaded.error;
+  assertFits(remote);
+  const socket = new UnixDgramSocket(loaded.module.createSocket('unix_dgram'), text.length);
+  try {
+    socket.connect(remote);
+    socket.send(Buffer.from(text));
+  } finally {
+    void socket.close();
+  }
+}
+
 class UnixDgramSocket implements DatagramSocket {
   readonly maxBytes: number;
   readonly #socket: UnixSocket;

@@ -195,6 +195,7 @@ describeWithCorosync('the command on corosync', () => {
         localNodeId: 1,
         pid: process.pid,
         flowControl: false,
+        native: expect.any(Array) as string[],
       }),
     ]);
   });

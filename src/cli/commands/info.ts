@@ -1,10 +1,12 @@
 import { statfsSync } from 'node:fs';
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError, isCpgError } from '../../errors';
+import { providerStates, type ProviderState } from '../../native';
 import { openTransport } from '../../session/connect';
 import { Deadline } from '../../session/deadline';
 import { Session } from '../../session/session';
 import { DEFAULT_ADDRESS } from '../../transport/address';
+import { DatagramTransport } from '../../transport/datagram-transport';
 import { SHM_REMEDY } from '../../transport/service-socket';
 import { defineCommand, type Context } from '../command';
 import { diagnose, type Diagnosis } from '../doctor';
@@ -51,7 +53,7 @@ interface Facts {
   type: 'info';
   address: string;
   reachable: true;
-  transport: 'shm';
+  transport: 'shm' | 'socket';
   daemonPid: number;
   localNodeId: number;
   /** As the daemon sees it; 0 when it cannot. */
@@ -59,6 +61,8 @@ interface Facts {
   maxAtomicMessageSize: number;
   maxMessageSize: number;
   flowControl: boolean;
+  /** What there is for things that Node cannot do: see src/native/. */
+  native: string[];
   shm: { freeBytes: number; totalBytes: number } | null;
 }
 
@@ -79,13 +83,14 @@ async function learn(address: string, timeoutMs: number, signal: AbortSignal): P
       type: 'info',
       address,
       reachable: true,
-      transport: 'shm',
+      transport: transport instanceof DatagramTransport ? 'socket' : 'shm',
       daemonPid: transport.serverPid,
       localNodeId: session.nodeId,
       pid: transport.clientPid,
       maxAtomicMessageSize: session.maxAtomicMessageSize,
       maxMessageSize: MAX_MESSAGE_BYTES,
       flowControl: transport.flowControl(),
+      native: usableProviders().map(({ name }) => name),
       shm: shmSpace(),
     };
     await session.close();
@@ -109,7 +114,7 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
   const rows = [
     ['address', facts.address],
     ['daemon', `pid ${facts.daemonPid}`],
-    ['transport', 'shared memory'],
+    ['transport', facts.transport === 'shm' ? 'shared memory' : 'datagram sockets'],
     ['node id', `${facts.localNodeId}`],
     [
       'our pid',
@@ -119,6 +124,7 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
     ],
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
     ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
+    ['native', nativeText()],
     ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],
   ] as const;
   for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
@@ -130,6 +136,16 @@ function spaceText({ freeBytes, totalBytes }: NonNullable<Facts['shm']>): string
   const free = `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
   if (freeBytes < CONNECTION_MB * 1e6) return `${free}, too little for another connection: ${SHM_REMEDY}`;
   return `${free} (a connection takes ${CONNECTION_MB})`;
+}
+
+function usableProviders(): ProviderState[] {
+  return providerStates().filter(({ whyNot }) => whyNot === undefined);
+}
+
+/** Which way there is to what Node cannot do itself, and what it brings. */
+function nativeText(): string {
+  const texts = usableProviders().map(({ name, brings }) => `${name} (${brings})`);
+  return texts.join(', ') || 'none of koffi, node:ffi, unix-dgram: rings through files, no datagrams';
 }
 
 function megabytes(bytes: number): number {

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { notifyReady } from '../../native/notify';
 import { SimulatedCluster } from '../../server';
 import { defineCommand } from '../command';
 import { jsonLine } from '../json';
@@ -44,6 +45,7 @@ export const serve = defineCommand({
           json ? jsonLine({ type: 'serve', nodeId: node.nodeId, address: node.address }) : node.address,
         );
       }
+      notifyReady(env);
       if (!limit.signal.aborted) await once(limit.signal, 'abort');
     } finally {
       limit.dispose();

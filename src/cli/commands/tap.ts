@@ -12,6 +12,7 @@ import { Conversations } from '../../tap/decode/messages';
 import type { TapBatch } from '../../tap/live/backlog';
 import { Tap } from '../../tap/live/tap';
 import { defineCommand, type Context } from '../command';
+import { notifyReady } from '../../native/notify';
 import { TimeLimit } from '../limit';
 import { filterOf, filterOptions, hexOption, messageText, missedLine } from '../messages';
 import { flag, integer, text } from '../options';
@@ -57,7 +58,7 @@ export const tap = defineCommand({
     const limit = new TimeLimit(context.signal, timeout);
     const sink = await openSink(context, write, { json, hex, filter });
     try {
-      const session = new TapSession(context, sink, filter, { history, count });
+      const session = new TapSession(context, sink, filter, { history, count, records: write !== undefined });
       await session.run(limit.signal);
       if (limit.passed && count !== undefined) {
         throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${count} messages`, {
@@ -84,6 +85,8 @@ class TapSession {
   readonly #filter: Filter;
   readonly #history: boolean;
   readonly #count: number;
+  /** With --write it may run as a service. */
+  readonly #records: boolean;
   readonly #conversations = new Conversations();
   #missed = 0;
   #connections = 0;
@@ -93,13 +96,14 @@ class TapSession {
     context: Context,
     sink: Sink,
     filter: Filter,
-    { history, count }: { history: boolean; count: number | undefined },
+    { history, count, records }: { history: boolean; count: number | undefined; records: boolean },
   ) {
     this.#context = context;
     this.#sink = sink;
     this.#filter = filter;
     this.#history = history;
     this.#count = count ?? Infinity;
+    this.#records = records;
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -113,6 +117,7 @@ class TapSession {
           await this.#context.err.line(
             `cpg: tap: following ${counted(tap.connections.length, 'connection')}`,
           );
+        if (!ready && this.#records) notifyReady(this.#context.env);
         ready = true;
         if (this.seen >= this.#count) return;
       }

@@ -13,6 +13,7 @@ export const SHM_DIRECTORY = '/dev/shm';
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
 const GONE_TOO_SOON = 'it was gone before it could be opened';
+const BY_DATAGRAMS = 'it goes by datagrams (qb_ipc_type: socket), which only a relay can show';
 /** How old the list of directories may get. */
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
@@ -142,6 +143,9 @@ export class Discovery {
 function describeConnection(root: string, directory: string): Omit<TapConnection, 'id'> | undefined {
   const [, server, client] = DIRECTORY.exec(directory) ?? [];
   const files = readdirSync(join(root, directory));
+  if (files.some((name) => name.startsWith('qb-control-'))) {
+    throw new CpgError('CS_ERR_NOT_SUPPORTED', BY_DATAGRAMS);
+  }
   const service = files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
   if (service === undefined || server === undefined || client === undefined) return undefined;
   const complete = RING_NAMES.every((ring) =>
