@@ -105,9 +105,11 @@ export interface ConnectOptions {
   restMs?: number | undefined;
   /**
    * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
-   * latency, and more of large messages. Needs the package koffi (prebuilt binaries are included) beside this one; without
-   * it connect() rejects with CS_ERR_NOT_SUPPORTED. Files with holes, which an embedded server makes, are read and
-   * written all the same.
+   * latency, and more of large messages. 'auto': where the package koffi (prebuilt binaries are included) is beside this
+   * one, or `node:ffi` works without a warning. true: with either of them; without both connect() rejects with
+   * CS_ERR_NOT_SUPPORTED. Only whole files of our own, with one name, are mapped: nobody but our user and root can
+   * shorten them, which would end the process with SIGBUS. Files with holes, which an embedded server makes, are read
+   * and written all the same.
    *
    * @default false
    */
@@ -235,8 +237,8 @@ const DISPATCH_FLAG = oneOf('one', 'all', 'blocking', 'oneNonblocking');
  * Connects to a corosync daemon: cpg_initialize.
  *
  * Rejects with CpgError: CS_ERR_LIBRARY when nobody listens there, CS_ERR_ACCESS when the daemon does not
- * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped`
- * without koffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
+ * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped: true`
+ * without koffi or node:ffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
  */
 export async function connect(options?: ConnectOptions): Promise<CpgClient> {
   const {

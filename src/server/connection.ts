@@ -35,8 +35,8 @@ const ID_BYTES = 4;
 const WAKE_UP_BYTES = 16 * 1024;
 const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
-/** How frames travel: through rings in shared memory, or by datagrams (system.qb_ipc_type of a daemon). */
 export const IPC_TYPES = ['shm', 'socket'] as const;
+/** How frames travel: through rings in shared memory, or by datagrams (system.qb_ipc_type of a daemon). */
 export type IpcType = (typeof IPC_TYPES)[number];
 
 /** What a connection needs of the node it belongs to. */
