@@ -19,6 +19,7 @@ const SOCK_DGRAM = 2;
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
+const MSG_NOSIGNAL = 0x4000;
 const NONBLOCK = 0o4000;
 const CLOEXEC = 0o2000000;
 
@@ -26,6 +27,8 @@ const CLOEXEC = 0o2000000;
 const ADDRESS_BYTES = 110;
 /** sun_family, and the NUL before an abstract name or behind a path. */
 const MAX_NAME_BYTES = ADDRESS_BYTES - 3;
+/** Frames that are taken at one waking of the event loop, which would read one. */
+const FRAMES_PER_TURN = 32;
 /** What the kernel wants of SO_SNDBUF beside the frame. */
 const OVERHEAD_BYTES = 32;
 const FAMILY_BYTES = 2;
@@ -58,7 +61,7 @@ export interface DatagramSocket {
   listen(listener: DatagramListener): void;
   /** Names the peer, if that was not done when it was opened. Throws the error of the system while there is none. */
   connect(remote: DatagramAddress): void;
-  /** Sends a frame, which must not change until it is sent. Not while another one waits. */
+  /** Sends a frame, whose memory is free again when this returns. Not while another one waits. */
   send(frame: Buffer): void;
   resume(): void;
   /** Closes it and removes its name. Can be called again. */
@@ -118,6 +121,13 @@ export function openLibcDatagram(libc: Libc, { local, remote, frameBytes }: Data
     return new StreamedDatagrams(streamFd, local, maxBytes, frameBytes, {
       replace: () => void checked('dup3', functions.dup3(fd, streamFd, CLOEXEC)),
       connect: (peer) => connect(streamFd, socketAddress(peer)),
+      send: (frame) => {
+        if (functions.send(streamFd, frame, BigInt(frame.length), MSG_NOSIGNAL) >= 0) return true;
+        const error = libcError(libc, 'send');
+        if (error.code === 'EAGAIN' || error.code === 'ENOBUFS') return false;
+        throw error;
+      },
+      receive: (memory) => Number(functions.recv(streamFd, memory, BigInt(memory.length), MSG_NOSIGNAL)),
     });
   } catch (error) {
     if (local.kind === 'path') quietly(() => unlinkSync(local.name));
@@ -169,10 +179,20 @@ function quietly(action: () => void): void {
 /** What frames are read into: sockets take turns, so those of one size share it. */
 let readMemory = Buffer.alloc(0);
 
+/** Calls for the one descriptor. */
+interface System {
+  replace(): void;
+  connect(peer: DatagramAddress): void;
+  /** False while there is no room. Throws the error of the system. */
+  send(frame: Buffer): boolean;
+  /** How many bytes came; not above 0 when nothing is there, or is wrong: the event loop finds out. */
+  receive(memory: Buffer): number;
+}
+
 class StreamedDatagrams implements DatagramSocket {
   readonly #socket: Socket;
   readonly #closed: Promise<void>;
-  readonly #connect: (peer: DatagramAddress) => void;
+  readonly #system: System;
   readonly #local: DatagramAddress;
   #listener: DatagramListener | undefined;
   #error: Error | undefined;
@@ -182,16 +202,22 @@ class StreamedDatagrams implements DatagramSocket {
     local: DatagramAddress,
     readonly maxBytes: number,
     frameBytes: number,
-    system: { replace: () => void; connect: (peer: DatagramAddress) => void },
+    system: System,
   ) {
     this.#local = local;
-    this.#connect = system.connect;
+    this.#system = system;
     // One byte more, so that a frame that is too long shows.
     if (readMemory.length <= frameBytes) readMemory = Buffer.allocUnsafeSlow(frameBytes + 1);
     const buffer = readMemory;
     const callback = (bytes: number): boolean => {
       // The first frame may come before anybody listens; it is not lost, because nothing was read yet then.
-      return this.#listener?.onFrame(buffer.subarray(0, bytes)) ?? false;
+      let goesOn = this.#listener?.onFrame(buffer.subarray(0, bytes)) ?? false;
+      for (let frames = 1; goesOn && frames < FRAMES_PER_TURN && !this.#socket.destroyed; frames++) {
+        const more = system.receive(buffer);
+        if (more <= 0) break;
+        goesOn = this.#listener!.onFrame(buffer.subarray(0, more));
+      }
+      return goesOn;
     };
     try {
       // Any frame is too much to take another one before it is sent.
@@ -224,11 +250,16 @@ class StreamedDatagrams implements DatagramSocket {
   }
 
   connect(remote: DatagramAddress): void {
-    this.#connect(remote);
+    this.#system.connect(remote);
   }
 
   send(frame: Buffer): void {
-    this.#socket.write(frame);
+    if (this.#socket.destroyed) return;
+    try {
+      if (!this.#system.send(frame)) this.#socket.write(Buffer.from(frame));
+    } catch (error) {
+      this.#socket.destroy(error as Error);
+    }
   }
 
   resume(): void {

@@ -21,6 +21,8 @@ const FUNCTIONS = {
   connect: { takes: ['int', 'address', 'uint'], gives: 'int' },
   getsockopt: { takes: ['int', 'int', 'int', 'address', 'address'], gives: 'int' },
   setsockopt: { takes: ['int', 'int', 'int', 'address', 'uint'], gives: 'int' },
+  send: { takes: ['int', 'address', 'size', 'int'], gives: 'offset' },
+  recv: { takes: ['int', 'address', 'size', 'int'], gives: 'offset' },
   dup3: { takes: ['int', 'int', 'int'], gives: 'int' },
   syscall: { takes: ['offset', 'address', 'size', 'size', 'size', 'size', 'size'], gives: 'offset' },
 } as const satisfies Record<string, { takes: readonly CType[]; gives: CType }>;

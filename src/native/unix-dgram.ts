@@ -128,7 +128,7 @@ class UnixDgramSocket implements DatagramSocket {
 
   send(frame: Buffer): void {
     this.#unsent = frame;
-    this.#trySend();
+    if (!this.#trySend()) this.#unsent = Buffer.from(frame);
   }
 
   resume(): void {

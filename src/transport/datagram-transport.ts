@@ -36,6 +36,10 @@ const IN_FLIGHT_BYTES = 256 * 1024;
 /** Events kept for a consumer that has no room; with more, they stay in the daemon's queue. As much as a ring holds. */
 const MAX_KEPT_BYTES = 1024 * 1024;
 
+/** Frames up to this are put together in memory of all connections. */
+const SMALL_FRAME_BYTES = 64 * 1024;
+const smallFrame = Buffer.allocUnsafeSlow(SMALL_FRAME_BYTES);
+
 /** The two sockets of a connection. */
 export interface ConnectionSockets {
   readonly requests: DatagramSocket;
@@ -137,11 +141,19 @@ export class DatagramTransport implements Transport {
   }
 
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
-    return this.#maySend() && this.#send(Buffer.concat([head, ...parts], length));
+    if (!this.#maySend()) return false;
+    const frame = length <= SMALL_FRAME_BYTES ? smallFrame.subarray(0, length) : Buffer.allocUnsafe(length);
+    frame.set(head);
+    let end = head.length;
+    for (const part of parts) {
+      frame.set(part, end);
+      end += part.length;
+    }
+    return this.#send(frame);
   }
 
   stagePrepared(memory: Buffer, length: number): boolean {
-    return this.#maySend() && this.#send(Buffer.from(memory.subarray(0, length)));
+    return this.#maySend() && this.#send(memory.subarray(0, length));
   }
 
   noteAllTaken(): void {
