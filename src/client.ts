@@ -111,7 +111,7 @@ export interface ConnectOptions {
    * shorten them, which would end the process with SIGBUS. Files with holes, which an embedded server makes, are read
    * and written all the same.
    *
-   * @default false
+   * @default 'auto'
    */
   mapped?: 'auto' | boolean | undefined;
   /**
@@ -250,7 +250,7 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
     lend = false,
     busyPollUs = 0,
     restMs = DEFAULT_REST_MS,
-    mapped = false,
+    mapped = 'auto',
     maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
   } = readOptions('connect', options, CONNECT_OPTIONS);
   const { text } = resolveAddress(address);
