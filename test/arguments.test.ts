@@ -50,6 +50,8 @@ const notMessages = [undefined, null, 7, true, {}, [1], ['text'], new ArrayBuffe
 const notAddresses = [...notText, '', '@', 'cpg', '/a\0b', `/${'x'.repeat(200)}`];
 const notStreams = [undefined, null, 7, 'x', {}, { write: 1 }];
 
+const SETTLING = { timeoutMs: [...notNumbers, -1], signal: notSignals };
+
 const values = (call: Call, given: readonly unknown[]): Case[] =>
   given.map((value) => ({ given: value, call: () => call(value as never) }));
 
@@ -200,6 +202,12 @@ const CALLS: Record<string, () => Case[]> = {
     }),
     ...values((address) => SimulatedCluster.start({ address: () => address }), notAddresses),
   ],
+  'CpgServer.settled': () => options((o) => embedded.settled(o), SETTLING),
+  'SimulatedCluster.settled': () => options((o) => cluster.settled(o), SETTLING),
+  Random: () => values((seed) => new server.Random(seed), [undefined, ...notNumbers, 0.5, Infinity]),
+  'Random.below': () =>
+    values((end) => new server.Random(1).below(end), [undefined, ...notNumbers, 0.5, 0, -1, Infinity]),
+  'Random.pick': () => values((list) => new server.Random(1).pick(list), [undefined, null, 7, 'x', {}, []]),
   'SimulatedCluster.node': () => values((id) => cluster.node(id), [undefined, ...notIds, 9]),
   'SimulatedCluster.partition': () => [
     ...values((side) => cluster.partition(side, [2]), [undefined, null, 1, '1', {}, [2]]),
@@ -364,9 +372,14 @@ const NOTHING_TO_CHECK = [
   'isCpgError',
   'CpgError.fromReply',
   'CpgClient.close',
+  'CpgClient.ref',
+  'CpgClient.unref',
   // Node's own, of the EventEmitter.
   'CpgClient.removeAllListeners',
   'CpgServer.close',
+  'CpgServer.unref',
+  'SimulatedCluster.unref',
+  'Random.next',
   'SimulatedCluster.heal',
   'SimulatedCluster.step',
   'SimulatedCluster.run',

@@ -155,7 +155,7 @@ describe.each([0, 1, 11, 12, 23, 24, 4000, HANDSHAKE_RESPONSE_BYTES - 1])(
     test('and then a hang-up is CS_ERR_LIBRARY and tells how far it came', async () => {
       const error = await refusal(saying(bytes, hangUp));
       expect(error).toMatchObject(cpgError('CS_ERR_LIBRARY'));
-      expect(error.message).toContain(`after ${length} bytes`);
+      expect(error.message).toMatch(new RegExp(`after ${length} bytes?\\b`));
     });
   },
 );

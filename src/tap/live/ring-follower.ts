@@ -29,6 +29,8 @@ const GUARD_WORDS = 256;
 const GUARD_BYTES = GUARD_WORDS * WORD_BYTES;
 /** How often a whole ring is read again when the writer moved too far meanwhile. */
 const MAX_SNAPSHOTS = 4;
+/** A read that took longer is of no use: the writer may have gone all the way round meanwhile, which nothing shows. */
+const MAX_READ_MS = 10;
 /** How often a chunk may look like none although write_pt is beyond it. */
 const MAX_VAIN_READS = 3;
 /** Samples no further apart than this tell the rate: a writer of small messages does not get round in between. */
@@ -254,7 +256,9 @@ export class RingFollower {
       this.#at = write;
       this.#rememberGuard();
       const moved = this.#ring.distance(write, this.#readWritePointer());
-      this.#snapshotRate = { words: moved, ms: monotonicMs() - startedMs };
+      const ms = monotonicMs() - startedMs;
+      if (ms > MAX_READ_MS) continue;
+      this.#snapshotRate = { words: moved, ms };
       const overwritten = moved > 0 ? moved + GUARD_WORDS - leftOut : 0;
       const begin = findRun(wordsOf(bytes), Math.max(0, overwritten), words);
       const found = collect(bytes, begin, words);
