@@ -20,6 +20,8 @@ import { measureTap, tapCommands } from './tap';
 
 const EXIT_INTERRUPTED = 130;
 const MAPPED = '--mapped';
+/** Not mapped, which is the default where koffi is installed. */
+const FILES = '--files';
 const MANUAL = '--manual';
 const BUSY_POLLING = ['--busy-poll', '200'];
 /** For libcpg: what a receiver may do with a message. */
@@ -46,12 +48,12 @@ async function main(): Promise<void> {
     workloads: values.workload.split(','),
     libcpg,
     others: [
-      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('corosync-cpg') },
-      { workloads: ['flood'], contestant: ours('mcast awaited', '--sending', 'mcast') },
-      { workloads: ['flood', 'receive'], contestant: ours('lent', '--lend') },
+      { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('corosync-cpg', FILES) },
+      { workloads: ['flood'], contestant: ours('mcast awaited', FILES, '--sending', 'mcast') },
+      { workloads: ['flood', 'receive'], contestant: ours('lent', FILES, '--lend') },
       { workloads: ['flood', 'latency', 'receive', 'idle'], contestant: ours('mapped', MAPPED) },
       { workloads: ['flood'], contestant: ours('mapped, lent', MAPPED, '--lend') },
-      { workloads: ['latency'], contestant: ours('busy polling', ...BUSY_POLLING) },
+      { workloads: ['latency'], contestant: ours('busy polling', FILES, ...BUSY_POLLING) },
       { workloads: ['latency'], contestant: ours('mapped, busy polling', MAPPED, ...BUSY_POLLING) },
       { workloads: ['catchup'], contestant: catchUp('corosync-cpg') },
       { workloads: ['catchup'], contestant: catchUp('manual', MANUAL) },

@@ -44,7 +44,7 @@ test('a message for fragments, too', async () => {
   expect(stdout).toMatch(/^flood +2,000,000 B +\d+ messages\/s/);
 });
 
-test.each(['', '--busy-poll=100', '--lend', '--mapped'])('latency %s', async (option) => {
+test.each(['', '--busy-poll=100', '--lend', '--mapped', '--files'])('latency %s', async (option) => {
   const args = ['--workload', 'latency', '--count', '200', ...(option === '' ? [] : [option])];
   const { code, stdout, stderr } = await cli(['bench', '--address', server.address, ...args]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
