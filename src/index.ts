@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** corosync-cpg: a client for Corosync closed process groups. */
 export { connect, CpgClient } from './client';
 export type {

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** The pure codec of libqb IPC and of the CPG service: bytes <-> values, no I/O. */
 export {
   decodeHandshakeRequest,

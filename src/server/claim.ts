@@ -1,25 +1,34 @@
 /**
  * What servers of this thread leave in the file system, and how the next server knows that it may be removed.
  *
- *     <base>/cpg-<tag>/alive                 a socket that is listened to while the thread lives
+ *     <base>/cpg-<tag>/alive-<boot>          a socket that is listened to while the thread lives
  *     <base>/cpg-<tag>/<n>/cpg               sockets of nodes that were given no address
  *     <base>/qb-<pid>-<pid>-<n>-<tag>.XXXXXX/  the rings of a connection (wire/ring-directory.ts)
  *
  * A process that is killed, a worker that is terminated and a Jest test that forgets stop() run no code of ours at their
  * end. What then closes the socket is the kernel. So a socket that refuses connections is the proof that its thread is
  * gone, across pid namespaces and whoever has its pid now; what bears its tag can be removed. Without a proof
- * everything stays.
+ * everything stays: also where several machines share a directory, for the sockets of another one refuse us as well.
  */
-import { lstatSync, mkdirSync, mkdtempSync, readdirSync, renameSync } from 'node:fs';
+import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { debugServer as debug } from '../debug';
 import { removeOnExit } from './exit';
 import { removeQuietly } from './remove';
 
-const ALIVE = 'alive';
+/** Of the kernel that runs; short, as the path of a socket must be. */
+const ALIVE = `alive-${bootId().slice(0, 8)}`;
 const CLAIM = /^cpg-([A-Za-z0-9]{6})$/;
 const RINGS = /^qb-\d+-\d+-\d+-([A-Za-z0-9]{6})\./;
+
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1');
+  } catch {
+    return 'unknown';
+  }
+}
 
 /** By their base. */
 const claims = new Map<string, Claim>();

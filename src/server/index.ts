@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** corosync-cpg/server: CPG without corosync, for tests, demos and trying things out. */
 export { startServer, CpgServer } from './server';
 export type { ServerOptions } from './server';

@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** corosync-cpg/tap: follow live connections of libqb services, and captures of them. */
 export { Tap, MAX_CONNECTIONS } from './live/tap';
 export type { TapOptions } from './live/tap';

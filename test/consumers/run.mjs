@@ -35,6 +35,8 @@ const TOOLS = {
   rollup: '4.68.5',
   vite: '8.3.8',
   vitest: '4.1.12',
+  webpack: '5.113.0',
+  'webpack-cli': '7.3.1',
 };
 /** The lowest Node of `engines`. */
 const LOWEST_NODE = { [`node-linux-${process.arch}`]: '20.8.0' };
@@ -183,6 +185,26 @@ async function bundles() {
         equal(await bin(tools, 'vite', ['build', '--config', config]), '');
         await works(`vite/vite.${extension}`);
       });
+      await check(`bundles: webpack, ${format}`, async () => {
+        const config = `webpack-${format}.config.mjs`;
+        const settings = {
+          mode: 'production',
+          target: 'node20',
+          entry: './app.mjs',
+          externalsType: 'node-commonjs',
+          externals: ['koffi', 'debug'],
+          experiments: { outputModule: format === 'esm' },
+          output: {
+            path: join(tools, 'webpack'),
+            filename: `webpack.${extension}`,
+            module: format === 'esm',
+          },
+        };
+        writeFileSync(join(tools, config), `export default ${JSON.stringify(settings)}`);
+        const said = await bin(tools, 'webpack', ['--config', config]);
+        if (/warning/i.test(said)) throw new Error(said);
+        await works(`webpack/webpack.${extension}`);
+      });
     }
     await check('bundles: esbuild, cjs, of require()', async () => {
       const options = ['--bundle', '--platform=node', '--log-level=warning', '--outfile=esbuild-require.cjs'];
@@ -214,8 +236,7 @@ async function types() {
           skipLibCheck: false,
           noEmit: true,
           target: 'es2022',
-          lib: ['es2022'],
-          types: ['node'],
+          lib: ['es2022'], // and no `types`: from TypeScript 6 on none are there by default
         };
         // A module of each kind where the file decides.
         const files = way === 'NODENEXT' ? ['types.mts', 'types.cts'] : ['types.ts'];

@@ -132,4 +132,34 @@ describe.each(STORAGES)('in a small ring, %s', (_storage, store) => {
     expect(difference(frames, [pattern(24, 1)])).toBe('');
     expect(pair.theirs.readPointer).toBe(pair.theirs.writePointer);
   });
+
+  test('requests without their bytes are found whatever the semaphore says', () => {
+    for (const at of PLACES) {
+      pair.reset(at);
+      const reader = new RequestReader(pair.ours);
+      expect(reader.peek()).toBe(false);
+      const frames = [pattern(24, 1), pattern(7, 2), pattern(60, 3)];
+      for (const frame of frames) pair.theirs.put(frame);
+      pair.theirs.semaphore = 1; // of the last batch only
+      expect(reader.peek()).toBe(true);
+      const read: Buffer[] = [];
+      reader.consume(Infinity, (frame) => read.push(Buffer.from(frame)) > 0);
+      expect(difference(read, frames)).toBe('');
+      expect(reader.peek()).toBe(false);
+      // Their space is theirs until the bytes come.
+      reader.reclaim();
+      expect(pair.theirs.readPointer).toBe(at);
+      reader.credit(frames.length);
+      reader.reclaim();
+      expect(pair.theirs.readPointer).toBe(pair.theirs.writePointer);
+    }
+  });
+
+  test('a chunk that leads beyond write_pt is refused', () => {
+    pair.reset(0);
+    pair.theirs.put(pattern(24, 1));
+    pair.theirs.setWord(0, 60);
+    const reader = new RequestReader(pair.ours);
+    expect(thrownBy(() => reader.peek()).code).toBe('CS_ERR_MESSAGE_ERROR');
+  });
 });

@@ -66,6 +66,19 @@ describe('nodes and network', () => {
     await two!.client.mcast('after', { confirm: true });
   });
 
+  test.each<[string, () => void]>([
+    ['a partition', () => cluster.partition([1], [2])],
+    ['a crash', () => cluster.node(1).crash()],
+    ['a shutdown', () => cluster.node(1).stop()],
+  ])('so are many in batches, of which the last was not announced yet, before %s', async (_what, happens) => {
+    await start({ nodes: 2 });
+    const [one, two] = await members();
+    await Promise.all(Array.from({ length: 20_000 }, (_, number) => one!.client.mcast(`${number}`)));
+    happens();
+    await cluster.settled();
+    expect(two!.seen.texts).toHaveLength(20_000);
+  });
+
   test('rings are numbered as totem numbers them', async () => {
     await start({ nodes: 3 });
     expect(cluster.node(2).ring).toEqual({ nodeId: 1, seq: 9n, members: [1, 2, 3] });

@@ -1,7 +1,7 @@
 /** What a server leaves that had no chance to clean up is removed by the next one, and nothing else is. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { builtCli } from '../cli/harness';
@@ -131,6 +131,24 @@ test('not what looks like it and has no proof', async () => {
   mkdirSync(lookalike);
   await next();
   expect(existsSync(lookalike)).toBe(true);
+});
+
+test('not of another machine that shares the directory', async () => {
+  const { child, address } = await start(SERVE);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  const claim = resolve(address, '../..');
+  const alive = join(
+    claim,
+    readdirSync(claim).find((name) => name.startsWith('alive-'))!,
+  );
+  const elsewhere = join(claim, 'alive-of-them');
+  renameSync(alive, elsewhere);
+  await next();
+  expect(existsSync(address)).toBe(true);
+  renameSync(elsewhere, alive);
+  await next();
+  expect(existsSync(address)).toBe(false);
 });
 
 test('several next ones at a time', async () => {
