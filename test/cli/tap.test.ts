@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream';
 import { connect } from '../../src';
 import { startServer, type CpgServer } from '../../src/server';
 import { CaptureWriter } from '../../src/tap/capture/writer';
-import { recordedFrames } from '../tap/support';
+import { makeConnection, numberedFrame, recordedFrames } from '../tap/support';
 import { builtCli, cli, CliProcess, eventually, interrupted, startCli, type Running } from './harness';
 
 jest.setTimeout(60_000);
@@ -58,6 +58,32 @@ describe('serve', () => {
     await member.done();
     expect(rings()).toEqual([]);
     expect(existsSync(path('ended'))).toBe(false);
+  });
+
+  test('cpg info and tap say what a server that was killed left', async () => {
+    const server = CliProcess.start(['serve', '--address', path('killed')]);
+    await server.until(/\n/);
+    const member = CliProcess.start(['join', 'g', '--stay', '--address', path('killed')]);
+    await member.until(/\n/);
+    const { pid } = server.child;
+    const left = readdirSync('/dev/shm').find((name) => name.startsWith(`qb-${pid}-`))!;
+    // Neither can clean up: the client first, so that it does not do it for the server.
+    server.child.kill('SIGSTOP');
+    member.child.kill('SIGKILL');
+    server.child.kill('SIGKILL');
+    await Promise.all([server.done(), member.done()]);
+    try {
+      const gone = new RegExp(`${left}: its daemon \\(pid ${pid}\\).* gone: a crash left it behind`);
+      const info = await cli(['info', '--address', path('killed')]);
+      expect(info.code).toBe(1);
+      expect(info.stderr).toMatch(gone);
+      expect(info.stderr).toContain('nobody listens behind it: its daemon has ended.');
+      const tapped = startCli(['tap', '--pid', String(pid), '--timeout', '30']);
+      await tapped.until(gone, 'stderr');
+    } finally {
+      rmSync(join('/dev/shm', left), { recursive: true, force: true });
+      rmSync(path('killed'), { force: true });
+    }
   });
 
   test('several nodes of one cluster', async () => {
@@ -222,6 +248,29 @@ describe('tap on the embedded server', () => {
     } finally {
       process.seteuid!(0);
       await Promise.all(clients.map((client) => client.close()));
+    }
+  });
+
+  test.each([
+    ['as text', []],
+    ['to a file', ['--write', 'malformed.pcapng']],
+  ])('frames that cannot be decoded are counted, %s', async (_, [option, file]) => {
+    const { directory: rings, rings: ring } = makeConnection('/dev/shm', {
+      serverPid: process.pid,
+      clientPid: process.pid,
+      suffix: 'Bad0ne',
+      service: 'own',
+    });
+    try {
+      ring.request.put(numberedFrame(1, 40));
+      ring.request.put(Buffer.alloc(24));
+      const args = ['tap', '--service', 'own', '--history', '--count', '2', '--timeout', '20'];
+      const { code, stderr } = await cli([...args, ...(option === undefined ? [] : [option, path(file!)])]);
+      expect(stderr).toContain('2 messages of 1 connection, 1 frame cannot be decoded\n');
+      expect(code).toBe(0);
+    } finally {
+      for (const each of Object.values(ring)) each.close();
+      rmSync(rings, { recursive: true });
     }
   });
 
