@@ -78,7 +78,7 @@ describe('serve', () => {
       const gone = new RegExp(`${left}: its daemon \\(pid ${pid}\\).* gone: a crash left it behind`);
       // Rings that are new may be about to be removed: that is not said of them at once.
       await eventually('what was left', async () => {
-        const { code, stderr } = await cli(['info', '--address', path('killed')]);
+        const { code, stderr } = await CliProcess.start(['info', '--address', path('killed')]).done();
         expect(code).toBe(1);
         expect(stderr).toContain('nobody listens behind it: its daemon has ended.');
         return gone.test(stderr);
