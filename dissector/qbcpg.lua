@@ -177,7 +177,7 @@ end
 local NAMED = { ["\0"] = "\\0", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\\"] = "\\\\" }
 -- C1 controls, line separators and marks that change the direction of writing, as bytes; C0 controls come before.
 local UNSAFE = {
-  "\194[\128-\159]", "\216\156", "\226\128[\139-\143]", "\226\128[\168-\174]", "\226\129[\160-\169]", "\239\187\191", "\239\191[\190\191]",
+  "\194[\128-\159]", "\216\156", "\226\128[\139-\143]", "\226\128[\168-\174]", "\226\129[\160-\169]", "\239\187\191", "\239\191[\189\190\191]",
 }
 
 -- A group name as `cpg` prints it and takes it (groupLabel in src/codec/groups.ts): a NUL would end the text here.
@@ -456,12 +456,20 @@ function qbcpg.dissector(buffer, pinfo, root)
   message:add(f.name, frame(0, 4), name)
   message:add_le(f.id, frame(0, 4))
   message:add_le(f.size, frame(8, 4))
+  -- A frame that does not fit into a packet goes on in the next ones.
+  local size, whole = frame(8, 4):le_int(), buffer(20, 4):le_uint()
+  if size ~= whole then
+    message:add_proto_expert_info(malformed, string.format("says %s on a frame of %d", counted(size, "byte"), whole))
+  elseif whole < header then
+    message:add_proto_expert_info(malformed, string.format("%s, where a header has %d", counted(whole, "byte"), header))
+  end
   local info = { name, ring }
   local failed = false
   if ring == "response" and frame:len() >= 24 then
     local code = frame(16, 4):le_int()
     message:add_le(f.error, frame(16, 4))
-    table.insert(info, ERRORS[code] or ("error " .. code))
+    -- Services of others have error numbers of their own.
+    table.insert(info, NAMES[service] and ERRORS[code] or ("error " .. code))
     failed = code ~= 1
   end
 

@@ -1,6 +1,7 @@
 /** Why a daemon cannot be reached: the error says what failed, the machine around it why. */
 import { realpathSync, statSync } from 'node:fs';
 import type { CpgError } from '../errors';
+import { counted } from '../text';
 import { abstractAddress, exists, resolveAddress, socketFiles, type Address } from '../transport/address';
 import { CAUSES, causeOf, remedyOf, type Cause } from '../transport/causes';
 import { removeUnopened } from '../transport/connection-files';
@@ -276,7 +277,8 @@ function shmFacts(asked: Asked): string[] {
   const { freeBytes, totalBytes, freeFiles, totalFiles } = space;
   const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
   const bytes = totalBytes === 0 ? 'no limit' : `${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`;
-  const files = totalFiles === 0 ? 'no limit of files' : `${freeFiles} files free of ${totalFiles}`;
+  const files =
+    totalFiles === 0 ? 'no limit of files' : `${counted(freeFiles, 'file')} free of ${totalFiles}`;
   return [`${whose} has ${bytes}, and ${files}.`];
 }
 

@@ -136,6 +136,11 @@ export function groups(summary: string): Option<Uint8Array[]> {
 
 /** The bytes of a group on the command line. Throws UsageError. */
 export function groupFrom(word: string): Uint8Array {
+  // Node puts U+FFFD for bytes that are no UTF-8: that would be a group of another name.
+  if (word.includes('\ufffd'))
+    throw new UsageError(
+      `'${word}' holds bytes that are no UTF-8: write the name in hex (0x...), or \\xNN for each`,
+    );
   try {
     return parseGroup(word);
   } catch (error) {
@@ -295,6 +300,11 @@ function choiceFrom<Choice extends string>(word: string, choices: readonly Choic
   );
 }
 
+/** What commas separate. An empty list is a mistake: it would mean everything. */
 function words(given: readonly string[]): string[] {
-  return given.flatMap((word) => word.split(',')).filter((word) => word !== '');
+  return given.flatMap((list) => {
+    const all = list.split(',').filter((word) => word !== '');
+    if (all.length === 0) throw new UsageError(`'${list}' names nothing`);
+    return all;
+  });
 }

@@ -29,6 +29,7 @@ export class Output {
   /** Handed over, and not taken yet. */
   #bytes = 0;
   #messages = 0;
+  #error: NodeJS.ErrnoException | undefined;
 
   constructor(
     stream: Writable & { isTTY?: boolean },
@@ -65,11 +66,12 @@ export class Output {
 
   /** Writes data that holds so many messages. */
   async write(data: string | Uint8Array, messages = 0): Promise<void> {
-    if (!this.#closed.signal.aborted && !this.#hand(data, messages)) await this.#drained();
+    if (this.#closed.signal.aborted) this.#await(data, messages);
+    else if (!this.#hand(data, messages)) await this.#drained();
     if (!this.#mayFail) this.#closed.signal.throwIfAborted();
   }
 
-  /** Resolves when everything was taken, or nothing will be any more: then with the reason. */
+  /** Resolves when everything was taken, or nothing will be any more: then with the reason, and all that was lost. */
   async flushed(): Promise<unknown> {
     if (!this.#closed.signal.aborted && this.#bytes > 0) {
       await new Promise<void>((resolve) => {
@@ -77,7 +79,7 @@ export class Output {
         this.#stream.write('', () => resolve());
       });
     }
-    return this.#closed.signal.reason;
+    return this.#error === undefined ? this.#closed.signal.reason : this.#failure(this.#error);
   }
 
   /** Closes a file. Rejects when not all of it could be written. */
@@ -91,9 +93,7 @@ export class Output {
 
   /** Returns whether there is room for more. */
   #hand(data: string | Uint8Array, messages: number): boolean {
-    const bytes = typeof data === 'string' ? Buffer.byteLength(data) : data.length;
-    this.#bytes += bytes;
-    this.#messages += messages;
+    const bytes = this.#await(data, messages);
     try {
       return this.#stream.write(data, (error) => {
         if (error != null) {
@@ -110,6 +110,14 @@ export class Output {
     }
   }
 
+  /** Counts what is not written yet, and perhaps never will be; returns its bytes. */
+  #await(data: string | Uint8Array, messages: number): number {
+    const bytes = typeof data === 'string' ? Buffer.byteLength(data) : data.length;
+    this.#bytes += bytes;
+    this.#messages += messages;
+    return bytes;
+  }
+
   async #drained(): Promise<void> {
     try {
       await once(this.#stream, 'drain', { signal: this.#closed.signal });
@@ -121,7 +129,8 @@ export class Output {
   #fail(error: NodeJS.ErrnoException): void {
     // After its end a stream says of each write only that it has ended.
     if (this.#closed.signal.aborted || error.code === 'ERR_STREAM_DESTROYED') return;
-    this.#closed.abort(error.code === 'EPIPE' ? new OutputClosed() : this.#failure(error));
+    if (error.code !== 'EPIPE') this.#error = error;
+    this.#closed.abort(this.#error === undefined ? new OutputClosed() : this.#failure(error));
   }
 
   #failure(error: NodeJS.ErrnoException): Error {

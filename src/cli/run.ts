@@ -36,7 +36,11 @@ export async function run(world: World): Promise<number> {
   }
   // What was written last may fail last, and is lost even when the user ended the command.
   const lost = await Promise.all(outputs.map((output) => output.flushed()));
-  for (const each of new Set([...lost.filter((reason) => !(reason instanceof OutputClosed)), failure]))
+  const reported = outputs.some(({ closed }) => closed.reason === failure);
+  for (const each of [
+    ...lost.filter((reason) => !(reason instanceof OutputClosed)),
+    ...(reported ? [] : [failure]),
+  ])
     codes.push(await reporter.report(each));
   const silenced = await err.flushed();
   if (silenced !== undefined && !(silenced instanceof OutputClosed)) codes.push(ExitCode.FAILURE);

@@ -48,7 +48,9 @@ export function groupLabel(group: string | Uint8Array): string {
   check('groupLabel', 'group', group, GROUP);
   const text = typeof group === 'string' ? group : utf8(group);
   if (text === undefined) return `0x${Buffer.from(group).toString('hex')}`;
-  return replaceUnsafe(text.replaceAll('\\', '\\\\'), escapeBytes).replace(/^0x/, '\\x30x');
+  return replaceUnsafe(text.replaceAll('\\', '\\\\'), escapeBytes)
+    .replaceAll('\ufffd', escapeBytes)
+    .replace(/^0x/, '\\x30x');
 }
 
 const PIECE = /\\x(?<hex>[0-9a-fA-F]{2})|\\(?<named>[0nrt\\])|(?<plain>[^\\]+)|(?<wrong>\\.?)/gsu;

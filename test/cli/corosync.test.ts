@@ -112,7 +112,7 @@ describeWithCorosync('the command on corosync', () => {
         stdin: '',
       });
       expect(code).toBe(1);
-      expect(stderr).toMatch(/^cpg: join: 0 of 1 deliveries within 0\.3 s: CS_ERR_TIMEOUT \(5\): .+\n$/);
+      expect(stderr).toMatch(/^cpg: join: 0 of 1 delivery within 0\.3 s: CS_ERR_TIMEOUT \(5\): .+\n$/);
     });
 
     test('--timeout is a good end when nothing was awaited', async () => {

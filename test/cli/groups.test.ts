@@ -18,6 +18,7 @@ const NAMES = [
   Buffer.from('a,b'),
   Buffer.from('-h'),
   Buffer.from([0xff, 0x00, 0xfe]),
+  Buffer.from('a\ufffd'),
 ];
 
 let directory: string;

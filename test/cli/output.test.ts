@@ -16,6 +16,7 @@ import { Writable } from 'node:stream';
 import { startServer, type CpgServer } from '../../src/server';
 import { connect, type CpgClient } from '../../src';
 import { CaptureWriter } from '../../src/tap/capture/writer';
+import { Output } from '../../src/cli/output';
 import { run } from '../../src/cli/run';
 import { recordedFrames } from '../tap/support';
 import { builtCli, cli, CliProcess, Collected, eventually, interrupted } from './harness';
@@ -142,6 +143,19 @@ test('a capture that cannot be written when the user has ended it', async () => 
   expect(stderr.text).toMatch(
     /^cpg: standard output cannot be written, .* lost \(ENOSPC\): CS_ERR_NO_SPACE/m,
   );
+});
+
+test('what an output is given after it has failed is lost as well', async () => {
+  const full = Object.assign(new Error('no room'), { code: 'ENOSPC' });
+  const stream = new Writable({ write: (_, __, done) => done(full) });
+  const output = new Output(stream, {}, { name: 'it' });
+  await output.write('abc', 1).catch(() => undefined);
+  await output.flushed();
+  await expect(output.write('defg', 2)).rejects.toMatchObject({ code: 'CS_ERR_NO_SPACE' });
+  expect(output.unwritten).toBe(3);
+  expect(await output.flushed()).toMatchObject({
+    what: 'it cannot be written, 3 messages (7 bytes) lost (ENOSPC)',
+  });
 });
 
 test('a picture that has no room', async () => {

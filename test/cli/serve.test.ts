@@ -88,7 +88,10 @@ test('status shows the groups of each side', async () => {
 });
 
 test.each([
-  ['frobnicate', /^cpg: 'frobnicate' is not a command: partition, heal, crash, restart, status, help\n$/],
+  [
+    'frobnicate',
+    /^cpg: 'frobnicate' is not a command; try: partition, heal, crash, restart, status, help\n$/,
+  ],
   ['constructor', /^cpg: 'constructor' is not a command/],
   ['\u001b[31mred', /^cpg: '\\\S+\[31mred' is not a command/],
   ['crash', /^cpg: a node is missing; try: crash N\n$/],
@@ -98,7 +101,9 @@ test.each([
   ['restart x', /^cpg: 'x' is none of the nodes 1, 2, 3; try: restart N\n$/],
   ['partition', /^cpg: a node is missing; try: partition 1 \/ 2,3\n$/],
   ['partition 1 / /', /^cpg: a node is missing; try: partition/],
-  ['partition 1 / 1,2', /^cpg: partition: .*CS_ERR_INVALID_PARAM \(7\): /],
+  ['partition 1 / 1,2', /^cpg: node 1 is named twice; try: partition 1 \/ 2,3\n$/],
+  ['partition 2,2', /^cpg: node 2 is named twice; try: partition/],
+  ['restrat 1', /^cpg: 'restrat' is not a command; did you mean 'restart'\?; try: partition, heal, /],
   ['heal all', /^cpg: 'all' is too much; try: heal\n$/],
   ['status 1', /^cpg: '1' is too much; try: status\n$/],
   ['help', /^partition 1 \/ 2,3 {2}cut the network.*\nheal .*\n/],

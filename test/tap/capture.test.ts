@@ -176,7 +176,7 @@ describe('files that are not ours', () => {
     ],
     ['a gzip file', gzipSync(write(recordedFrames('one-node'))), /this is a gzip file.*gzip -dc/],
     ['a zstd file', Buffer.from('28b52ffd0458', 'hex'), /this is a zstd file.*zstd -dc/],
-    ['Ethernet', bigEndian(), /1 packets and none of them is of libqb IPC/],
+    ['Ethernet', bigEndian(), /holds 1 packet, none of libqb IPC/],
   ])('%s', (_, bytes, complaint) => {
     const { frames, complaint: said } = readDamaged(bytes);
     expect(frames).toEqual([]);

@@ -67,7 +67,7 @@ withTshark('names of groups as cpg prints them, to their end', () => {
     Buffer.from('crmd\0'),
     Buffer.from('a\nb\tc\u001b[31m\\'),
     Buffer.from('0x41'),
-    Buffer.from('\u009b\u202e\ufeffgrüße🙂'),
+    Buffer.from('\u009b\u202e\ufeff\ufffdgrüße🙂'),
     ...['ff00', 'c080', 'eda080', 'f4908080', 'e282'].map((hex) => Buffer.from(hex, 'hex')),
   ];
   const lines = dissected(
@@ -94,4 +94,26 @@ withTshark('names of groups as cpg prints them, to their end', () => {
         `mcast request "${label}" 1 byte|${label}|`,
       ]),
   );
+});
+
+withTshark('frames whose size is wrong are malformed; errors of other services have no name of ours', () => {
+  const bytes = (length: number, size: number, error = 0): Buffer => {
+    const made = Buffer.alloc(length);
+    made.writeInt32LE(size, 8);
+    made.writeInt32LE(error, 16);
+    return made;
+  };
+  const connection = { ...CONNECTION, service: 'cib_rw' };
+  const frames = [
+    frame('request', bytes(40, 41), { connection }),
+    frame('response', bytes(20, 20), { connection }),
+    frame('response', bytes(24, 24, 12), { connection }),
+    frame('response', bytes(24, 24, 12), { connection: { ...CONNECTION, id: 2, service: 'cmap' } }),
+  ];
+  expect(dissected(frames, ['_ws.expert.message', '_ws.col.Info'])).toEqual([
+    'says 41 bytes on a frame of 40|id 0 request',
+    '20 bytes, where a header has 24|id 0 response',
+    '|id 0 response error 12',
+    '|set response CS_ERR_NOT_EXIST',
+  ]);
 });

@@ -103,6 +103,48 @@ test('errors, malformed frames, other services, unknown ids', () => {
   for (const message of messages) expect(hexLines(message)).toBeDefined();
 });
 
+test.each([
+  ['request', 8, 8, '8 bytes, where a header has 16'],
+  ['response', 16, 16, '16 bytes, where a header has 24'],
+  ['event', 23, 23, '23 bytes, where a header has 24'],
+  ['request', 24, 23, 'a header that says 23 bytes on a frame of 24'],
+  ['response', 32, 1, 'a header that says 1 byte on a frame of 32'],
+  ['event', 24, -1, 'a header that says -1 bytes on a frame of 24'],
+  ['request', 24, 24, undefined],
+] as const)('%s of a service of others, %i bytes that say %i', (ring, length, size, problem) => {
+  const bytes = Buffer.alloc(length);
+  if (length >= 12) bytes.writeInt32LE(size, 8);
+  const connection = { ...CONNECTION, service: 'cib_rw' };
+  const message = new Conversations().add(frame(ring, bytes, { connection }));
+  expect(message.problem).toBe(problem);
+});
+
+test('a join whose header says another size', () => {
+  const bytes = Buffer.alloc(168);
+  bytes.writeInt32LE(167, 8);
+  bytes.writeUInt32LE(1, 16);
+  expect(new Conversations().add(frame('request', bytes)).problem).toMatch('says 167 bytes');
+});
+
+test.each([
+  ['cmap', 1, 'CS_OK'],
+  ['cmap', 12, 'CS_ERR_NOT_EXIST'],
+  ['cpg', 200, undefined],
+  ['cib_rw', 0, undefined],
+  ['cib_rw', 12, undefined],
+  ['attrd', -110, undefined],
+])('a reply of %s with error %i is called %s', (service, error, code) => {
+  const bytes = Buffer.alloc(24);
+  bytes.writeInt32LE(24, 8);
+  bytes.writeInt32LE(error, 16);
+  const message = new Conversations().add(
+    frame('response', bytes, { connection: { ...CONNECTION, service } }),
+  );
+  expect(jsonOf(message)).toMatchObject({ error });
+  expect((jsonOf(message) as { code?: string }).code).toBe(code);
+  expect(describeMessage(message).what).toContain(code ?? `error ${error}`);
+});
+
 test('filters', () => {
   const messages = understand(...recordedFrames('three-nodes'));
   const count = (filter: Partial<typeof EVERYTHING>): number =>

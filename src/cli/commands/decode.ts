@@ -49,7 +49,7 @@ export const decode = defineCommand({
       }
     } catch (error) {
       if (!limit.passed) throw error;
-      if (count !== undefined) throw limit.failure(`decode: ${printed} of ${count} messages`);
+      if (count !== undefined) throw limit.failure(`decode: ${printed} of ${counted(count, 'message')}`);
     } finally {
       limit.dispose();
       // The filter leaves them out, and perhaps they were what was looked for.

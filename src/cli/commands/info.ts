@@ -169,7 +169,7 @@ function spaceText({ freeBytes, totalBytes, freeFiles, totalFiles }: Space): str
     ...(totalBytes === 0 ? [] : [`${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`]),
     ...(totalFiles === 0 || freeFiles >= CONNECTION_FILES
       ? []
-      : [`${freeFiles} files free of ${totalFiles}`]),
+      : [`${counted(freeFiles, 'file')} free of ${totalFiles}`]),
   ];
   const room = limits.length === 0 ? 'without a limit' : limits.join(', ');
   const tooLittle =

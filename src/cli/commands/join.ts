@@ -9,6 +9,7 @@ import { eventLines } from '../event-text';
 import { jsonEvent, jsonLine } from '../json';
 import { lines } from '../lines';
 import { flag, groupFrom } from '../options';
+import { counted } from '../text';
 import { groupOperand, streamCount, streamTimeout } from './shared';
 
 /** Messages of ours that may be under way: enough to keep the daemon busy, few enough to remember. */
@@ -147,8 +148,8 @@ class Member {
   #timeIsUp(timeoutMs: number): void {
     const { count } = this.#options;
     const missing = [
-      ...(count === undefined ? [] : [`${this.#delivered} of ${count} deliveries`]),
-      ...(this.#awaitsOwn ? [`${this.#ownPrinted} of ${this.#sent} own messages`] : []),
+      ...(count === undefined ? [] : [`${this.#delivered} of ${counted(count, 'delivery', 'deliveries')}`]),
+      ...(this.#awaitsOwn ? [`${this.#ownPrinted} of ${counted(this.#sent, 'own message')}`] : []),
     ];
     if (missing.length === 0) {
       this.#over();

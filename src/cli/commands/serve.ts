@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { nearest } from '../../arguments';
 import { notifyReady } from '../../native/notify';
 import { SimulatedCluster, type ClusterNode } from '../../server';
 import { defineCommand, type Context } from '../command';
@@ -7,7 +8,7 @@ import { failureLine } from '../failure';
 import { jsonLine } from '../json';
 import { TimeLimit } from '../limit';
 import { lines } from '../lines';
-import { integer, seconds, text } from '../options';
+import { didYouMean, integer, seconds, text } from '../options';
 import { groupLabel, visible } from '../text';
 
 const MAX_NODES = 128;
@@ -87,6 +88,8 @@ const COMMANDS: Record<string, Described> = {
     meaning: 'cut the network; a node that is not named is alone',
     run: (cluster, words) => {
       const sides = words.split('/').map((side) => side.split(',').map((word) => nodeId(cluster, word)));
+      const twice = sides.flat().find((id, index, all) => all.indexOf(id) !== index);
+      if (twice !== undefined) throw new Mistake(`node ${twice} is named twice`);
       cluster.partition(...sides);
       return network(cluster);
     },
@@ -165,7 +168,8 @@ async function answer(cluster: SimulatedCluster, line: string): Promise<string> 
   const [name = '', ...rest] = line.split(/\s+/);
   const known = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (known === undefined) {
-    return `cpg: '${visible(name)}' is not a command: ${Object.keys(COMMANDS).join(', ')}`;
+    const names = Object.keys(COMMANDS);
+    return `cpg: '${visible(name)}' is not a command${didYouMean(nearest(name, names))}; try: ${names.join(', ')}`;
   }
   try {
     return await known.run(cluster, rest.join(' '));

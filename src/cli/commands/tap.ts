@@ -7,7 +7,7 @@ import { accepts, acceptsConnection, hasPid, type Filter } from '../../tap/decod
 import type { RingName, TapConnection } from '../../tap/connections';
 import type { TapFrame } from '../../tap/frames';
 import { jsonLine } from '../../tap/decode/json';
-import { Conversations } from '../../tap/decode/messages';
+import { Conversations, headerProblem } from '../../tap/decode/messages';
 import type { TapBatch } from '../../tap/live/backlog';
 import { DENIED } from '../../tap/live/discovery';
 import { Tap } from '../../tap/live/tap';
@@ -74,7 +74,7 @@ export const tap = defineCommand({
     }
     out.closed.throwIfAborted();
     if (limit.passed && count !== undefined) {
-      throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${count} messages`, {
+      throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${counted(count, 'message')}`, {
         remedy: 'give more time, or see whether the filters let anything through',
       });
     }
@@ -87,6 +87,8 @@ export const tap = defineCommand({
 /** Where messages go. */
 interface Sink {
   begin(): Promise<void>;
+  /** Wanted frames that cannot be decoded; of a capture, by their headers alone. */
+  readonly malformed: number;
   /** Writes those that are wanted, at most `room`, and returns how many. */
   write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number>;
   end(): Promise<void>;
@@ -149,6 +151,7 @@ class TapSession {
     const gaps = [
       ...(this.#missed > 0 ? [`about ${this.#missed} missed`] : []),
       ...(this.#refused > 0 ? [`${counted(this.#refused, 'connection')} not followed`] : []),
+      ...(this.#sink.malformed > 0 ? [`${counted(this.#sink.malformed, 'frame')} cannot be decoded`] : []),
       ...(broken ? [`${unwritten} not written`] : []),
     ];
     const all = `${counted(this.seen, 'message')} of ${counted(this.#connections, 'connection')}`;
@@ -226,6 +229,7 @@ async function handOver(out: Output, data: string | Uint8Array, messages = 0): P
 }
 
 class TextSink implements Sink {
+  malformed = 0;
   readonly #out: Output;
   readonly #how: { json: boolean; hex: boolean; filter: Filter };
 
@@ -247,6 +251,7 @@ class TextSink implements Sink {
       if (accepts(this.#how.filter, message)) {
         lines.push(messageText(message, this.#out, this.#how));
         shown++;
+        if (message.problem !== undefined) this.malformed++;
       } else if (frame.missed > 0) lines.push(...this.#missed(frame));
     }
     if (lines.length > 0) await handOver(this.#out, lines.join(''), shown);
@@ -267,6 +272,7 @@ class TextSink implements Sink {
 }
 
 class CaptureSink implements Sink {
+  malformed = 0;
   readonly #writer = new CaptureWriter();
   /** Gaps before messages that were not wanted: the next one that is tells of them. */
   readonly #gaps = new WeakMap<TapConnection, Record<RingName, number>>();
@@ -289,7 +295,10 @@ class CaptureSink implements Sink {
       const gaps = this.#gaps.get(frame.connection) ?? { request: 0, response: 0, event: 0 };
       const missed = gaps[frame.ring] + frame.missed;
       const isWanted = this.#wanted(frame, conversations);
-      if (isWanted) wanted.push(missed === frame.missed ? frame : { ...frame, missed });
+      if (isWanted) {
+        wanted.push(missed === frame.missed ? frame : { ...frame, missed });
+        if (headerProblem(frame) !== undefined) this.malformed++;
+      }
       if (missed > 0) this.#gaps.set(frame.connection, { ...gaps, [frame.ring]: isWanted ? 0 : missed });
     }
     if (wanted.length > 0) await handOver(this.#out, this.#writer.frames(wanted), wanted.length);

@@ -123,7 +123,7 @@ export class CaptureReader {
       if (!this.#inSection) throw this.#notPcapng('this is not a pcapng file: it is too short');
       throw this.#broken(
         'the capture ends in the middle of a block',
-        `what came before was read, ${this.#packets} packets; the writer was probably stopped`,
+        `what came before was read, ${counted(this.#packets, 'packet')}; the writer was probably stopped`,
       );
     }
     if (!this.#inSection) throw this.#broken('the capture is empty', RECORD_REMEDY);
@@ -131,7 +131,7 @@ export class CaptureReader {
     if (this.#notEndedAt !== undefined) {
       throw this.#broken(
         'the capture ends in the middle: the statistics that cpg tap writes last are not there',
-        `what is there was read, ${this.#packets} packets; the writer was probably stopped, or the file was cut`,
+        `what is there was read, ${counted(this.#packets, 'packet')}; the writer was probably stopped, or the file was cut`,
         this.#notEndedAt,
       );
     }
@@ -144,7 +144,7 @@ export class CaptureReader {
     if (this.frames === 0 && this.foreign > 0) {
       throw new CpgError(
         'CS_ERR_MESSAGE_ERROR',
-        `the capture holds ${this.foreign} packets and none of them is of libqb IPC`,
+        `the capture holds ${counted(this.foreign, 'packet')}, none of libqb IPC`,
         { remedy: RECORD_REMEDY },
       );
     }
@@ -209,7 +209,7 @@ export class CaptureReader {
 
   #endSection(): void {
     for (const { memory, received } of this.#unfinished.values())
-      this.#findings.add('parts', this.#place, `${received} of ${memory.length} bytes`);
+      this.#findings.add('parts', this.#place, `${received} of ${counted(memory.length, 'byte')}`);
     this.#unfinished.clear();
     for (const { frames, lost, expected } of this.#interfaces.filter(({ original }) => original)) {
       if (expected === undefined) this.#notEndedAt ??= this.#position;
@@ -279,11 +279,11 @@ export class CaptureReader {
     const captured = this.#uint32(body, 12);
     const original = this.#uint32(body, 16);
     if (captured > body.length - PACKET_FIELDS_BYTES) {
-      this.#lost('damaged', `${captured} bytes in a block of ${body.length}`, from);
+      this.#lost('damaged', `${counted(captured, 'byte')} in a block of ${body.length}`, from);
       return;
     }
     if (captured < original) {
-      this.#lost('snapped', `${captured} of ${original} bytes`, from);
+      this.#lost('snapped', `${captured} of ${counted(original, 'byte')}`, from);
       return;
     }
     const ticks = (BigInt(this.#uint32(body, 4)) << 32n) | BigInt(this.#uint32(body, 8));
@@ -341,7 +341,8 @@ export class CaptureReader {
     const key = `${this.#key(part)} ${ring}`;
     const begun = this.#unfinished.get(key);
     if (offset === 0) {
-      if (begun !== undefined) this.#lost('parts', `${begun.received} of ${begun.memory.length} bytes`, from);
+      if (begun !== undefined)
+        this.#lost('parts', `${begun.received} of ${counted(begun.memory.length, 'byte')}`, from);
       else if (this.#unfinished.size >= MAX_UNFINISHED)
         throw this.#broken('too many frames in parts at a time');
       this.#unfinished.set(key, { memory: Buffer.alloc(frameLength), received: 0 });
@@ -351,7 +352,7 @@ export class CaptureReader {
       // Its beginning was cut away, by editcap perhaps; its other parts are not counted again.
       this.#unfinished.delete(key);
       if (offset + bytes.length === frameLength)
-        this.#lost('parts', `${bytes.length} of ${frameLength} bytes`, from);
+        this.#lost('parts', `${bytes.length} of ${counted(frameLength, 'byte')}`, from);
       return undefined;
     }
     bytes.copy(entry.memory, offset);

@@ -3,10 +3,11 @@ import { types } from 'node:util';
 import { check } from '../../arguments';
 import type { CpgAddress } from '../../codec/addresses';
 import { Guarantee, IterationType, FragmentType } from '../../codec/requests';
-import { codeOf, CS_OK } from '../../errors';
+import { codeOf, CS_OK, errnoOf } from '../../errors';
 import type { RingName, TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
 import { jsonGroup, jsonMessage } from './json';
+import { SERVICE_NAMES } from './services';
 import { MESSAGE, payloadOf, type Content, type TapMessage } from './messages';
 import {
   counted,
@@ -59,7 +60,7 @@ export function describeMessage(message: TapMessage): { time: string; ends: stri
   );
   const words = [name];
   if (frame.ring === 'response' && error !== undefined)
-    words.push(error === CS_OK ? 'CS_OK' : `${codeOf(error)} (${error})`);
+    words.push(errorLabel(error, frame.connection.service));
   if (group !== undefined) words.push(groupLabel(group));
   words.push(problem === undefined ? details(content, frame.bytes.length) : `MALFORMED: ${visible(problem)}`);
   // Seen in one look, so the time between them cannot be told.
@@ -147,6 +148,20 @@ function nameOf(table: Readonly<Record<string, number>>, value: number): string 
   return Object.keys(table).find((name) => table[name] === value) ?? String(value);
 }
 
+/** `CS_ERR_BUSY (10)`; a bare number where it is not a cs_error_t. */
+function errorLabel(error: number, service: string): string {
+  const code = codeIn(service, error);
+  if (code === undefined) return `error ${error}`;
+  return error === CS_OK ? code : `${code} (${error})`;
+}
+
+/** The name of an error. Services of others, Pacemaker's for example, have error numbers of their own. */
+function codeIn(service: string, error: number): string | undefined {
+  if (!SERVICE_NAMES.includes(service)) return undefined;
+  const code = codeOf(error);
+  return error === CS_OK ? 'CS_OK' : errnoOf(code) === error ? code : undefined;
+}
+
 /** The message with all its fields; bytes that are text as text, others in base64. */
 export function jsonOf(message: TapMessage): object {
   check('jsonOf', 'message', message, MESSAGE);
@@ -157,7 +172,7 @@ export function jsonOf(message: TapMessage): object {
     direction: ring,
     ...(content === undefined ? {} : fieldsOf(content)),
     ...(group === undefined ? {} : jsonGroup(group)),
-    ...(error === undefined ? {} : { error, code: error === CS_OK ? 'CS_OK' : codeOf(error) }),
+    ...(error === undefined ? {} : { error, code: codeIn(connection.service, error) }),
     ...(problem === undefined ? {} : { problem }),
     number,
     timeNs: timeNs.toString(),

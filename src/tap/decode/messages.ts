@@ -9,11 +9,14 @@ import { groupText } from '../../codec/groups';
 import { decodeRequest, type CpgRequest } from '../../codec/requests';
 import { decodeResponse, type CpgResponse } from '../../codec/responses';
 import { isCpgError } from '../../errors';
+import { counted } from '../../text';
 import { CONNECTION, type TapConnection } from '../connections';
 import { FRAME, type TapFrame } from '../frames';
 import { expectsReply, messageName } from './services';
 
 const ID_BYTES = 4;
+const SIZE_OFFSET = 8;
+const REQUEST_HEADER_BYTES = 16;
 const RESPONSE_HEADER_BYTES = 24;
 const ERROR_OFFSET = 16;
 /** Requests of a connection whose reply is awaited; libqb's clients have one at a time. */
@@ -151,15 +154,28 @@ export class Conversations {
   }
 }
 
-function decode({ connection, ring, bytes }: TapFrame): Pick<TapMessage, 'content' | 'problem'> {
-  if (connection.service !== 'cpg') return { content: undefined, problem: undefined };
+function decode(frame: TapFrame): Pick<TapMessage, 'content' | 'problem'> {
+  const { connection, ring, bytes } = frame;
+  const problem = headerProblem(frame);
+  if (connection.service !== 'cpg') return { content: undefined, problem };
   try {
     const decoders = { request: decodeRequest, response: decodeResponse, event: decodeEvent };
-    return { content: decoders[ring](bytes), problem: undefined };
+    const content = decoders[ring](bytes);
+    return { content: problem === undefined ? content : undefined, problem };
   } catch (error) {
     if (!isCpgError(error)) throw error;
     return { content: undefined, problem: error.what };
   }
+}
+
+/** What is wrong with what the frames of all services of libqb have: a header, and in it the size of the whole. */
+export function headerProblem(frame: TapFrame): string | undefined {
+  const { ring, bytes } = check('headerProblem', 'frame', frame, FRAME);
+  const headerBytes = ring === 'request' ? REQUEST_HEADER_BYTES : RESPONSE_HEADER_BYTES;
+  const { length } = bytes;
+  if (length < headerBytes) return `${counted(length, 'byte')}, where a header has ${headerBytes}`;
+  const size = asBuffer(bytes).readInt32LE(SIZE_OFFSET);
+  return size === length ? undefined : `a header that says ${counted(size, 'byte')} on a frame of ${length}`;
 }
 
 function groupOf(content: Content | undefined): string | Uint8Array | undefined {
