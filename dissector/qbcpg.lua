@@ -76,8 +76,8 @@ local UNANSWERED = { [2] = true }
 local f = {
   version = ProtoField.uint8("qbcpg.version", "Version"),
   ring = ProtoField.uint8("qbcpg.ring", "Ring", base.DEC, RINGS),
-  old = ProtoField.bool("qbcpg.old", "Was there before the tap", 8, nil, 1),
-  consumed = ProtoField.bool("qbcpg.consumed", "Was read already", 8, nil, 2),
+  old = ProtoField.bool("qbcpg.old", "Older than the tap", 8, nil, 1),
+  consumed = ProtoField.bool("qbcpg.consumed", "Already consumed", 8, nil, 2),
   connection = ProtoField.uint32("qbcpg.connection", "Connection"),
   client_pid = ProtoField.uint32("qbcpg.client_pid", "Client pid"),
   server_pid = ProtoField.uint32("qbcpg.server_pid", "Server pid"),
