@@ -4,7 +4,7 @@ const globals = require('globals');
 const tseslint = require('typescript-eslint');
 
 // Imports point one way: codec <- ring <- transport <- session <- dispatcher <- client <- cli.
-// Each layer lists the folders it must never reach into.
+// Each layer lists the folders from which it must not import.
 const aboveTap = ['transport', 'session', 'dispatcher', 'server', 'cli', 'client', 'index'];
 const layers = {
   native: ['codec', 'ring', 'transport', 'session', 'dispatcher', 'server', 'tap', 'bench', 'cli', 'client', 'index'],
@@ -37,11 +37,11 @@ module.exports = tseslint.config(
         { allowNumber: true, allowBoolean: true },
       ],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
-      // Offsets and table look-ups that the code has just checked.
+      // The code has just checked these offsets and table look-ups.
       '@typescript-eslint/no-non-null-assertion': 'off',
       '@typescript-eslint/consistent-type-imports': 'error',
       '@typescript-eslint/no-invalid-void-type': 'off',
-      // Reasons of an AbortSignal are whatever the caller gave.
+      // The reason of an AbortSignal is any value of the caller.
       '@typescript-eslint/prefer-promise-reject-errors': ['error', { allowThrowingUnknown: true }],
     },
   },
@@ -53,7 +53,7 @@ module.exports = tseslint.config(
         {
           patterns: forbidden.map((name) => ({
             regex: `^(\\.\\./)+${name}(\\.js|/|$)`,
-            message: `src/${layer} stands below src/${name}: imports point one way (see ARCHITECTURE.md).`,
+            message: `src/${layer} is below src/${name}: imports point one way (see ARCHITECTURE.md).`,
           })),
         },
       ],

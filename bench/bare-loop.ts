@@ -1,8 +1,8 @@
 /**
- * How near a Node program can come to libcpg: a flood on mapped rings in one loop, without an event loop and without
- * anything else that a client does. It copies messages into the ring and out of it, and counts them.
+ * Shows how close a Node program can get to libcpg: a flood on mapped rings in one loop, without an event loop and
+ * without the other work of a client. It copies messages into the ring and out of it, and counts them.
  *
- *     bare-loop GROUP SIZE COUNT WARMUP own|reused     each message in memory of its own, or all in one buffer
+ *     bare-loop GROUP SIZE COUNT WARMUP own|reused     separate memory for each message, or one buffer for all
  *
  * Prints one line of JSON, as libcpg.c does.
  */
@@ -22,13 +22,13 @@ import { openConnectionFiles } from '../src/transport/connection-files';
 import { ServiceSocket } from '../src/transport/service-socket';
 
 const CONNECT_TIMEOUT_MS = 5000;
-/** For what comes by itself: the flow control of a new connection, the confchg of a join. */
+/** Time for what the daemon sends unasked: the flow control of a new connection, the confchg of a join. */
 const SETTLE_MS = 100;
-/** Of the event ring; what is consumed is given back when it comes to so much. */
+/** Consumed space is returned when it exceeds this fraction of the event ring. */
 const RECLAIM_FRACTION = 8;
-const LEAST_UNDER_WAY = 2;
+const MIN_IN_FLIGHT = 2;
 const POST_EVERY = 4;
-/** Bytes on the socket that may wait to be read. */
+/** Wake-up bytes that may wait on the socket. */
 const MAX_UNREAD_BYTES = 8;
 
 class BareLoop {
@@ -62,11 +62,11 @@ class BareLoop {
   flood(count: number): void {
     const ringBytes = this.#events.wordSize * WORD_BYTES;
     const frameBytes = CHUNK_HEADER_BYTES + DELIVER.headerBytes + this.#size;
-    const most = Math.max(LEAST_UNDER_WAY, Math.floor(ringBytes / frameBytes));
+    const maxInFlight = Math.max(MIN_IN_FLIGHT, Math.floor(ringBytes / frameBytes));
     this.received = 0;
     this.wrong = 0;
     for (let sent = 0; this.received < count;) {
-      while (sent < count && sent - this.received < most) {
+      while (sent < count && sent - this.received < maxInFlight) {
         putNumber(this.#message, sent);
         renewMcastHeader(this.#head, 0, Guarantee.AGREED, this.#size);
         if (!this.#requests.stage(this.#head, [this.#message], MCAST_HEADER_BYTES + this.#size)) break;

@@ -1,10 +1,10 @@
 /**
- * A receiver that is blocked while others send, and then takes all that waits for it.
+ * A receiver that is blocked while others send, and then takes everything that waits for it.
  *
  *     catch-up GROUP COUNT WARMUP [--mapped] [--manual]
  *
- * It says on standard error that it is ready, takes WARMUP messages, and blocks until a line comes on standard input.
- * Prints one line of JSON, as libcpg.c does.
+ * It reports on standard error that it is ready, takes WARMUP messages, and blocks until it reads a line from standard
+ * input. It prints one line of JSON, as libcpg.c does.
  */
 import { readSync } from 'node:fs';
 import { connect } from '../src';

@@ -1,4 +1,4 @@
-/** The two clients that are compared: processes in the namespaces of a node, each with the same workloads. */
+/** The clients that the bench compares: processes in the namespaces of a node, each with the same workloads. */
 import { spawnSync, type ChildProcess } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,8 +11,8 @@ const RUN_TIMEOUT_MS = 180_000;
 
 export interface Job {
   /**
-   * catchup: a receiver is blocked while others send, and then takes all that waits.
-   * margin: what a flood comes to when the receiver of libcpg has more to do, and in a loop that does nothing else.
+   * catchup: a receiver is blocked while others send, and then takes everything that waits.
+   * margin: a flood by libcpg whose receiver has more work, and by a loop that does nothing else.
    * paced: sends `warmup` messages per second.
    */
   readonly workload: 'flood' | 'latency' | 'receive' | 'catchup' | 'idle' | 'margin' | 'paced';
@@ -50,7 +50,7 @@ export function buildLibcpg(): Contestant {
   };
 }
 
-/** The same, spending some microseconds on each message that comes back. */
+/** The same, with a few microseconds of work on each message that comes back. */
 export function withWork(libcpg: Contestant, micros: number): Contestant {
   return {
     name: `libcpg + ${micros} µs`,
@@ -70,7 +70,7 @@ export function bareLoop(memory: 'own' | 'reused'): Contestant {
   };
 }
 
-/** This package, in catch-up.ts. */
+/** This package, by catch-up.ts. */
 export function catchUp(name: string, ...options: string[]): Contestant {
   return {
     name,
@@ -130,7 +130,7 @@ export class Run {
     });
   }
 
-  /** Resolves when it says that it is ready. */
+  /** Resolves when the process reports that it is ready. */
   async ready(): Promise<void> {
     await Promise.race([
       new Promise<void>((resolve) => {
@@ -143,8 +143,8 @@ export class Run {
     ]);
   }
 
-  /** A line on its standard input. */
-  goOn(): void {
+  /** Writes a line to its standard input. */
+  resume(): void {
     this.child.stdin?.write('\n');
   }
 

@@ -3,17 +3,17 @@
  *
  * Build: gcc -std=gnu11 -O2 -Wall -Wextra -o libcpg libcpg.c -lcpg
  *
- *     libcpg flood GROUP SIZE COUNT WARMUP [WORK]   send COUNT messages as fast as possible and take them back;
- *                                               WORK microseconds are spent on each that comes back
+ *     libcpg flood GROUP SIZE COUNT WARMUP [WORK]   send COUNT messages as fast as possible and receive them back;
+ *                                               work for WORK microseconds on each message that comes back
  *     libcpg latency GROUP SIZE COUNT WARMUP    one message at a time, from the call to its delivery
- *     libcpg receive GROUP 0 COUNT WARMUP       only receive; processor time for COUNT messages
- *     libcpg catchup GROUP 0 COUNT WARMUP       receive, and block behind the warm-up until a line comes on standard
- *                                               input: the time for those of COUNT messages that wait by then
- *     libcpg paced GROUP SIZE COUNT RATE        send COUNT messages, RATE per second, and take them back
+ *     libcpg receive GROUP 0 COUNT WARMUP       only receive; the CPU time for COUNT messages
+ *     libcpg catchup GROUP 0 COUNT WARMUP       receive, and block after the warm-up until standard input has a line;
+ *                                               the time for those of COUNT messages that wait by then
+ *     libcpg paced GROUP SIZE COUNT RATE        send COUNT messages, RATE per second, and receive them back
  *     libcpg idle GROUP 0 CONNECTIONS 0         join with CONNECTIONS handles and wait for the end of standard input
  *
- * WARMUP messages come before the measurement. Prints one line of JSON at the end. A message begins with its
- * number (little-endian uint32), so that a lost or doubled one is seen.
+ * WARMUP messages precede the measurement. The program prints one line of JSON at the end. Each message begins with
+ * its number (little-endian uint32), which reveals lost and duplicated messages.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -46,7 +46,7 @@ static double cpu(void)
 	return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-/* What is in memory and shared with nobody: neither code nor the rings. */
+/* Resident memory that is not shared: neither code nor the rings. */
 static long own_bytes(void)
 {
 	long total, resident = 0, shared = 0;
@@ -143,7 +143,7 @@ static void send_number(cpg_handle_t handle, struct iovec *message, uint32_t num
 
 	memcpy(message->iov_base, &number, sizeof number);
 	while ((error = cpg_mcast_joined(handle, CPG_TYPE_AGREED, message, 1)) == CS_ERR_TRY_AGAIN) {
-		/* The ring is held: take what came, and sleep when nothing did. */
+		/* There is no room, or flow control is on: take what arrived, and sleep if nothing did. */
 		uint32_t before = received;
 		dispatch(handle, CS_DISPATCH_ALL);
 		if (received == before)
@@ -178,7 +178,7 @@ static void paced(cpg_handle_t handle, struct iovec *message, uint32_t count, in
 
 	while (sent < count) {
 		double due = (now() - begin) * per_second;
-		/* What could not be sent in time is not made up for. */
+		/* Messages that could not be sent in time are not made up for. */
 		if (due - sent > per_second / 50)
 			begin += (due - sent) / per_second;
 		while (sent < count && sent < due)

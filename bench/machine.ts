@@ -1,4 +1,4 @@
-/** What the numbers were measured on. */
+/** The machine of the measurements. */
 import { spawnSync } from 'node:child_process';
 import { cpus, release, totalmem } from 'node:os';
 

@@ -1,17 +1,17 @@
-/** All measurements on one cluster: each contestant in turn, again and again, medians at the end. */
+/** All measurements on one cluster: rounds in which the contestants run in turn, and the medians of all rounds. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { floodCount, FLOOD_SIZES, warmupCount } from '../src/bench';
 import type { CorosyncCluster, CorosyncNode } from '../test/support/corosync';
 import { Run, type Contestant, type Job, type Numbers } from './contestants';
 
-/** One node moves a gigabyte in a second, and the network of several much less. */
+/** One node moves a gigabyte per second. The network between several nodes moves much less. */
 const FLOOD_BYTES = 1_000_000_000;
 const FLOOD_BYTES_OVER_NETWORK = 200_000_000;
 const SIZES = { flood: FLOOD_SIZES, margin: [8000, 40_000, 1_000_000] };
 const LATENCY = { workload: 'latency', size: 64, count: 20_000, warmup: 40_000 } as const;
 const RECEIVE = { workload: 'receive', size: 0, count: 200_000, warmup: 40_000 } as const;
-/** What waits for a blocked receiver is in the daemon's memory. */
+/** Limits, because the daemon keeps in memory what waits for a blocked receiver. */
 const CATCH_UP_SIZES = [64, 1000, 20_000];
 const CATCH_UP_COUNT = 300_000;
 const CATCH_UP_BYTES = 400_000_000;
@@ -20,7 +20,7 @@ const CATCH_UP_WARMUP_BYTES = 100_000_000;
 const IDLE_CONNECTIONS = [1, 50];
 const IDLE_SECONDS = 5;
 
-/** What one contestant did in one discipline: the median of each number over the rounds. */
+/** The result of one contestant in one discipline: the median of each number over the rounds. */
 export interface Entry {
   readonly contestant: string;
   readonly numbers: Numbers;
@@ -37,7 +37,7 @@ export interface Plan {
   readonly rounds: number;
   readonly workloads: readonly string[];
   readonly libcpg: Contestant;
-  /** Who is compared with it, and in what. */
+  /** The contestants that are compared with libcpg, and their workloads. */
   readonly others: readonly { workloads: readonly Job['workload'][]; contestant: Contestant }[];
   readonly progress: (line: string) => void;
 }
@@ -77,7 +77,7 @@ async function inTurn(node: CorosyncNode, plan: Plan, job: Job): Promise<Discipl
   const contestants = [plan.libcpg, ...others.map(({ contestant }) => contestant)];
   const all = new Map<string, Numbers[]>(contestants.map(({ name }) => [name, []]));
   for (let round = 0; round < plan.rounds; round++) {
-    // There and back, so that nobody always comes after the same one.
+    // Every other round runs in reverse order, so that no contestant always runs after the same one.
     for (const contestant of round % 2 === 0 ? contestants : [...contestants].reverse()) {
       const numbers = await runOnce(node, plan, contestant, job, `bench-${groups++}`);
       all.get(contestant.name)!.push(numbers);
@@ -106,7 +106,7 @@ async function runOnce(
       const sender = new Run(node, plan.libcpg, flood, group);
       assertComplete(contestant, job, await sender.result, all);
       await sender.end();
-      if (job.workload === 'catchup') run.goOn();
+      if (job.workload === 'catchup') run.resume();
     }
     const numbers = await run.result;
     if (job.workload === 'idle') return { ...numbers, systemCalls: await countSystemCalls(run) };
@@ -117,7 +117,7 @@ async function runOnce(
   }
 }
 
-/** A run that lost something has no place in a table of rates. */
+/** A run that lost a message must not enter a table of rates. */
 function assertComplete(
   { name }: Contestant,
   { workload, size }: Job,
@@ -130,7 +130,7 @@ function assertComplete(
   );
 }
 
-/** System calls of all threads while nothing happens; NaN where there is no strace. */
+/** System calls of all threads while nothing happens; NaN without strace. */
 async function countSystemCalls({ child }: Run): Promise<number> {
   if (spawnSync('strace', ['-V']).error !== undefined) return NaN;
   const strace = spawn('strace', ['-f', '-c', '-p', String(child.pid)], {
@@ -143,7 +143,7 @@ async function countSystemCalls({ child }: Run): Promise<number> {
     const [event] = (await Promise.race([once(strace.stderr, 'data'), closed])) as unknown[];
     if (typeof event === 'number') return NaN;
   }
-  // Not a wait for something to happen: the time in which nothing should.
+  // This does not wait for an event: it is the time in which nothing should happen.
   await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000));
   strace.kill('SIGINT');
   await closed;

@@ -1,4 +1,4 @@
-/** The flood as a chart: messages a second by size of message, both axes logarithmic. */
+/** The flood as a chart: messages per second by message size, both axes logarithmic. */
 import { valueOf, type Results } from './report';
 
 const WIDTH = 800;
@@ -48,7 +48,7 @@ export function plotOf({ clusters, machine }: Results): string {
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">`,
     `<rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>`,
-    `<text x="${LEFT}" y="22" font-size="14">Messages a second, sent and delivered back (${machine.processors} × ${escaped(machine.processor)})</text>`,
+    `<text x="${LEFT}" y="22" font-size="14">Messages per second, sent and delivered back (${machine.processors} × ${escaped(machine.processor)})</text>`,
     ...decades(all.map((point) => point.y)).map(
       (value) =>
         `<line x1="${LEFT}" x2="${LEFT + PLOT_WIDTH}" y1="${y(value)}" y2="${y(value)}" stroke="#ddd"/>` +
@@ -58,7 +58,7 @@ export function plotOf({ clusters, machine }: Results): string {
       (size) =>
         `<text x="${x(size)}" y="${TOP + PLOT_HEIGHT + 20}" text-anchor="middle">${size.toLocaleString('en-US')}</text>`,
     ),
-    `<text x="${LEFT + PLOT_WIDTH / 2}" y="${TOP + PLOT_HEIGHT + 42}" text-anchor="middle">bytes of a message</text>`,
+    `<text x="${LEFT + PLOT_WIDTH / 2}" y="${TOP + PLOT_HEIGHT + 42}" text-anchor="middle">bytes per message</text>`,
     ...lines.flatMap(({ label, colour, dash, points }, index) => {
       const at = TOP + 14 + index * 20;
       const style = `stroke="${colour}" stroke-width="2" stroke-dasharray="${dash}" fill="none"`;
@@ -73,7 +73,7 @@ export function plotOf({ clusters, machine }: Results): string {
   ].join('\n');
 }
 
-/** Logarithmic, from the range of `values` to pixels. */
+/** A logarithmic scale from the range of `values` to pixels. */
 function scale(values: readonly number[], from: number, to: number): (value: number) => number {
   const low = Math.log(Math.min(...values));
   const high = Math.log(Math.max(...values));

@@ -1,4 +1,4 @@
-/** The results as a table in Markdown, which reads well as plain text too. */
+/** The results as tables in Markdown, which are readable as plain text too. */
 import type { Discipline, Entry } from './measure';
 import type { Machine } from './machine';
 import type { TapEntry } from './tap';
@@ -14,19 +14,19 @@ export interface Results {
   }[];
 }
 
-/** The number that is compared, and whether more of it is better. */
+/** The compared numbers, and whether more or less is better. */
 const COMPARED = {
   flood: [['messagesPerSecond', 'messages/s', 'more']],
   latency: [
-    ['p50', 'µs, half of all', 'less'],
-    ['p90', 'µs, 90 %', 'less'],
-    ['p99', 'µs, 99 %', 'less'],
+    ['p50', 'µs, p50', 'less'],
+    ['p90', 'µs, p90', 'less'],
+    ['p99', 'µs, p99', 'less'],
   ],
-  receive: [['cpuMicrosPerMessage', 'µs of processor a message', 'less']],
-  catchup: [['microsPerMessage', 'µs for each waiting message', 'less']],
+  receive: [['cpuMicrosPerMessage', 'µs of CPU time per message', 'less']],
+  catchup: [['microsPerMessage', 'µs per waiting message', 'less']],
   idle: [
     ['systemCalls', 'system calls in 5 s', 'less'],
-    ['bytesPerConnection', 'bytes of memory a connection', 'less'],
+    ['bytesPerConnection', 'bytes of memory per connection', 'less'],
   ],
 } as const;
 
@@ -38,7 +38,7 @@ export function reportOf({ date, rounds, machine, clusters }: Results): string {
   for (const { nodes, disciplines, taps } of clusters) {
     lines.push('', `### ${nodes === 1 ? 'One node' : `${nodes} nodes`}`, '');
     if (disciplines.length > 0)
-      lines.push('| | bytes | libcpg | corosync-cpg | ratio | better is |', '|---|--:|--:|--:|--:|---|');
+      lines.push('| | bytes | libcpg | corosync-cpg | ratio | better |', '|---|--:|--:|--:|--:|---|');
     for (const discipline of disciplines) {
       const { workload } = discipline;
       if (workload !== 'margin' && workload !== 'paced') lines.push(...rowsOf(discipline, workload));
@@ -49,14 +49,14 @@ export function reportOf({ date, rounds, machine, clusters }: Results): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** What a flood comes to in a bare loop, and in libcpg when the receiver has some more to do. */
+/** A flood by a bare loop, and by libcpg whose receiver has more work. */
 function marginOf(disciplines: readonly Discipline[]): string[] {
   const [first] = disciplines;
   if (first === undefined) return [];
   const rates = (entries: readonly Entry[]) => entries.map((entry) => valueOf(entry, 'messagesPerSecond'));
   return [
     '',
-    'A flood by a bare loop in Node, and by libcpg whose receiver spends so much time on each message; ratios to libcpg whose receiver spends none:',
+    'A flood by a bare loop in Node, and by libcpg whose receiver works on each message for the given time. Ratios to libcpg without that work:',
     '',
     `| bytes | ${first.entries
       .slice(1)
@@ -70,12 +70,12 @@ function marginOf(disciplines: readonly Discipline[]): string[] {
   ];
 }
 
-/** What `cpg tap` costs a flood by libcpg, and what it misses of 20,000 messages per second. */
+/** The cost of `cpg tap` for a flood by libcpg, and what the tap misses of 20,000 messages per second. */
 function tapOf(taps: readonly TapEntry[]): string[] {
   if (taps.length === 0) return [];
   return [
     '',
-    'A flood of 64 bytes by libcpg, 400,000 messages, with and without a tap in turn; then 20,000 messages per second for 5 s:',
+    'A libcpg flood of 400,000 messages of 64 bytes, with and without a tap in turn. Then 20,000 messages per second for 5 s:',
     '',
     '| tap | slower by | standard error | CPU in the flood | CPU at 20,000/s | runs with nothing missed |',
     '|---|--:|--:|--:|--:|--:|',

@@ -1,11 +1,11 @@
 /**
- * This package against libcpg, on private corosync daemons, in one run.
+ * Compares this package with libcpg, on private corosync daemons, in one run.
  *
- *     npm run bench                                everything, about half an hour
+ *     npm run bench                                everything; takes about half an hour
  *     npm run bench -- --nodes 1 --workload latency --rounds 9
  *     npm run bench -- --write docs/bench          keep the results
  *
- * Needs what the suites on real corosync need: root, corosync, libcpg-dev, gcc and iproute2.
+ * It needs what the suites on real corosync need: root, corosync, libcpg-dev, gcc and iproute2.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const MAPPED = '--mapped';
 const FILES = '--files';
 const MANUAL = '--manual';
 const BUSY_POLLING = ['--busy-poll', '200'];
-/** For libcpg: what a receiver may do with a message. */
+/** Microseconds that the receiver of libcpg works on each message. */
 const WORK_US = [1, 2, 5, 10, 20];
 const MAX_LATENCY_WORK_US = 10;
 
@@ -38,7 +38,7 @@ async function main(): Promise<void> {
       quiet: { type: 'boolean', default: false },
     },
   });
-  // An exit takes the cluster along; a daemon that is killed with us would leave its rings in /dev/shm.
+  // An exit stops the cluster. A daemon that is killed with us would leave its rings in /dev/shm.
   process.once('SIGINT', () => process.exit(EXIT_INTERRUPTED));
   const obstacle = corosyncUnavailable();
   if (obstacle !== undefined) throw new Error(`cannot run a private corosync: ${obstacle}`);
@@ -72,7 +72,7 @@ async function main(): Promise<void> {
   };
   const clusters = [];
   for (const nodes of values.nodes.split(',').map(Number)) {
-    // Without encryption, whose share of the CPU is not what is compared.
+    // Without encryption, because the bench does not compare its CPU time.
     const totem = { crypto_cipher: 'none', crypto_hash: 'none' };
     const cluster = await startCorosync({ nodes, sockets: 'abstract', config: { totem } });
     try {

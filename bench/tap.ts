@@ -1,9 +1,9 @@
 /**
- * What `cpg tap` costs the programs that it follows, and what it misses of them.
+ * Measures what `cpg tap` costs the programs that it follows, and what it misses of them.
  *
- * A flood by libcpg runs without a tap and with one, in turn, and the effect is the mean of the differences within the
- * pairs. A sender with a moderate rate tells how much of it the tap missed. In both the tap waits for a connection
- * that begins to send at once, which is the hardest case: its code is not compiled yet.
+ * A libcpg flood runs without and with a tap, in turn. The effect is the mean of the differences within the pairs. A
+ * sender with a moderate rate shows how much the tap misses. In both runs the tap waits for a connection that begins
+ * to send at once. This is the hardest case, because the tap's code is not compiled yet.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ export interface TapCommand {
   readonly command: readonly string[];
 }
 
-/** What the runs with one tap came to. */
+/** The result of all runs with one tap. */
 export interface TapEntry {
   readonly tap: string;
   /** Slowdown of the flood in percent: mean over the pairs, and its standard error. */
@@ -57,7 +57,7 @@ export async function measureTap(
   for (let round = 0; round < rounds; round++) {
     const variants = [undefined, ...taps];
     const seconds = new Map<string | undefined, number>();
-    // There and back, so that nobody always comes after the same one.
+    // Every other round runs in reverse order, so that no variant always runs after the same one.
     for (const tap of round % 2 === 0 ? variants : variants.reverse()) {
       const flood = await runOnce(node, libcpg, FLOOD, tap);
       seconds.set(tap?.name, flood.seconds);
@@ -119,7 +119,7 @@ class Tap {
     this.#closed = once(this.#child, 'close');
   }
 
-  /** Resolves when it follows. */
+  /** Resolves when the tap follows the node's connections. */
   static async start(node: CorosyncNode, { command }: TapCommand): Promise<Tap> {
     const tap = new Tap(node, command);
     while (!tap.#stderr.includes('following')) {
@@ -129,7 +129,7 @@ class Tap {
     return tap;
   }
 
-  /** Of all its threads, without its start. */
+  /** CPU time of all its threads since it was started. */
   get cpuSeconds(): number {
     const fields = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8')
       .replace(/^.*\) /, '')

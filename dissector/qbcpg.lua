@@ -2,9 +2,8 @@
 --
 --   wireshark -X lua_script:qbcpg.lua capture.pcapng
 --
--- A packet is an "exported PDU" whose tags name this dissector. What it is given begins with a header of 32
--- bytes and four names (see src/tap/capture/packet.ts), then comes the frame as it stood in the ring. All
--- numbers are little-endian.
+-- A packet is an "exported PDU" whose tags name this dissector. Its data begins with a header of 32 bytes and four
+-- names (see src/tap/capture/packet.ts). The frame follows as it was in the ring. All numbers are little-endian.
 
 local qbcpg = Proto("qbcpg", "libqb IPC (corosync CPG)")
 
@@ -71,14 +70,14 @@ local NAMES = {
   },
 }
 
--- Requests of cpg without an answer.
+-- Requests of cpg that have no reply.
 local UNANSWERED = { [2] = true }
 
 local f = {
   version = ProtoField.uint8("qbcpg.version", "Version"),
   ring = ProtoField.uint8("qbcpg.ring", "Ring", base.DEC, RINGS),
-  old = ProtoField.bool("qbcpg.old", "Was there before the tap", 8, nil, 1),
-  consumed = ProtoField.bool("qbcpg.consumed", "Was read already", 8, nil, 2),
+  old = ProtoField.bool("qbcpg.old", "Older than the tap", 8, nil, 1),
+  consumed = ProtoField.bool("qbcpg.consumed", "Already consumed", 8, nil, 2),
   connection = ProtoField.uint32("qbcpg.connection", "Connection"),
   client_pid = ProtoField.uint32("qbcpg.client_pid", "Client pid"),
   server_pid = ProtoField.uint32("qbcpg.server_pid", "Server pid"),
@@ -122,10 +121,12 @@ local malformed = ProtoExpert.new("qbcpg.malformed", "Malformed", expert.group.M
 local gap = ProtoExpert.new("qbcpg.gap", "Messages were missed", expert.group.SEQUENCE, expert.severity.WARN)
 qbcpg.experts = { malformed, gap }
 
--- Filled in the first pass over the file, in order: requests that wait for their answer, by connection; who
--- answers whom, by packet number; the pid that a connection joins with, until it hears of its join; the group and
--- the node of each connection and of each packet; the name and the node of the last message in each ring, and the
--- name of the one that a packet goes on with.
+-- State that the first pass over the file fills, in order:
+--   waiting                                requests that wait for their reply, by connection
+--   answers, answered_by, times            which packet answers which, by packet number, and how much later
+--   joining                                the pid that a connection joins with, until its own join is delivered
+--   group_of_..., node_of_...              the group and the node of each connection and of each packet
+--   last_of_ring, name_of_part             the last message in each ring, and the name of the message that a packet continues
 local waiting, answers, answered_by, times, group_of_connection, group_of_packet, node_of_connection, node_of_packet
 local last_of_ring, name_of_part, joining
 
@@ -135,7 +136,7 @@ function qbcpg.init()
   last_of_ring, name_of_part, joining = {}, {}, {}
 end
 
--- A part of the frame, or nothing when the frame ends before: no read may fail.
+-- Whether the frame has these bytes. Every read checks first, because no read may fail.
 local function within(frame, offset, length)
   return offset >= 0 and length >= 0 and offset + length <= frame:len()
 end
@@ -155,7 +156,7 @@ local function counted(count, singular)
   return count .. " " .. singular .. (count == 1 and "" or "s")
 end
 
--- Whether all bytes belong to characters in UTF-8: no surrogates, nothing beyond U+10FFFF, no longer form than needed.
+-- Whether the bytes are valid UTF-8: no surrogates, nothing beyond U+10FFFF, no overlong forms.
 local function is_utf8(bytes)
   local at = 1
   while at <= #bytes do
@@ -175,12 +176,12 @@ local function is_utf8(bytes)
 end
 
 local NAMED = { ["\0"] = "\\0", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\\"] = "\\\\" }
--- C1 controls, line separators and marks that change the direction of writing, as bytes; C0 controls come before.
+-- C1 controls, line separators and marks that change the writing direction, as bytes. C0 controls are handled before.
 local UNSAFE = {
   "\194[\128-\159]", "\216\156", "\226\128[\139-\143]", "\226\128[\168-\174]", "\226\129[\160-\169]", "\239\187\191", "\239\191[\189\190\191]",
 }
 
--- A group name as `cpg` prints it and takes it (groupLabel in src/codec/groups.ts): a NUL would end the text here.
+-- A group name as `cpg` prints and accepts it (groupLabel in src/codec/groups.ts). A raw NUL would end the text here.
 local function group_label(bytes)
   local function escape(part)
     return NAMED[part] or part:gsub(".", function(byte) return string.format("\\x%02x", byte:byte()) end)
@@ -221,7 +222,7 @@ local function addresses(tree, frame, offset, count, label)
   return offset + count * 24
 end
 
--- What follows the header of each message of cpg. They return the group and a text for the info column.
+-- Dissectors of what follows the header, one for each message of cpg. They return the group and a text for the info column.
 local requests = {
   [0] = function(tree, frame)
     local name = group(tree, frame, 16)
@@ -284,7 +285,7 @@ local events = {
     local joined = u32(tree, f.joined, frame, 168) or 0
     local left = u32(tree, f.left, frame, 176) or 0
     local most = math.floor(frame:len() / 24)
-    -- The lists stand in another order than their counts.
+    -- The lists are in a different order from their counts.
     local at = addresses(tree, frame, 184, math.min(members, most), "member")
     at = addresses(tree, frame, at, math.min(left, most), "left")
     addresses(tree, frame, at, math.min(joined, most), "joined")
@@ -319,7 +320,7 @@ local events = {
   end,
 }
 
--- Who answers whom, and which group and node a connection belongs to: found out once, while the file is read in order.
+-- Links replies to requests, and finds the group and the node of a connection. Runs once, while the file is read in order.
 local function follow(pinfo, ring, connection, service, id, own_group, own_node)
   if own_group and service == "cpg" and ((ring == "request" and id == 0) or ring == "event") then
     group_of_connection[connection] = own_group
@@ -341,8 +342,8 @@ local function follow(pinfo, ring, connection, service, id, own_group, own_node)
   end
 end
 
--- The node of a connection, from the first change of its group after it asked to join: that is its own join. A pid
--- alone does not tell, because a member on another node may have the same.
+-- The node of a connection, from the first configuration change after its join request, which is its own join. The pid
+-- alone is not enough, because a member on another node may have the same pid.
 local function own_join(connection, frame)
   local pid = joining[connection]
   joining[connection] = nil
@@ -352,7 +353,7 @@ local function own_join(connection, frame)
   if joined == 1 and within(frame, at, 24) and frame(at + 8, 4):le_uint() == pid then return frame(at, 4):le_uint() end
 end
 
--- What is known of a packet from those before it. A node id that the message does not have is that of the daemon.
+-- Adds what earlier packets show about this one. If the message has no node id, it is that of the daemon.
 local function known(tree, number, has_group, has_node)
   local group, node = group_of_packet[number], node_of_packet[number]
   if group and not has_group then tree:add(f.group, group):set_generated() end
@@ -418,14 +419,14 @@ function qbcpg.dissector(buffer, pinfo, root)
   local missed = buffer(16, 4):le_uint()
   if missed > 0 and buffer(24, 4):le_uint() == 0 then capture:add_proto_expert_info(gap, "about " .. counted(missed, "message") .. " missed before this one") end
 
-  -- Several clients may have no pid that the daemon sees.
+  -- The daemon may see no pid of several clients.
   if buffer(8, 4):le_uint() == 0 then client = "connection-" .. buffer(4, 4):le_uint() end
   local client_end = string.format("%s[%d]", client, buffer(8, 4):le_uint())
   local server_end = string.format("%s[%d]", server, buffer(12, 4):le_uint())
   pinfo.cols.src = ring == "request" and client_end or server_end
   pinfo.cols.dst = ring == "request" and server_end or client_end
 
-  -- The ids and pids of two captures that were merged may be the same.
+  -- Merged captures may have equal ids and pids.
   local connection = table.concat({ origin, buffer(4, 4):le_uint(), client_end, server_end, service }, " ")
   local offset = buffer(24, 4):le_uint()
   if offset > 0 or buffer:len() == start then
@@ -482,7 +483,7 @@ function qbcpg.dissector(buffer, pinfo, root)
     message:add(f.data, frame(header))
   end
 
-  -- The daemon's own node id is told by the reply to localGet, and by the join of its client.
+  -- The reply to localGet and the join of a client show the daemon's own node id.
   local own_node
   if not pinfo.visited and service == "cpg" then
     if ring == "request" and id == 0 and within(frame, 152, 4) then joining[connection] = frame(152, 4):le_uint() end

@@ -1,8 +1,8 @@
-// dist/esm: the same sources as ES modules, beside the CommonJS that tsc has put into dist/. Its types are those of
-// dist/, so a CpgClient is one type, whichever way it was imported.
+// Builds the same sources as ES modules in dist/esm, beside the CommonJS that tsc has built in dist/. The types are
+// those of dist/, so a CpgClient is one type, whichever way it was imported.
 //
-// tsc alone makes ES modules of these sources that Node refuses: relative imports have no extension, and there is no
-// __filename. Both are put right here.
+// Node refuses the ES modules that tsc alone would build: relative imports have no extension, and there is no
+// __filename. This script corrects both.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,7 +12,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const SOURCE = join(ROOT, 'src');
 const TARGET = join(ROOT, 'dist/esm');
 
-/** In a bundle in CommonJS it is import.meta that does not exist. */
+/** In a CommonJS bundle import.meta does not exist. */
 const FILE_NAME = "(typeof __filename === 'string' ? __filename : import.meta.url)";
 
 const { exports } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
@@ -33,7 +33,7 @@ const write = (path, text) => {
   writeFileSync(path, text);
 };
 
-/** The file that `specifier` means in `from`. */
+/** The file to which `specifier` refers in `from`. */
 function resolve(from, specifier) {
   const path = join(dirname(from), specifier);
   const found = [`${path}.ts`, join(path, 'index.ts')].find((candidate) => existsSync(candidate));
@@ -41,7 +41,7 @@ function resolve(from, specifier) {
   return found;
 }
 
-/** Gives relative imports their extension, and tells `onImport` which files they mean. */
+/** Adds the extension to relative imports, and passes the imported files to `onImport`. */
 const withExtensions = (file, onImport) => (context) => (source) => {
   const { factory } = context;
   const renamed = (literal) => {
@@ -85,7 +85,7 @@ function build(file) {
   const { outputText, sourceMapText } = ts.transpileModule(readFileSync(file, 'utf8'), {
     fileName: file,
     compilerOptions,
-    // After the types are gone, and imports of types with them.
+    // After tsc has removed the types and their imports.
     transformers: { after: [withExtensions(file, (found) => imported.add(found))] },
   });
   const target = join(TARGET, relative(SOURCE, file)).replace(/\.ts$/, '.js');

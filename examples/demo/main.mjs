@@ -1,8 +1,8 @@
-// The demo: three processes join a group, exchange numbered messages and compare what they saw; one is killed,
-// and a second join is refused.
+// The demo: three processes join a group, exchange numbered messages and compare what they saw. Then one process is
+// killed, and another one tries to join twice.
 //
 //     npm run demo                   on the embedded server: nothing to install, no root
-//     npm run demo -- --corosync     on the corosync of this machine, or the one CPG_ADDRESS names
+//     npm run demo -- --corosync     on the local corosync, or on the one at CPG_ADDRESS
 import { fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -21,30 +21,30 @@ const server = values.corosync
 const env = { ...process.env, ...(server && { CPG_ADDRESS: server.address }) };
 console.log(server ? `embedded server on ${server.address}` : 'on corosync');
 
-// A reader that has seen enough.
+// The reader of the output has closed the pipe.
 process.stdout.on('error', () => process.exit());
 
 const say = (name, text) => console.log(`${name.padEnd(5)} ${text}`);
 
-/** A member process, and what it told. */
+/** Starts a member process, and collects its reports. */
 function startMember(name) {
   const program = fileURLToPath(new URL('member.mjs', import.meta.url));
   const child = fork(program, [GROUP, name, String(NAMES.length), String(MESSAGES)], { env });
-  const told = [];
-  child.on('message', (message) => {
-    told.push(message);
-    if (message.text !== undefined) say(name, `${message.type}: ${message.text}`);
-    child.emit('told');
+  const reports = [];
+  child.on('message', (report) => {
+    reports.push(report);
+    if (report.text !== undefined) say(name, `${report.type}: ${report.text}`);
+    child.emit('report');
   });
-  child.on('exit', () => child.emit('told'));
-  /** The first message that fits, once it is there. */
-  const until = async (fits) => {
+  child.on('exit', () => child.emit('report'));
+  /** Resolves with the first report that matches. */
+  const until = async (matches) => {
     for (;;) {
-      const found = told.find(fits);
+      const found = reports.find(matches);
       if (found) return found;
-      if (child.exitCode !== null || told.some(({ type }) => type === 'failed'))
+      if (child.exitCode !== null || reports.some(({ type }) => type === 'failed'))
         throw new Error(`${name} ended early`);
-      await once(child, 'told', { signal: AbortSignal.timeout(DEADLINE_MS) });
+      await once(child, 'report', { signal: AbortSignal.timeout(DEADLINE_MS) });
     }
   };
   return { name, child, until };

@@ -1,26 +1,26 @@
 /**
  * A map that is equal on all members of a group.
  *
- * Changes are multicast and applied when they come back: everybody applies the same changes in the same order,
- * so everybody has the same map. Two things need care.
+ * Changes are multicast and applied when they come back. All members apply the same changes in the same order, so all
+ * have the same map. Two situations need care.
  *
- * Who comes later needs the map as it is, and when a broken network heals there may be two maps. So after each
- * change of the membership the members agree on one, in three steps:
+ * A new member needs the current map, and after a partition has healed there may be two maps. After each
+ * configuration change (confchg) the members therefore agree on one map, in three steps:
  *
  *     mark     the first member asks what the others have
- *     have     every member tells the epoch of its map, or that it has none
- *     state    when all have told, the first one with the highest epoch sends its map; all take it over
+ *     have     every member answers with the epoch of its map, or that it has none
+ *     state    when all have answered, the first one with the highest epoch sends its map; all members adopt it
  *
  *     order:   confchg   mark   have   have   set a   have   state{}   set b
  *     map:     the old one, it does not change        ...    {} + a    a b
  *
- * Changes that come before the state wait for it. Answers to the mark of an earlier membership count for
- * nothing: what they say may be old.
+ * Changes that arrive before the state wait for it. Members ignore answers to the mark of an earlier membership,
+ * because these may be out of date.
  *
- * When the network breaks, only one side may go on: the one with more than half of the members there can be.
- * Each agreement of such a side begins a new epoch. Two of these sides have a member in common, so the highest
- * epoch among them is that of the last one, and its map has all changes that were ever accepted. A member that
- * restarts has forgotten, so that is true as long as more than half of the members do not forget at a time.
+ * In a partition only one side may continue: the one with more than half of all possible members. Each agreement of
+ * such a side begins a new epoch. Any two of these sides have a member in common, so the highest epoch among them is
+ * that of the last side, and its map has all changes that were ever accepted. A member that restarts has lost its
+ * map. The guarantee therefore holds as long as more than half of the members never lose their maps at the same time.
  */
 import { randomUUID } from 'node:crypto';
 import type { ConfchgEvent, CpgAddress, CpgClient, DeliverEvent } from 'corosync-cpg';
@@ -36,11 +36,11 @@ type Packet =
   | { type: 'have'; mark: string; epoch: number }
   | { type: 'state'; mark: string; epoch: number; entries: Entries };
 
-/** The epoch of who has no map yet, before all others. */
+/** The epoch of a member without a map; it sorts before all others. */
 const NONE = -1;
 
 export interface ReplicatedMapOptions {
-  /** How many members there can be: changes need more than half of them. */
+  /** The number of possible members. Changes need more than half of them. */
   size: number;
 }
 
@@ -51,13 +51,13 @@ export class ReplicatedMap {
   #epoch = NONE;
   #present: string[] = [];
   #quorate = false;
-  /** The members of now have agreed on a map. */
+  /** The present members have agreed on a map. */
   #ready = false;
-  /** Marks since the last change of the membership, each with the epochs that were told. */
+  /** Marks since the last membership change, each with the epochs that members reported. */
   readonly #marks = new Map<string, Map<string, number>>();
   /** Changes that wait for the agreement. */
   #waitingChanges: Change[] = [];
-  /** Our own changes on their way. */
+  /** Our own changes in flight. */
   readonly #pending = new Map<string, { resolve: () => void; reject: (error: Error) => void }>();
   readonly #waiting = new Set<() => void>();
 
@@ -83,12 +83,12 @@ export class ReplicatedMap {
     return map;
   }
 
-  /** True when the map is that of all members; false for a moment after each change of the membership. */
+  /** True when the map is that of all members; false for a moment after each membership change. */
   get ready(): boolean {
     return this.#ready;
   }
 
-  /** False on the smaller side of a broken network: the map may be old, and cannot be changed. */
+  /** False on the smaller side of a partition: the map may be out of date, and cannot be changed. */
   get quorate(): boolean {
     return this.#quorate;
   }
@@ -102,8 +102,8 @@ export class ReplicatedMap {
   }
 
   /**
-   * Resolves when all members on this side have the change, or will have it. Rejects without a majority of
-   * members; also when the members change again before they have agreed.
+   * Resolves when all members on this side have the change, or will have it. Rejects without a majority of members,
+   * and when the members change again before they have agreed.
    */
   set(key: string, value: unknown): Promise<void> {
     return this.#change({ type: 'set', id: randomUUID(), key, value });
@@ -113,7 +113,7 @@ export class ReplicatedMap {
     return this.#change({ type: 'delete', id: randomUUID(), key });
   }
 
-  /** Resolves when the condition holds; it is looked at whenever something changed. */
+  /** Resolves when the condition holds. The map checks it after every change. */
   async until(condition: (map: this) => boolean): Promise<void> {
     while (!condition(this)) await new Promise<void>((resolve) => this.#waiting.add(resolve));
   }
@@ -130,7 +130,7 @@ export class ReplicatedMap {
   #onConfchg({ members }: ConfchgEvent): void {
     this.#present = members.map(address);
     this.#quorate = members.length * 2 > this.#size;
-    // What was under way began with other members; it begins anew.
+    // An agreement in progress began with other members, so it starts again.
     this.#ready = false;
     this.#marks.clear();
     for (const change of this.#waitingChanges) this.#refuse(change, 'the members changed before this change');
@@ -166,7 +166,7 @@ export class ReplicatedMap {
     const highest = Math.max(...epochs.values());
     const chosen = this.#present.find((other) => epochs.get(other) === highest);
     if (chosen !== this.#me) return;
-    // Where nobody has a map, it begins empty.
+    // If no member has a map, it begins empty.
     const agreed = Math.max(highest, 0) + (this.#quorate ? 1 : 0);
     this.#send({ type: 'state', mark, epoch: agreed, entries: [...this.#entries] });
   }
@@ -182,7 +182,7 @@ export class ReplicatedMap {
   }
 
   #onChange(change: Change): void {
-    // All members on this side ignore it, and its sender hears of that.
+    // All members on this side ignore it, and its sender rejects.
     if (!this.#quorate) this.#refuse(change, 'the majority was lost before this change');
     else if (!this.#ready) this.#waitingChanges.push(change);
     else this.#perform(change);
