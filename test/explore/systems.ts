@@ -127,7 +127,7 @@ export class RequestSystem implements System {
     if (submitter.waiting) actions.push('poll');
     if (submitter.state.phase === 'gathering') actions.push('end the turn');
     if (this.configuration.proof === true) {
-      if (submitter.state.takenUntilMs > 0) actions.push('let time pass');
+      if (submitter.state.consumedUntilMs > 0) actions.push('let time pass');
       else if (!submitter.waiting && this.#ours.next > 0 && this.allCameBack())
         actions.push('see that all came back');
     }
@@ -139,7 +139,7 @@ export class RequestSystem implements System {
     if (action === 'stage') this.#stage();
     else if (action === 'poll') this.#poll();
     else if (action === 'end the turn') submitter.endTurn();
-    else if (action === 'let time pass') submitter.state.takenUntilMs = 0;
+    else if (action === 'let time pass') submitter.state.consumedUntilMs = 0;
     else submitter.markConsumed();
   }
 
