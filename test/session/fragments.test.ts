@@ -90,7 +90,7 @@ test.each([
   ['in the first', [INTERRUPT], [FIRST, FIRST, CONTINUED, LAST]],
   ['in the middle', [1, INTERRUPT], [FIRST, CONTINUED, FIRST, CONTINUED, LAST]],
   ['in the last', [1, 1, INTERRUPT], [FIRST, CONTINUED, LAST, FIRST, CONTINUED, LAST]],
-])('CS_ERR_INTERRUPT %s begins anew', async (_, script, expected) => {
+])('CS_ERR_INTERRUPT %s restarts the message', async (_, script, expected) => {
   const pair = await harness.joined();
   pair.connection.echo = false;
   pair.connection.script('partialMcast', ...script);
