@@ -1,9 +1,9 @@
 /**
- * What a caller may give, and what is said when it is something else. A call describes its arguments and options with the
- * kinds below; what does not fit is CS_ERR_INVALID_PARAM with the call, the value, and what is expected.
+ * Checks arguments and options. A call describes them with the kinds below; any other value is CS_ERR_INVALID_PARAM
+ * with the call, the value and the expected kind.
  *
- * Kinds look at what a value is, as Node's own API does, and not at who made it: bytes, signals and errors also come
- * from other realms (vm contexts, test runners), and there `instanceof` says no.
+ * Kinds avoid `instanceof`, as Node's own API does: it rejects bytes, signals and errors from other realms (vm
+ * contexts, test runners).
  */
 import { inspect, types } from 'node:util';
 import { CpgError, isCpgError } from './errors';
@@ -12,22 +12,22 @@ export interface Kind<T> {
   /** Completes "give ...". */
   readonly expected: string;
   readonly accepts: (value: unknown) => boolean;
-  /** For the compiler alone: what an accepted value is. */
+  /** For the compiler only: the type of an accepted value. */
   readonly type?: T;
 }
 
-/** A kind for every option there is; an option without one is unknown. */
+/** A kind for every option; any other option is unknown. */
 export type OptionKinds<Options> = {
   readonly [Name in keyof Options]-?: Kind<Exclude<Options[Name], undefined>>;
 };
 
-/** Returns `value`, or throws when it is of another kind. `name` is the argument's or the option's. */
+/** Returns `value`, or throws if it is of another kind. `name` is the name of the argument or option. */
 export function check<T>(call: string, name: string, value: unknown, kind: Kind<T>): T {
   if (!kind.accepts(value)) throw invalid(call, name, value, kind.expected);
   return value as T;
 }
 
-/** The one error for a value that a call cannot take. */
+/** The error for a value that a call does not accept. */
 export function invalid(call: string, name: string, value: unknown, expected: string): CpgError {
   return new CpgError('CS_ERR_INVALID_PARAM', `${call}: ${name} is ${shown(value)}`, {
     reason: 'bad-argument',
@@ -35,7 +35,7 @@ export function invalid(call: string, name: string, value: unknown, expected: st
   });
 }
 
-/** The options that were given, each read once and checked; undefined is the same as not given. */
+/** Reads each given option once and checks it; undefined means not given. */
 export function readOptions<Options extends object>(
   call: string,
   given: Options | undefined,
@@ -56,7 +56,7 @@ export function readOptions<Options extends object>(
   return read as Partial<Options>;
 }
 
-/** Runs `work`, which knows what is wrong but not which call it is part of. */
+/** Runs `work` and adds the name of the call to its CpgError. */
 export function inCall<T>(call: string, work: () => T): T {
   try {
     return work();
@@ -69,7 +69,7 @@ export function inCall<T>(call: string, work: () => T): T {
 
 const MAX_SHOWN = 80;
 
-/** A value as people write it, on one line and not too long. */
+/** A value as people write it, on one line of limited length. */
 export function shown(value: unknown): string {
   const text = inspect(value, {
     depth: 1,
@@ -91,10 +91,10 @@ export const string = kind<string>('a string', (value) => typeof value === 'stri
 export const boolean = kind<boolean>('true or false', (value) => typeof value === 'boolean');
 export const uint8Array: Kind<Uint8Array> = kind('bytes: a Uint8Array', types.isUint8Array);
 export const plainObject = kind<object>('an object', isObject);
-// Of any function type, since nobody can see what it takes.
+// A function's parameters cannot be checked, so its type is open.
 export const callback = kind<never>('a function', (value) => typeof value === 'function');
 
-/** As Node sees it, and with what is used of it. */
+/** Node's own test for a signal, plus the methods we use. */
 export const abortSignal = kind<AbortSignal>(
   'an AbortSignal',
   (value) =>
@@ -105,7 +105,7 @@ export const abortSignal = kind<AbortSignal>(
     isFunction(value, 'removeEventListener'),
 );
 
-/** A number from `min` to `max`, also a broken one. */
+/** A number from `min` to `max`, not necessarily whole. */
 export function number(min: number, max: number, unit = ''): Kind<number> {
   const expected = `a number from ${min} to ${max}${unit === '' ? '' : ` ${unit}`}`;
   return kind(expected, (value) => typeof value === 'number' && value >= min && value <= max);
@@ -120,7 +120,7 @@ export function whole(min: number, max = Number.MAX_SAFE_INTEGER): Kind<number> 
 }
 
 export const uint32 = whole(0, 0xffffffff);
-/** A nodeid, or a pid: corosync has no node 0, and the system no process 0. */
+/** A nodeid or a pid: corosync has no node 0, and the system has no process 0. */
 export const id = whole(1, 0xffffffff);
 
 export function oneOf<Choice extends string | number | boolean>(...choices: readonly Choice[]): Kind<Choice> {
@@ -133,7 +133,7 @@ export function listOf<T>(expected: string, { accepts }: Kind<T>): Kind<T[]> {
   return kind(expected, (value) => Array.isArray(value) && allAre(value, accepts));
 }
 
-/** Sees the holes of an array, too, which every() passes over. */
+/** Like every(), but also checks the holes of an array. */
 export function allAre(list: readonly unknown[], accepts: (value: unknown) => boolean): boolean {
   for (const value of list) if (!accepts(value)) return false;
   return true;
@@ -143,7 +143,7 @@ export function isFunction(value: object, name: string | symbol): boolean {
   return typeof (value as Record<string | symbol, unknown>)[name] === 'function';
 }
 
-/** An object that is nothing special: no array, promise, signal, bytes ... */
+/** A plain object: no array, promise, signal, bytes ... */
 function isObject(value: unknown): value is object {
   return Object.prototype.toString.call(value) === '[object Object]';
 }
@@ -160,7 +160,7 @@ function unknownOption(call: string, name: string, value: unknown, known: readon
   );
 }
 
-/** The one that `name` may have been meant to be: hardly different, or what it begins. */
+/** The known name that `name` was probably meant to be: one that resembles it or starts with it. */
 export function nearest(name: string, known: readonly string[]): string | undefined {
   const given = name.toLowerCase();
   return (
@@ -169,7 +169,7 @@ export function nearest(name: string, known: readonly string[]): string | undefi
   );
 }
 
-/** Equal but for two letters in one place: missing, too many, others, or exchanged. */
+/** Whether the words differ by at most two letters in one place: missing, extra, replaced or swapped. */
 function resemble(one: string, other: string): boolean {
   const shortest = Math.min(one.length, other.length);
   let start = 0;

@@ -1,4 +1,4 @@
-/** The public client: a thin facade over the session (what we ask) and the dispatcher (what arrives). */
+/** The public client: a thin facade over the session (requests) and the dispatcher (events). */
 import { EventEmitter } from 'node:events';
 import { inspect, types, type InspectOptions } from 'node:util';
 import {
@@ -46,31 +46,31 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 export const MAX_BUSY_POLL_US = 1_000_000;
 const MAX_COALESCE_MS = 1000;
 const DEFAULT_COALESCE_MS = 1;
-/** Room for the largest message of 32 senders at once. */
+/** Room for one message of maximum size from each of 32 senders. */
 const DEFAULT_MAX_REASSEMBLY_BYTES = 32 * MAX_MESSAGE_BYTES;
 
 /**
- * A message of 0 bytes to 64 MiB. Text is sent as UTF-8, any view of memory (Buffer, Uint8Array, DataView ...) as the bytes it shows; several pieces
- * are sent as one message.
+ * A message of 0 bytes to 64 MiB. Text is sent as UTF-8, a view (Buffer, Uint8Array, DataView ...) as its bytes, and an
+ * array of views as one message.
  */
 export type Message = string | NodeJS.ArrayBufferView | readonly NodeJS.ArrayBufferView[];
 
-/** What connect() takes. */
+/** Options of connect(). */
 export interface ConnectOptions {
   /**
-   * '@name' is an abstract socket, '/path' one in the filesystem.
+   * '@name' is an abstract socket, '/path' a filesystem socket.
    *
    * @default the environment variable CPG_ADDRESS, else '@cpg'
    */
   address?: string | undefined;
   /**
-   * Milliseconds that connecting, and every later request, may take.
+   * Time limit in milliseconds for connecting and for each later request.
    *
    * @default 10_000
    */
   timeoutMs?: number | undefined;
   /**
-   * Gives up connecting; has no effect later.
+   * Aborts connecting; has no effect later.
    *
    * @default none
    */
@@ -82,62 +82,62 @@ export interface ConnectOptions {
    */
   dispatch?: DispatchMode | undefined;
   /**
-   * The pid announced on join, a uint32 above 0; with the node id it must be unique in the group. A daemon in another pid
-   * namespace may see no pid of this process (containers of one pod): then each handle draws a random one above 2^22,
-   * where real pids end, and another one if that is taken.
+   * The pid announced on join, a uint32 above 0. Node id and pid together must be unique in the group. A daemon in
+   * another pid namespace may see no pid for this process (containers of one pod). Each handle then draws a random pid
+   * above 2^22, the limit of real pids, and draws again if it is taken.
    *
    * @default the pid under which the daemon sees this process
    */
   pid?: number | undefined;
   /**
-   * Messages given to 'deliver' listeners are lent for the duration of the call instead of copied, and empty (length 0)
-   * afterwards. Loops get copies all the same.
+   * Do not copy messages for 'deliver' listeners: the buffer is valid only during the listener call and is detached
+   * (length 0) afterwards. Loops still get copies.
    *
    * @default false
    */
   lend?: boolean | undefined;
   /**
-   * Microseconds (up to 1,000,000) for which the client looks for the next event instead of sleeping, after
-   * it sent or got something: less latency for more CPU time.
+   * Microseconds (up to 1,000,000) for which the client polls for the next event instead of sleeping, after
+   * it sent or received something: less latency for more CPU time.
    *
    * @default 0
    */
   busyPollUs?: number | undefined;
   /**
-   * Milliseconds (0 to 1000) that a busy receive-only client waits between two reads, so that one wake-up finds many
-   * messages: less CPU time for up to that much latency. 0 reads at once. Not used with busyPollUs or manual dispatch,
-   * where `dispatch('all')` must see everything.
+   * Milliseconds (0 to 1000) that a busy receive-only client pauses between two reads, so that one wake-up finds many
+   * messages: less CPU time for up to that much latency. 0 reads immediately. Ignored with busyPollUs and with manual
+   * dispatch, where `dispatch('all')` must see everything.
    *
    * @default 1
    */
   coalesceMs?: number | undefined;
   /**
-   * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
-   * latency, and more of large messages. 'auto': where the package koffi (prebuilt binaries are included) is beside this
-   * one, or `node:ffi` works without a warning. true: with either of them; without both connect() rejects with
-   * CS_ERR_NOT_SUPPORTED. Only whole files of our own, with one name, are mapped: nobody but our user and root can
-   * shorten them, which would end the process with SIGBUS. Files with holes, which an embedded server makes, are read
-   * and written all the same.
+   * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the latency, and
+   * more throughput for large messages. 'auto' maps if the package koffi (prebuilt binaries are included) is installed
+   * or `node:ffi` loads without a warning. `true` maps with either of them; without both, connect() rejects with
+   * CS_ERR_NOT_SUPPORTED. Only our own fully allocated files with a single link are mapped: shortening one would end
+   * the process with SIGBUS, and only our user and root can. Sparse files, as an embedded server creates, are read and
+   * written instead.
    *
    * @default 'auto'
    */
   mapped?: 'auto' | boolean | undefined;
   /**
-   * Bytes received of unfinished messages (over 1 MiB, they arrive in fragments), all senders together. With more,
-   * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
-   * the process, so it should never be reached; a sender that gives up in the middle leaves up to 64 MiB
-   * until its next large message or its leave.
+   * Limit for unfinished messages in bytes, over all senders: messages over 1 MiB arrive in fragments. Above it the
+   * connection ends with CS_ERR_NO_MEMORY, because dropping one message would make members disagree. The limit
+   * protects the process and should never be reached. A sender that stops in the middle of a message leaves up to
+   * 64 MiB until its next large message or its leave.
    *
-   * Members with the same history deliver the same messages, with two exceptions: a member that joined between the first
-   * and the last fragment of a message does not get it, unless the last one holds all of it; and messages over 64 MiB,
+   * Members with the same history deliver the same messages, with two exceptions. A member that joins between the first
+   * and the last fragment of a message does not get it, unless the last one holds all of it. Messages over 64 MiB,
    * which libcpg can send, are dropped and reported by 'error'.
    *
-   * @default 2 GiB, which is 32 senders with 64 MiB each
+   * @default 2 GiB: 32 senders with 64 MiB each
    */
   maxReassemblyBytes?: number | undefined;
 }
 
-/** What a call takes that can be given up. */
+/** Options of a call that can be aborted. */
 export interface SignalOptions {
   /**
    * Ends the call: it rejects, or throws, with the signal's reason.
@@ -147,10 +147,10 @@ export interface SignalOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** What client.join() takes. */
+/** Options of client.join(). */
 export interface JoinOptions extends SignalOptions {
   /**
-   * Ask for one totemConfchg with the present ring: CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF.
+   * Request one totemConfchg event with the current ring: CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF.
    *
    * @default false
    */
@@ -159,46 +159,46 @@ export interface JoinOptions extends SignalOptions {
 
 type GuaranteeName = keyof typeof Guarantee;
 
-/** What client.mcast() takes. */
+/** Options of client.mcast(). */
 export interface MessageOptions {
   /**
-   * cpg_guarantee_t, by name or number. The daemon delivers everything in agreed order, whatever is asked.
+   * cpg_guarantee_t, by name or number. The daemon always delivers in agreed order.
    *
    * @default 'AGREED'
    */
   guarantee?: GuaranteeName | (typeof Guarantee)[GuaranteeName] | undefined;
   /**
-   * Ends the waiting. A message on its way into the ring may be sent all the same; one that waits is not.
+   * Ends the wait. A queued message is then not sent; one already on its way into the ring may be.
    *
    * @default none
    */
   signal?: AbortSignal | undefined;
   /**
-   * Resolve only when the message was delivered back to us in total order. Events must be read for that: dispatch
-   * them, or let loops over them go on.
+   * Resolve only when the message was delivered back to us in total order. That depends on seeing the delivery, so
+   * keep consuming events: dispatch them, or keep loops running.
    *
    * @default false
    */
   confirm?: boolean | undefined;
 }
 
-/** What client.groups() takes. */
+/** Options of client.groups(). */
 export interface GroupsOptions extends SignalOptions {
   /**
    * Only this group: CPG_ITERATION_ONE_GROUP.
    *
-   * @default all of them
+   * @default all groups
    */
   group?: string | Uint8Array | undefined;
   /**
-   * Each group once, without its members: CPG_ITERATION_NAME_ONLY. Not used with `group`.
+   * List each group once, without its members: CPG_ITERATION_NAME_ONLY. Ignored with `group`.
    *
    * @default false
    */
   namesOnly?: boolean | undefined;
 }
 
-/** The events of a client and what their listeners get. */
+/** The events of a client and the arguments of their listeners. */
 export interface CpgClientEvents {
   /** The membership of the group changed: cpg_confchg_fn_t. */
   confchg: [event: ConfchgEvent];
@@ -206,11 +206,11 @@ export interface CpgClientEvents {
   deliver: [event: DeliverEvent];
   /** The nodes of the ring changed: cpg_totem_confchg_fn_t. */
   totemConfchg: [event: TotemConfchgEvent];
-  /** After tryMcast() returned false: call it again. It throws now if the connection ended meanwhile. */
+  /** After tryMcast() returned false: call it again. It then throws if the connection has ended. */
   drain: [];
   /** The connection ended; `reason` is absent after close(). */
   close: [reason?: CpgError];
-  /** Trouble that does not end the connection; without a listener it is a process warning. */
+  /** A problem that does not end the connection; without a listener it becomes a process warning. */
   error: [error: Error];
 }
 
@@ -230,7 +230,7 @@ interface ClientEmitter extends EventEmitter {
 }
 const ClientEmitter = EventEmitter as unknown as new () => ClientEmitter;
 
-// What each call takes: see arguments.ts.
+// The arguments of each call: see arguments.ts.
 export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   address: ADDRESS,
   timeoutMs: kind('a positive number of milliseconds', (value) => typeof value === 'number' && value > 0),
@@ -260,7 +260,7 @@ const DISPATCH_FLAG = oneOf('one', 'all', 'blocking', 'oneNonblocking');
 /**
  * Connects to a corosync daemon: cpg_initialize.
  *
- * Rejects with CpgError: CS_ERR_LIBRARY when nobody listens there, CS_ERR_ACCESS when the daemon does not
+ * Rejects with CpgError: CS_ERR_LIBRARY when nothing listens there, CS_ERR_ACCESS when the daemon does not
  * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped: true`
  * without koffi or node:ffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
  */
@@ -304,16 +304,16 @@ let openClient: (
   limit: Deadline,
 ) => Promise<CpgClient>;
 
-/** One handle (cpg_handle_t) on a daemon, made by connect(). It joins at most one group, once; connect again for another. */
+/** A handle (cpg_handle_t) on a daemon, created by connect(). It joins at most one group, once; connect again for another. */
 export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> {
   readonly #transport: Transport;
   readonly #session: Session;
   readonly #address: string;
   readonly #dispatcher: Dispatcher;
   #warnings = 0;
-  /** connect() is about to resolve: events are not read before. */
+  /** connect() is about to resolve; no events are read before. */
   #opened = false;
-  /** Anything of yours: cpg_context_get and cpg_context_set. */
+  /** For your own use: cpg_context_get and cpg_context_set. */
   context: unknown;
 
   static {
@@ -350,11 +350,11 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   async #open(limit: Deadline): Promise<void> {
     await this.#session.open(limit);
     this.#opened = true;
-    // What came before; later, so that the caller can begin to listen.
+    // Events that came before. Deferred, so that the caller can add listeners first.
     if (this.#transport.pendingEvents > 0) setImmediate(() => this.#dispatcher.onEvents());
   }
 
-  /** Listeners get what arrived while nothing consumed events. */
+  /** A new listener gets the events that arrived while nothing consumed them. */
   #watchListeners(): void {
     // eslint-disable-next-line @typescript-eslint/no-this-alias -- the same object, with events of any name
     const emitter: EventEmitter = this;
@@ -364,43 +364,43 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   }
 
   override removeAllListeners(eventName?: string | symbol): this {
-    // It counts its arguments: undefined would be the name of an event.
+    // EventEmitter counts the arguments: undefined would be an event name.
     if (eventName === undefined) super.removeAllListeners();
     else super.removeAllListeners(eventName);
     if (eventName === undefined || eventName === 'newListener') this.#watchListeners();
     return this;
   }
 
-  /** Where the handle is in its life. */
+  /** The state of the handle. */
   get state(): SessionState {
     return this.#session.state;
   }
 
-  /** The group joined, or being joined, or left; undefined before. */
+  /** The group this handle joined, is joining or has left; undefined before join(). */
   get group(): string | Uint8Array | undefined {
     const { group } = this.#session;
     return group === undefined ? undefined : groupText(group);
   }
 
-  /** The nodeid of the daemon, as it answered when we connected; with `pid` it is our address in the group. */
+  /** The nodeid the daemon reported when we connected; with `pid` it is our address in the group. */
   get nodeId(): number {
     return this.#session.nodeId;
   }
 
   /**
-   * The pid by which members know us. Read it after join(): where the daemon sees no pid of ours, it is drawn at
-   * random, and join() draws another one if a member has it.
+   * The pid by which members know us. Read it after join(): if the daemon sees no pid for us, it is random, and join()
+   * draws another one if a member has it.
    */
   get pid(): number {
     return this.#session.pid;
   }
 
-  /** Bytes of the largest message that is not sent in fragments: cpg_max_atomic_msgsize_get. */
+  /** Size in bytes of the largest message sent without fragments: cpg_max_atomic_msgsize_get. */
   get maxAtomicMessageSize(): number {
     return this.#session.maxAtomicMessageSize;
   }
 
-  /** The daemon's flow control flag, read now: cpg_flow_control_state_get. True: do not send. */
+  /** The daemon's current flow control flag: cpg_flow_control_state_get. True: do not send. */
   get flowControl(): boolean {
     return this.#transport.flowControl();
   }
@@ -411,24 +411,24 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   }
 
   /**
-   * Joins a group: cpg_join. Resolves when the daemon has taken the request; the confchg that shows us among
-   * the members follows as an event. CS_ERR_EXIST: a member on this node has our pid, which is another handle
-   * of this process, or a process in another pid namespace; see the option `pid` of connect().
+   * Joins a group: cpg_join. Resolves when the daemon accepted the request; a confchg (configuration change) event
+   * that lists us as a member follows. CS_ERR_EXIST: a member on this node has our pid. It is another handle of this
+   * process, or a process in another pid namespace; see the option `pid` of connect().
    */
   async join(group: string | Uint8Array, options?: JoinOptions): Promise<void> {
     const { initialTotemConfchg = false, signal } = readOptions('join', options, JOIN_OPTIONS);
     await this.#session.join(group, initialTotemConfchg, signal);
   }
 
-  /** Leaves the group: cpg_leave. The handle is spent then. `group` may only be the joined one. */
+  /** Leaves the group: cpg_leave. The handle cannot join again. `group` can only be the joined one. */
   async leave(group?: string | Uint8Array, options?: SignalOptions): Promise<void> {
     await this.#session.leave(group, readOptions('leave', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
-   * Sends a message to the group: cpg_mcast_joined, up to 64 MiB. Resolves when the daemon's ring has it;
-   * with `confirm`, when it was delivered back to us, and rejects if it was dropped on the way. The bytes
-   * must not change before that.
+   * Sends a message of up to 64 MiB to the group: cpg_mcast_joined. Resolves when the message is in the daemon's ring;
+   * with `confirm`, when it was delivered back to us, and rejects if the daemon dropped it. Do not change the bytes
+   * before that.
    */
   mcast(message: Message, options?: MessageOptions): Promise<void> {
     try {
@@ -441,9 +441,8 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   }
 
   /**
-   * Sends a message if there is room for it now: cpg_mcast_joined without waiting. False (CS_ERR_TRY_AGAIN of libcpg)
-   * means that the message was NOT sent, the opposite of what `false` means for a stream's write(): send it again after
-   * 'drain'.
+   * Sends a message if there is room for it now: cpg_mcast_joined without waiting. False (libcpg's CS_ERR_TRY_AGAIN)
+   * means that the message was NOT sent, unlike `false` from a stream's write(): send it again after 'drain'.
    *
    *     while (!client.tryMcast(message)) await once(client, 'drain');
    *
@@ -456,25 +455,25 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   }
 
   /**
-   * Memory for a message that mcast() sends without a copy: cpg_zcb_alloc. Fill it, send it, and use it
-   * again or forget it when the promise resolved.
+   * Allocates memory for a message that mcast() sends without a copy: cpg_zcb_alloc. Fill it and send it; once the
+   * promise resolved it can be reused.
    */
   alloc(size: number): Uint8Array {
     return this.#session.alloc(check('alloc', 'size', size, SIZE));
   }
 
   /**
-   * Members of a group, by default of ours: cpg_membership_get. Empty for a group that does not exist. One snapshot of
-   * the daemon, asked for by iteration (cpg_iteration_initialize), a round trip with its own deadline for each
-   * member, because the daemon aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
+   * The members of a group, by default ours: cpg_membership_get. Empty for a group that does not exist. The list is one
+   * snapshot, read by iteration (cpg_iteration_initialize) with a round trip and a deadline per member, because the
+   * daemon aborts when it answers cpg_membership_get for more than 384 members. `reason` is 0.
    */
   async membership(group?: string | Uint8Array, options?: SignalOptions): Promise<CpgAddress[]> {
     return this.#session.membership(group, readOptions('membership', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
-   * All members of all groups, or of one, or the names alone (nodeId and pid are 0 then), from a snapshot
-   * the daemon takes at the first step: cpg_iteration_initialize, _next and _finalize.
+   * The members of all groups, of one group, or only the group names (nodeId and pid are then 0). The daemon takes the
+   * snapshot at the first step: cpg_iteration_initialize, _next and _finalize.
    */
   groups(options?: GroupsOptions): AsyncIterableIterator<GroupEntry> {
     const { group, namesOnly = false, signal } = readOptions('groups', options, GROUPS_OPTIONS);
@@ -484,36 +483,36 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
       : this.#session.groups(IterationType.ONE_GROUP, groupBytes(group, 'groups'), signal);
   }
 
-  /** The nodeid of the daemon we are connected to: cpg_local_get. */
+  /** Asks the daemon for its nodeid: cpg_local_get. */
   async localNodeId(options?: SignalOptions): Promise<number> {
     return this.#session.localNodeId(readOptions('localNodeId', options, SIGNAL_OPTIONS).signal);
   }
 
   /**
-   * Manual dispatch, cpg_dispatch; resolves with the number of events dispatched. 'one' waits for an event,
-   * 'all' takes what is there, 'blocking' goes on until the handle is closed, 'oneNonblocking' rejects with
-   * CS_ERR_TRY_AGAIN when nothing is there.
+   * Manual dispatch: cpg_dispatch. Resolves with the number of events dispatched. 'one' waits for an event,
+   * 'all' dispatches the available events, 'blocking' continues until the handle is closed, and 'oneNonblocking'
+   * rejects with CS_ERR_TRY_AGAIN when there is no event.
    */
   async dispatch(flag: DispatchFlag, options?: SignalOptions): Promise<number> {
     check('dispatch', 'flag', flag, DISPATCH_FLAG);
     return this.#dispatcher.dispatch(flag, readOptions('dispatch', options, SIGNAL_OPTIONS).signal);
   }
 
-  /** The connection does not keep the process alive, as unref() of a socket; a call that waits for its answer still does. */
+  /** Like unref() of a socket: the connection no longer keeps the process alive. A call that awaits its answer still does. */
   unref(): this {
     this.#transport.keepAlive(false);
     return this;
   }
 
-  /** Ends unref(). */
+  /** Undoes unref(). */
   ref(): this {
     this.#transport.keepAlive(true);
     return this;
   }
 
   /**
-   * Ends the connection: cpg_finalize. What was sent before is handed to the daemon if it takes it within a
-   * second; everything else pending is rejected with CS_ERR_BAD_HANDLE. Can be called again.
+   * Ends the connection: cpg_finalize. The daemon gets one second to take what was sent before; everything else pending
+   * is rejected with CS_ERR_BAD_HANDLE. Idempotent.
    */
   close(): Promise<void> {
     this.#dispatcher.stop();
@@ -525,22 +524,22 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
   }
 
   /**
-   * The events that came while nothing consumed them, and all from now on, for one `for await` loop. The loop ends with the
-   * connection, and throws the CpgError if the connection was lost. When `signal` aborts, it ends at once by throwing the
-   * signal's reason; what it had not taken is for the next consumer, as after `break`.
+   * The backlog of events that nothing consumed, then all later events, for one `for await` loop. The loop ends with
+   * the connection, and throws the CpgError if the connection was lost. When `signal` aborts, the loop ends immediately
+   * and throws the signal's reason. The next consumer gets the remaining events, as after `break`.
    *
-   * A loop that does not go on stops the reading at 1,024 events or 4 MiB of messages.
+   * A stalled loop stops the reading at 1,024 events or 4 MiB of messages.
    */
   events(options?: SignalOptions): CpgEventLoop {
     return this.#dispatcher.loop(readOptions('events', options, SIGNAL_OPTIONS).signal);
   }
 
-  /** As events(). */
+  /** Same as events(). */
   [Symbol.asyncIterator](): CpgEventLoop {
     return this.events();
   }
 
-  /** What console.log() shows. */
+  /** The output of console.log(client). */
   [inspect.custom](_depth: number, options: InspectOptions): string {
     const { state, group, nodeId, pid } = this;
     return `CpgClient ${inspect({ address: this.#address, state, group, nodeId, pid }, options)}`;
@@ -551,7 +550,7 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
     const emitter: EventEmitter = this;
     return {
       get listening() {
-        // Most listen to messages.
+        // The most common first.
         return (
           emitter.listenerCount('deliver') > 0 ||
           emitter.listenerCount('confchg') > 0 ||
@@ -571,7 +570,7 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
     }
   }
 
-  /** Tells trouble that is not the connection's: a listener that threw, a message that was dropped. */
+  /** Reports a problem that does not end the connection: a listener threw, a message was dropped. */
   #report(error: Error): void {
     debug('%s', error.stack);
     if (this.listenerCount('error') === 0) {
@@ -585,9 +584,9 @@ export class CpgClient extends ClientEmitter implements AsyncIterable<CpgEvent> 
     }
   }
 
-  /** A process warning that shows the stack. Given as text, since Node takes no error of another realm. */
+  /** Emits a process warning with the stack. As text, because Node rejects errors of another realm. */
   #warn(error: Error): void {
-    // A listener that throws with every message must not flood standard error.
+    // A listener that throws on every message must not flood standard error.
     if (++this.#warnings > MAX_WARNINGS) return;
     const last =
       this.#warnings === MAX_WARNINGS ? " (the last warning of this client: listen to 'error')" : '';

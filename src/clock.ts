@@ -1,7 +1,6 @@
 /**
  * Timers and clocks, captured when this module is loaded. A test that replaces the global ones (fake timers) must not
- * stop connections that are open; some libraries replace those of the module `timers`, too. All code takes them from
- * here: the linter holds it.
+ * stop open connections; some libraries also replace those of the module `timers`. The linter makes all code use these.
  */
 import { performance } from 'node:perf_hooks';
 import * as timers from 'node:timers';
@@ -12,12 +11,12 @@ export const { setTimeout, clearTimeout, setInterval, clearInterval, setImmediat
 export const pause = promises.setTimeout;
 /** setImmediate() as a promise. */
 export const turn = promises.setImmediate;
-/** Before everything else that waits, after the microtasks of the present call. */
+/** Runs after the current call, before promises, timers and I/O. */
 export const nextTick = process.nextTick.bind(process);
 
 /** Milliseconds of the monotonic clock. */
 export const monotonicMs: () => number = performance.now.bind(performance);
 /** Milliseconds since 1970. */
 export const wallClockMs: () => number = Date.now;
-/** What to add to the monotonic clock for milliseconds since 1970 with its resolution. */
+/** Add this to the monotonic clock to get milliseconds since 1970 with its resolution. */
 export const { timeOrigin } = performance;

@@ -1,6 +1,6 @@
 /**
- * Debug output, off unless asked for: DEBUG=cpg:* shows all, DEBUG=cpg:wire every message by name and field.
- * Guard anything that costs with `log.enabled`.
+ * Debug output, off by default: DEBUG=cpg:* enables all of it, DEBUG=cpg:wire every message with its fields.
+ * Guard expensive arguments with `log.enabled`.
  */
 import type { Debugger } from 'debug';
 import { createRequire } from 'node:module';
@@ -9,8 +9,8 @@ import { groupText } from './codec/groups';
 const createDebug = loadDebug();
 
 /**
- * The package debug, found at run time: it calls require() for modules of Node, which a bundle in ES modules cannot. So
- * bundlers leave it out, and what they make shows nothing unless debug is installed beside it.
+ * Loads the package debug at run time: it calls require() for Node modules, which a bundle in ES modules cannot. So
+ * bundlers leave it out, and a bundle shows nothing unless debug is installed beside it.
  */
 function loadDebug(): (name: string) => Debugger {
   try {
@@ -30,12 +30,12 @@ export const debugTap = createDebug('cpg:tap');
 export const debugServer = createDebug('cpg:server');
 const debugWire = createDebug('cpg:wire');
 
-/** Whether debugMessage() shows anything: ask before making something only for it. */
+/** Whether debugMessage() shows anything: check before computing something only for it. */
 export function showsMessages(): boolean {
   return debugWire.enabled;
 }
 
-/** Shows one message of the protocol; `group` as text where it is text. Costs nothing while cpg:wire is off. */
+/** Shows one protocol message, with `group` as text if it is valid UTF-8. Free while cpg:wire is off. */
 export function debugMessage(direction: '>' | '<', message: { type: string; group?: Uint8Array }): void {
   if (!showsMessages()) return;
   const { type, group, ...fields } = message;

@@ -1,8 +1,8 @@
 import { inspect, types } from 'node:util';
 
 /**
- * Every cs_error_t of corosync/corotypes.h with its number and what a caller can do about it.
- * The texts are defaults; the place that throws usually says something more precise.
+ * Every cs_error_t of corosync/corotypes.h with its number and a remedy.
+ * The texts are defaults; most call sites give more precise ones.
  */
 const CS_ERRORS = {
   CS_ERR_LIBRARY: { errno: 2, text: 'the connection to corosync failed', remedy: 'connect again' },
@@ -83,40 +83,40 @@ const CS_ERRORS = {
 /** The name of a cs_error_t, as in corosync/corotypes.h. */
 export type CpgErrorCode = keyof typeof CS_ERRORS;
 
-/** CS_OK of cs_error_t: what a successful reply carries. */
+/** CS_OK of cs_error_t: the `error` of a successful reply. */
 export const CS_OK = 1;
 
 const codeByErrno = new Map<number, CpgErrorCode>(
   (Object.keys(CS_ERRORS) as CpgErrorCode[]).map((code) => [CS_ERRORS[code].errno, code]),
 );
 
-/** The number of a code, as it stands on the wire. */
+/** The number of a code on the wire. */
 export function errnoOf(code: CpgErrorCode): number {
   return CS_ERRORS[code].errno;
 }
 
-/** The code for a number from the wire; a number we do not know is CS_ERR_LIBRARY. */
+/** The code for a number from the wire; CS_ERR_LIBRARY for an unknown number. */
 export function codeOf(errno: number): CpgErrorCode {
   return codeByErrno.get(errno) ?? 'CS_ERR_LIBRARY';
 }
 
 /**
- * Tells apart causes that share a code. Absent where the code says it all.
+ * Distinguishes causes that share a code. Absent where the code is precise enough.
  *
  * | reason | code | cause |
  * |---|---|---|
- * | `no-daemon` | CS_ERR_LIBRARY | nobody listens at the address |
+ * | `no-daemon` | CS_ERR_LIBRARY | nothing listens at the address |
  * | `connection-lost` | CS_ERR_LIBRARY | the daemon closed the connection: it stopped, crashed or dropped us |
- * | `handshake-failed` | CS_ERR_LIBRARY | the connection was closed before the daemon answered |
+ * | `handshake-failed` | CS_ERR_LIBRARY | the daemon closed the connection before it answered |
  * | `rings-not-there` | CS_ERR_LIBRARY | the daemon's ring files do not exist here: /dev/shm is not shared |
  * | `not-allowed` | CS_ERR_ACCESS | the daemon does not allow this user |
  * | `socket-permission` | CS_ERR_ACCESS | the system does not let this user reach the socket |
  * | `ring-permission` | CS_ERR_ACCESS | the system does not let this user open the rings |
- * | `ring-read-only` | CS_ERR_ACCESS | the rings are in a file system that is mounted read-only here |
- * | `effective-user` | CS_ERR_ACCESS | the daemon let the real user in, and the effective one is another |
+ * | `ring-read-only` | CS_ERR_ACCESS | the file system of the rings is mounted read-only here |
+ * | `effective-user` | CS_ERR_ACCESS | the daemon accepted the real user, and the effective user differs |
  * | `node-permission` | CS_ERR_ACCESS | Node's permission model forbids it |
- * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket), and nothing here can |
- * | `datagrams-not-there` | CS_ERR_LIBRARY | the daemon's datagram sockets are not here: it is in another network namespace |
+ * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket), which need an optional package |
+ * | `datagrams-not-there` | CS_ERR_LIBRARY | the daemon's datagram sockets are in another network namespace |
  * | `old-libqb` | CS_ERR_NOT_SUPPORTED | the daemon runs with a libqb before 1.0.4 |
  * | `32-bit` | CS_ERR_NOT_SUPPORTED | the daemon is a 32-bit program |
  * | `byte-order` | CS_ERR_NOT_SUPPORTED | the daemon is built for the other byte order |
@@ -130,14 +130,14 @@ export function codeOf(errno: number): CpgErrorCode {
  * | `not-joined` | CS_ERR_NOT_EXIST | the handle has not joined a group |
  * | `joining` | CS_ERR_BUSY | the join of the handle is not complete |
  * | `pid-taken` | CS_ERR_EXIST | a member on this node has the same pid |
- * | `outbox-full` | CS_ERR_TRY_AGAIN | too much waits to be sent |
+ * | `outbox-full` | CS_ERR_TRY_AGAIN | too many bytes are queued to be sent |
  * | `no-event` | CS_ERR_TRY_AGAIN | dispatch('oneNonblocking') found nothing |
  * | `no-answer` | CS_ERR_TIMEOUT | the daemon did not answer |
  * | `refused-until-deadline` | CS_ERR_TIMEOUT | the daemon answered "try again" until the deadline |
  * | `not-sent` | CS_ERR_TIMEOUT | the daemon took nothing; the message will not be sent |
- * | `sent-later` | CS_ERR_TIMEOUT | the daemon took nothing yet; the message is sent when it goes on |
+ * | `sent-later` | CS_ERR_TIMEOUT | the daemon took nothing yet; the message is sent when it resumes |
  * | `not-confirmed` | CS_ERR_TIMEOUT | the message was sent and has not come back; it may still |
- * | `unread-events` | CS_ERR_QUEUE_FULL | events came and were dropped before anything listened |
+ * | `unread-events` | CS_ERR_QUEUE_FULL | events were dropped before anything listened |
  * | `refused` | any | the daemon answered with this code |
  */
 export type CpgErrorReason =
@@ -176,10 +176,10 @@ export type CpgErrorReason =
   | 'unread-events'
   | 'refused';
 
-/** What the constructor of CpgError takes beside the code. */
+/** Options of the CpgError constructor. */
 export interface CpgErrorOptions {
   /**
-   * Which of the causes that share the code.
+   * The cause, where several share the code.
    *
    * @default none
    */
@@ -199,7 +199,7 @@ export interface CpgErrorOptions {
 }
 
 /**
- * The one error type of this package. Match on `code`, and on `reason` where causes share a code; `errno` is the same
+ * The only error type of this package. Match on `code`, and on `reason` where causes share a code; `errno` is the code
  * as a cs_error_t number.
  * The message reads `<what happened>: <CODE> (<errno>): <what to do>`.
  */
@@ -209,7 +209,7 @@ export class CpgError extends Error {
   readonly code: CpgErrorCode;
   /** The number of the cs_error_t. */
   readonly errno: number;
-  /** Which cause, where several share the code. */
+  /** The cause, where several share the code. */
   declare readonly reason?: CpgErrorReason;
   /** What happened, without code and advice. */
   readonly what: string;
@@ -237,7 +237,7 @@ export class CpgError extends Error {
   }
 
   /**
-   * `instanceof CpgError` is true for those of another copy of this package as well: import and require() make two.
+   * `instanceof CpgError` also accepts errors of another copy of this package: import and require() load one each.
    *
    * @internal
    */
@@ -246,7 +246,7 @@ export class CpgError extends Error {
     return Function.prototype[Symbol.hasInstance].call(this, value);
   }
 
-  /** The error for a cs_error_t number that a reply to `what` carried. */
+  /** The error for the cs_error_t number in a reply to `what`. */
   static fromReply(errno: number, what: string): CpgError {
     const code = codeByErrno.get(errno);
     if (code === undefined)
@@ -257,14 +257,14 @@ export class CpgError extends Error {
   }
 }
 
-/** True when `error` is a CpgError, also one from another copy of this package, or from another realm. */
+/** Whether `error` is a CpgError, including one from another copy of this package or another realm. */
 export function isCpgError(error: unknown): error is CpgError {
   return types.isNativeError(error) && error.name === 'CpgError' && 'code' in error && 'errno' in error;
 }
 
-/** What was thrown, as an Error: an own one for what is none. */
+/** The thrown value as an Error; anything else is wrapped in one. */
 export function asError(thrown: unknown): Error {
-  // As process.emitWarning() knows them: also those of other realms, and a DOMException.
+  // The test of process.emitWarning(): it also accepts errors of other realms and a DOMException.
   const isError = typeof thrown === 'object' && thrown !== null && Object.hasOwn(thrown, 'stack');
   return isError ? (thrown as Error) : new Error(typeof thrown === 'string' ? thrown : inspect(thrown));
 }

@@ -1,20 +1,20 @@
-/** The events of a client: what listeners and loops get. */
+/** The events that listeners and loops receive. */
 import type { CpgAddress as WireAddress, Reason } from './codec/addresses';
 import type { RingId } from './codec/events';
 
 /** One member of a group: `struct cpg_address`. */
 export interface CpgAddress extends WireAddress {
-  /** Why it is in a list; 0 in lists of members. A number that a later corosync may add arrives as it is. */
+  /** Why it is listed; 0 in lists of members. Numbers added by a later corosync are passed through. */
   reason: Reason;
 }
 
 /** The membership of the group changed: `cpg_confchg_fn_t`. */
 export interface ConfchgEvent {
-  /** Which event it is. */
+  /** The type of the event. */
   type: 'confchg';
   /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
   group: string | Uint8Array;
-  /** The bytes of the group. One object for all events of a handle: not to be changed. */
+  /** The bytes of the group name. All events of a handle share this object: do not change it. */
   groupBytes: Uint8Array;
   /** All members after the change; their reason is 0. */
   members: CpgAddress[];
@@ -26,11 +26,11 @@ export interface ConfchgEvent {
 
 /** A message, in total order: `cpg_deliver_fn_t`. */
 export interface DeliverEvent {
-  /** Which event it is. */
+  /** The type of the event. */
   type: 'deliver';
   /** A string when the bytes are valid UTF-8 (a trailing NUL is kept), else the bytes. */
   group: string | Uint8Array;
-  /** The bytes of the group. One object for all events of a handle: not to be changed. */
+  /** The bytes of the group name. All events of a handle share this object: do not change it. */
   groupBytes: Uint8Array;
   /** The sender's nodeid. */
   nodeId: number;
@@ -38,24 +38,24 @@ export interface DeliverEvent {
   pid: number;
   /** This handle sent it. */
   own: boolean;
-  /** The receiver's own bytes. Messages that came together may share one ArrayBuffer, as Node's Buffers do. */
+  /** The receiver's own copy. Messages that came together may share an ArrayBuffer, as Node's Buffers do. */
   message: Buffer;
 }
 
 /** The nodes of the ring changed: `cpg_totem_confchg_fn_t`. */
 export interface TotemConfchgEvent {
-  /** Which event it is. */
+  /** The type of the event. */
   type: 'totemConfchg';
-  /** The ring there is now. */
+  /** The new ring. */
   ringId: RingId;
-  /** The nodeids in it. */
+  /** The nodeids in the ring. */
   members: number[];
 }
 
-/** Anything that happens in a group, told apart by `type`. */
+/** Any event of a group, discriminated by `type`. */
 export type CpgEvent = ConfchgEvent | DeliverEvent | TotemConfchgEvent;
 
-/** One loop over events. `AsyncIterableIterator<CpgEvent, undefined>`, which TypeScript has from 5.6 on. */
+/** One loop over events: `AsyncIterableIterator<CpgEvent, undefined>`, which needs TypeScript 5.6. */
 export interface CpgEventLoop extends AsyncIterator<CpgEvent, undefined> {
   /** Itself, for `for await`. */
   [Symbol.asyncIterator](): CpgEventLoop;

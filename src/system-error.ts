@@ -1,7 +1,7 @@
-/** Errors of the system (errno), as CpgError. */
+/** System errors (errno) as CpgError. */
 import { CpgError, isCpgError, type CpgErrorCode, type CpgErrorReason } from './errors';
 
-/** As corosync translates them (qb_to_cs_error), and what it leaves out; everything else is CS_ERR_LIBRARY. */
+/** Corosync's translation (qb_to_cs_error) with additions; anything else is CS_ERR_LIBRARY. */
 const CODES: Readonly<Record<string, CpgErrorCode>> = {
   EACCES: 'CS_ERR_ACCESS',
   EPERM: 'CS_ERR_ACCESS',
@@ -22,7 +22,7 @@ const CODES: Readonly<Record<string, CpgErrorCode>> = {
   ENOTSUP: 'CS_ERR_NOT_SUPPORTED',
 };
 
-/** What to do where the caller knows nothing better; the general advice of CpgError is about the daemon. */
+/** Default remedies for system errors; CpgError's own defaults are about the daemon. */
 const REMEDIES: Remedies = {
   CS_ERR_ACCESS: 'let this user write there: see the permissions, and whether it is mounted read-only',
   CS_ERR_NAME_TOO_LONG: 'use a shorter path',
@@ -31,15 +31,15 @@ const REMEDIES: Remedies = {
   CS_ERR_NO_SPACE: 'make room there: see df and quota',
 };
 
-/** What to do, by what happened. */
+/** Remedies by code. */
 export type Remedies = Partial<Record<CpgErrorCode, string>>;
 
-/** The code for an errno by its name, 'ENOSPC' for example. */
+/** The code for an errno name such as 'ENOSPC'. */
 export function systemErrorCode(name: string | undefined): CpgErrorCode {
   return CODES[name ?? ''] ?? 'CS_ERR_LIBRARY';
 }
 
-/** The error `what`, caused by an error of the system; a CpgError stays what it is. */
+/** Wraps a system error as the error `what`; a CpgError is returned unchanged. */
 export function systemError(
   error: unknown,
   what: string,

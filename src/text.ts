@@ -1,18 +1,18 @@
-/** Text for people: what control characters look like, and numbers of things. */
+/** Text for people: visible control characters, and counts with their noun. */
 
-// C0 and C1 controls, line separators, and the marks that change the direction of writing: anything that could
-// move the cursor, recolour the screen or make a name look like another one. Also the two that no XML may hold.
+// C0 and C1 controls, line separators and bidirectional marks: anything that could move the cursor, recolour the
+// screen or make one name look like another. Also the two characters that XML forbids.
 // eslint-disable-next-line no-control-regex -- they are what this looks for
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff]/g;
 
 const NAMED: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\0' };
 
-/** The text with everything unsafe for a terminal replaced by a name (\n, \t, ...), or by what `escape` returns. */
+/** Replaces everything unsafe for a terminal by its name (\n, \t, ...) or by the result of `escape`. */
 export function replaceUnsafe(text: string, escape: (character: string) => string): string {
   return text.replace(UNSAFE, (character) => NAMED[character] ?? escape(character));
 }
 
-/** The text with everything unsafe for a terminal made visible: \n, \x1b, \u202e. */
+/** Makes everything unsafe for a terminal visible: \n, \x1b, \u202e. */
 export function visible(text: string): string {
   return replaceUnsafe(text, (character) => {
     const code = character.charCodeAt(0);

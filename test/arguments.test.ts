@@ -1,5 +1,5 @@
 /**
- * What every public call says to nonsense. The list of calls comes from the exports, so that a new one without an entry
+ * The error of every public call for invalid arguments. The list of calls comes from the exports, so that a new one without an entry
  * here fails.
  */
 import { inspect } from 'node:util';
@@ -367,7 +367,7 @@ const CALLS: Record<string, () => Case[]> = {
   mermaid: () => values(tap.mermaid, notTimelines),
 };
 
-/** They take nothing, or anything. */
+/** Calls without arguments, or with any. */
 const NOTHING_TO_CHECK = [
   'isCpgError',
   'CpgError.fromReply',
@@ -414,7 +414,7 @@ test('every public call has an entry', () => {
 });
 
 describe.each(Object.keys(CALLS))('%s', (name) => {
-  test('says what was given, and what is expected', async () => {
+  test('states the given value and the expected kind', async () => {
     const unfit: string[] = [];
     for (const { given, call } of CALLS[name]!()) {
       const error: unknown = await Promise.resolve()

@@ -1,4 +1,4 @@
-/** What the facade itself checks: arguments that types cannot keep out of JavaScript. And what Node thinks of it. */
+/** The facade's own checks of arguments, for callers without types, and its integration with Node. */
 import { execFile } from 'node:child_process';
 import { inspect, promisify } from 'node:util';
 import { connect, Guarantee, type CpgClient } from '../src';
@@ -61,12 +61,12 @@ describe('arguments of the wrong kind are CS_ERR_INVALID_PARAM', () => {
     for (const guarantee of Object.values(Guarantee)) await client.mcast('x', { guarantee });
   });
 
-  test('and the handle works on', async () => {
+  test('and the handle still works', async () => {
     await client.mcast('x', { confirm: true });
   });
 });
 
-test('leaving the block of an `await using` closes; the context is whatever the user put there', async () => {
+test("leaving an `await using` block closes; the context is the user's own value", async () => {
   const server = await startServer();
   try {
     const client = await server.connect();
@@ -85,8 +85,8 @@ test('leaving the block of an `await using` closes; the context is whatever the 
   }
 });
 
-describe('what console.log() shows of a client', () => {
-  test('address, state, group and our own address, and nothing else', async () => {
+describe('console.log(client)', () => {
+  test('shows address, state, group and our own address, and nothing else', async () => {
     const server = await startServer();
     try {
       const client = await server.connect();
@@ -109,7 +109,7 @@ describe('what console.log() shows of a client', () => {
   });
 });
 
-test('one signal may be for many calls at once: Node does not warn of a leak', async () => {
+test('many calls may share a signal: Node does not warn of a leak', async () => {
   const server = await startServer();
   const program = `
     const { connect } = require(${JSON.stringify(require.resolve('../dist/index.js'))});

@@ -1,11 +1,11 @@
-/** What DEBUG=cpg:* shows on standard error, and that nothing is shown without it. */
+/** The output of DEBUG=cpg:* on standard error, and none without it. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { startServer, type CpgServer } from '../src/server';
 
 const run = promisify(execFile);
 
-/** Every kind of message that a client sends or gets. */
+/** Every kind of message that a client sends or receives. */
 const PROGRAM = `
   const { connect } = require(${JSON.stringify(require.resolve('../dist/index.js'))});
   (async () => {
@@ -63,7 +63,7 @@ describe('a client', () => {
     expect(await shown).toMatch(expected);
   });
 
-  test('with DEBUG=cpg:* tells its states, too', async () => {
+  test('with DEBUG=cpg:* also shows its states', async () => {
     const text = await stderr('cpg:*');
     expect(text).toMatch(/cpg:session joining -> joined/);
     expect(text).toMatch(/cpg:transport .* closed by us/);

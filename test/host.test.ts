@@ -1,11 +1,11 @@
-/** What the library does to the process it runs in: nothing that outlasts it, and nothing that was not asked for. */
+/** The library's effects on its process: none that outlast it, and none without a request. */
 import { spawnSync } from 'node:child_process';
 import { dirname } from 'node:path';
 import { builtCli } from './cli/harness';
 
 const DIST = JSON.stringify(dirname(dirname(builtCli())));
 
-/** Runs `body` in a process of its own, with the library, and returns what it put into `report`. */
+/** Runs `body` with the library in a separate process and returns its `report`. */
 function inProcess(body: string): Record<string, unknown> {
   const script = `
     const { EventEmitter, getEventListeners, getMaxListeners } = require('node:events');
@@ -34,7 +34,7 @@ function inProcess(body: string): Record<string, unknown> {
   return JSON.parse(stdout) as Record<string, unknown>;
 }
 
-test('a server, clients and a tap leave the process as it is, and let it end', () => {
+test('a server, clients and a tap do not change the process, and let it exit', () => {
   const { before, during, after, resources } = inProcess(`
     report.before = host();
     const { connect } = require(${DIST});
@@ -70,7 +70,7 @@ test('a server, clients and a tap leave the process as it is, and let it end', (
   expect(resources).toEqual([]);
 });
 
-test('no memory is taken beyond what messages need', () => {
+test('no memory is used beyond what messages need', () => {
   const { largest } = inProcess(`
     report.largest = 0;
     for (const name of ['alloc', 'allocUnsafe', 'allocUnsafeSlow']) {
@@ -91,7 +91,7 @@ test('no memory is taken beyond what messages need', () => {
   expect(largest).toBeLessThanOrEqual(512 * 1024);
 });
 
-test('many calls with one signal add one listener to it, change no limit of it, and cause no warning', () => {
+test('many calls with one signal share one listener, change no limit, and cause no warning', () => {
   const during = { listeners: 1, limit: 10 };
   expect(
     inProcess(`
@@ -140,7 +140,7 @@ test('many calls with one signal add one listener to it, change no limit of it, 
   });
 });
 
-test('a listener that throws with every message warns ten times, and the last time says so', () => {
+test('a listener that throws on every message warns ten times, and the last warning says so', () => {
   const { warnings, delivered } = inProcess(`
     const warnings = (report.warnings = []);
     process.removeAllListeners('warning');
@@ -163,7 +163,7 @@ test('a listener that throws with every message warns ten times, and the last ti
   expect(delivered).toBe(100);
 });
 
-test('a server listens to signals of the process when it is asked to, until the last one is closed', () => {
+test('a server handles process signals only on request, until the last one is closed', () => {
   const none = { SIGHUP: 0, SIGINT: 0, SIGTERM: 0 };
   const one = { SIGHUP: 1, SIGINT: 1, SIGTERM: 1 };
   expect(

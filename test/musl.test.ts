@@ -1,4 +1,4 @@
-/** What is taken for granted of the C library is the same in musl (Alpine Linux), as far as a compiler can tell. */
+/** Our assumptions about the C library also hold for musl (Alpine Linux), as far as a compiler can tell. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,7 +23,7 @@ if (missing.length > 0 && process.env['CPG_REQUIRE_COROSYNC'] === '1')
   });
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-  /** What a program of fixtures/c prints. */
+  /** The output of a program of fixtures/c. */
   const said = (compiler: string, program: string): string => {
     const binary = join(directory, `${program}-${compiler}`);
     const source = join(FIXTURES, 'c', `${program}.c`);

@@ -1,4 +1,4 @@
-/** What the compiler says about the entry points: everything public is documented, and fits what users write. */
+/** The compiler's view of the entry points: everything public is documented, and user code compiles. */
 import path from 'node:path';
 import ts from 'typescript';
 import { Reason, type CpgAddress, type CpgClient, type CpgEvent } from '../src';
@@ -64,7 +64,7 @@ describe.each(ENTRY_POINTS)('%s', (file) => {
     expect(silent.map(({ name }) => name)).toEqual([]);
   });
 
-  test('what may be left out may be undefined, also with exactOptionalPropertyTypes', () => {
+  test('optional properties may be undefined, even with exactOptionalPropertyTypes', () => {
     const strict = exported.flatMap(membersOf).filter(({ valueDeclaration: member }) => {
       if (member === undefined || !ts.isPropertySignature(member) || member.questionToken === undefined)
         return false;
@@ -76,7 +76,7 @@ describe.each(ENTRY_POINTS)('%s', (file) => {
 
 // The compiler checks these; ts-jest, and `npm run typecheck`, fail where an error is missing or unexpected.
 
-test('what connect(), startServer() and start() make cannot be constructed', () => {
+test('the classes behind connect(), startServer() and start() cannot be constructed', () => {
   type CanBeMade<Class> = Class extends new (...args: never[]) => unknown ? true : false;
   const classes: [
     CanBeMade<typeof CpgClient>,

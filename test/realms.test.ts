@@ -1,11 +1,11 @@
-/** Values that were made elsewhere: in another vm context (as test runners have them), or by another package. */
+/** Values from elsewhere: from another vm context (as in test runners), or from another package. */
 import { once } from 'node:events';
 import vm from 'node:vm';
 import { connect, CpgError, isCpgError, type CpgClient } from '../src';
 import { decodeRequest, encodeRequest, groupBytes } from '../src/codec';
 import { startServer, type CpgServer } from '../src/server';
 
-/** What a script in a context of its own returns. */
+/** The result of a script in its own context. */
 // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the caller knows his script
 const elsewhere = <T>(script: string): T => vm.runInNewContext(script) as T;
 
@@ -66,7 +66,7 @@ describe('bytes', () => {
     await client.leave(elsewhere<Uint8Array>(abc));
   });
 
-  test('may be shown by any view', async () => {
+  test('may be in any view', async () => {
     await client.join('g');
     const memory = Buffer.from('..abcd..');
     const view = new DataView(memory.buffer, memory.byteOffset + 2, 4);
@@ -86,8 +86,8 @@ describe('bytes', () => {
   });
 });
 
-describe('signals that know less than those of Node', () => {
-  test('abort what is under way, and what has not begun', async () => {
+describe("signals with fewer features than Node's", () => {
+  test('abort running calls, and calls that have not begun', async () => {
     const manual = await connect({ address: server.address, dispatch: 'manual' });
     await manual.join('h', { signal: asSignal(new OldSignal()) });
     const signal = new OldSignal();
@@ -106,7 +106,7 @@ describe('signals that know less than those of Node', () => {
     await expect(connect({ address: server.address, ...options })).rejects.toMatchObject(aborted);
   });
 
-  test('have one listener while calls wait for them, and none afterwards', async () => {
+  test('have one listener while calls wait, and none afterwards', async () => {
     await client.join('g');
     for (const ending of ['settled', 'aborted']) {
       const signal = new OldSignal();
@@ -126,7 +126,7 @@ describe('signals that know less than those of Node', () => {
 });
 
 describe('errors', () => {
-  test('of another realm, or of another copy of the package, are known', () => {
+  test('of another realm, or of another copy of the package, are recognised', () => {
     const made = elsewhere<Error>(
       "Object.assign(new Error('x'), { name: 'CpgError', code: 'CS_ERR_BUSY', errno: 10 })",
     );
@@ -136,7 +136,7 @@ describe('errors', () => {
     expect(isCpgError({ name: 'CpgError', code: 'CS_ERR_BUSY', errno: 10 })).toBe(false);
   });
 
-  test('that listeners throw are reported as they are, and so is what is no error', async () => {
+  test('thrown by listeners are reported unchanged, and so are other thrown values', async () => {
     for (const thrown of [
       elsewhere<Error>("new Error('x')"),
       new DOMException('x'),
@@ -158,7 +158,7 @@ describe('errors', () => {
 });
 
 describe('options', () => {
-  test('that are undefined are the default ones', async () => {
+  test('that are undefined have their defaults', async () => {
     const one = await connect({
       address: server.address,
       timeoutMs: undefined,
@@ -184,7 +184,7 @@ describe('options', () => {
     await client.join('g', elsewhere<object>('({ initialTotemConfchg: true })'));
   });
 
-  test('that are as long as no timer is', async () => {
+  test('longer than any timer are accepted', async () => {
     await (await connect({ address: server.address, timeoutMs: Infinity })).close();
   });
 
@@ -197,7 +197,7 @@ describe('options', () => {
     await expect(connect({ [given]: 5 })).rejects.toThrow(`did you mean ${meant}?`);
   });
 
-  test('that resemble none get an error that lists the known ones', () => {
+  test('that resemble no option get an error with the known ones', () => {
     expect(() => server.node.inject({ loss: 0.5 } as object)).toThrow(
       /no option 'loss' .*0.5.*: give any of drop, delayMs, tryAgain, refuse$/,
     );

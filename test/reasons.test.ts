@@ -1,31 +1,31 @@
-/** `CpgError.reason` tells apart causes that share a code. */
+/** `CpgError.reason` distinguishes causes that share a code. */
 import { connect, type CpgClient, type CpgError, type CpgErrorReason } from '../src';
 import * as libc from '../src/native/libc';
 import { startServer } from '../src/server';
-import { Bench, SHORT_MS, type Pair } from './support/fake-client';
+import { ClientHarness, SHORT_MS, type Pair } from './support/fake-client';
 import { rejectionOf, thrownBy } from './support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
-/** What the promise rejects with: code and reason. */
+/** The code and reason of the rejection. */
 async function told(call: Promise<unknown>): Promise<[code: string, reason: CpgErrorReason | undefined]> {
   const { code, reason } = await rejectionOf(call);
   return [code, reason];
 }
 
 describe('connect', () => {
-  test('nobody listens', async () => {
+  test('nothing listens', async () => {
     expect(await told(connect({ address: '/nowhere/cpg' }))).toEqual(['CS_ERR_LIBRARY', 'no-daemon']);
     expect(await told(connect({ address: '@nobody listens here' }))).toEqual(['CS_ERR_LIBRARY', 'no-daemon']);
   });
 
   test('the daemon hangs up before it answers', async () => {
-    const { address } = await bench.daemon({ onSocket: (socket) => void socket.destroy() });
+    const { address } = await harness.daemon({ onSocket: (socket) => void socket.destroy() });
     expect(await told(connect({ address }))).toEqual(['CS_ERR_LIBRARY', 'handshake-failed']);
   });
 
   test('the daemon does not answer', async () => {
-    const { address } = await bench.daemon({ onSocket: (socket) => void socket.resume() });
+    const { address } = await harness.daemon({ onSocket: (socket) => void socket.resume() });
     expect(await told(connect({ address, timeoutMs: SHORT_MS }))).toEqual(['CS_ERR_TIMEOUT', 'no-answer']);
   });
 
@@ -44,8 +44,8 @@ describe('connect', () => {
     }
   });
 
-  test('socket mode, and nothing that can do it', async () => {
-    const { address } = await bench.daemon({
+  test('socket mode without a package for it', async () => {
+    const { address } = await harness.daemon({
       answer: (answer) => ({ ...answer, connectionType: 0, event: '' }),
     });
     jest.spyOn(libc, 'findLibc').mockReturnValue(undefined);
@@ -62,7 +62,7 @@ describe('connect', () => {
     ],
     ['a /dev/shm of its own', 'elsewhere', 'CS_ERR_LIBRARY', 'rings-not-there'],
   ] as const)('%s', async (_, change, code, reason) => {
-    const { address } = await bench.daemon({
+    const { address } = await harness.daemon({
       answer: (answer, { directory }) => {
         if (change !== 'elsewhere') return { ...answer, ...change };
         const moved = (path: string): string => path.replace(directory, `${directory}x`);
@@ -76,7 +76,7 @@ describe('connect', () => {
 
 describe('a handle', () => {
   test('the daemon is lost', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const closed = new Promise<CpgErrorReason | undefined>((resolve) => {
       client.on('close', (error) => resolve(error?.reason));
     });
@@ -104,7 +104,7 @@ describe('a handle', () => {
     ['an unknown refusal', refusedBy(999), 'CS_ERR_LIBRARY', 'refused'],
   ];
   test.each(STATES)('%s', async (_, call, code, reason) => {
-    expect(await told(call(await bench.joined()))).toEqual([code, reason]);
+    expect(await told(call(await harness.joined()))).toEqual([code, reason]);
   });
 
   function leftThen(call: (client: CpgClient) => Promise<void>): (pair: Pair) => Promise<void> {
@@ -121,8 +121,8 @@ describe('a handle', () => {
     };
   }
 
-  test('without a join, and while it is under way', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('without a join, and while it is in progress', async () => {
+    const { client, connection } = await harness.unjoined();
     expect(await told(client.mcast('m'))).toEqual(['CS_ERR_NOT_EXIST', 'not-joined']);
     connection.script('join', 'silence');
     const joining = client.join('g');
@@ -133,19 +133,19 @@ describe('a handle', () => {
   });
 
   test('a pid that is taken', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('join', 14);
     expect(await told(client.join('g'))).toEqual(['CS_ERR_EXIST', 'pid-taken']);
   });
 
   test('nothing to dispatch', async () => {
-    const { client } = await bench.joined({ dispatch: 'manual' });
+    const { client } = await harness.joined({ dispatch: 'manual' });
     expect(await told(client.dispatch('oneNonblocking'))).toEqual(['CS_ERR_TRY_AGAIN', 'no-event']);
   });
 
   test('a message that was not sent, one that is sent later, one that was not confirmed', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS }, { words: 1024 });
-    const other = await bench.joined({ timeoutMs: SHORT_MS });
+    const { client, connection } = await harness.joined({ timeoutMs: SHORT_MS }, { words: 1024 });
+    const other = await harness.joined({ timeoutMs: SHORT_MS });
     other.connection.echo = false;
     expect(await told(other.client.mcast('m', { confirm: true }))).toEqual([
       'CS_ERR_TIMEOUT',
@@ -162,7 +162,7 @@ describe('a handle', () => {
   });
 
   test('a reason is absent where the code says it all', async () => {
-    const { client } = await bench.joined();
+    const { client } = await harness.joined();
     expect(thrownBy(() => client.alloc(2 ** 30))).not.toHaveProperty('reason');
   });
 });

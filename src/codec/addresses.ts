@@ -1,33 +1,33 @@
 /**
- * Members and lists of them.
+ * Members and lists of members.
  *
  *     mar_cpg_address_t   nodeid uint32 @0   pid uint32 @8   reason uint32 @16      24 bytes
  */
 import { listOf, plainObject } from '../arguments';
 import { asBuffer, malformed, Table, uint32 } from './fields';
 
-/** One member of a group, as it stands in lists: `mar_cpg_address_t`. */
+/** One member of a group in a list: `mar_cpg_address_t`. */
 export interface CpgAddress {
-  /** The node it runs on, a uint32. */
+  /** Its node, a uint32. */
   nodeId: number;
   /** The pid it announced on join, a uint32. */
   pid: number;
-  /** Why it is in a list: one of {@link Reason}; 0 in lists of members. */
+  /** Why it is listed: one of {@link Reason}; 0 in lists of members. */
   reason: number;
 }
 
 /** cpg_reason_t. */
 export const Reason = { UNDEFINED: 0, JOIN: 1, LEAVE: 2, NODEDOWN: 3, NODEUP: 4, PROCDOWN: 5 } as const;
-/** One of them. */
+/** A reason for a configuration change. */
 export type Reason = (typeof Reason)[keyof typeof Reason];
 
 const address = new Table<CpgAddress>('address', uint32('nodeId'), uint32('pid'), uint32('reason'));
 
-/** Of their fields the table knows. */
+/** The table checks their fields. */
 export const ADDRESSES = listOf('an array of addresses: { nodeId, pid, reason }', plainObject);
 
 export const ADDRESS_BYTES = address.size;
-// A confchg of a large group has hundreds of them, so they are read in place.
+// A confchg (configuration change) of a large group has hundreds of members, so they are read in place.
 const NODE_ID = address.offsetOf('nodeId');
 const PID = address.offsetOf('pid');
 const REASON = address.offsetOf('reason');
@@ -48,7 +48,7 @@ export function decodeAddresses(bytes: Uint8Array, offset: number, count: number
   return list;
 }
 
-/** Writes the list and returns the offset behind it. */
+/** Writes the list and returns the offset after it. */
 export function encodeAddresses(list: readonly CpgAddress[], bytes: Uint8Array, offset: number): number {
   return list.reduce((at, member) => at + address.encode(member, bytes, at), offset);
 }

@@ -1,8 +1,8 @@
 /**
- * Events, daemon to client, never asked for: see docs/protocol.md. Every one begins with the 24-byte header.
+ * Events, unsolicited messages from daemon to client: see docs/protocol.md. Each begins with the 24-byte header.
  *
- * Beware: confchg counts joined before left, but lists left before joined. And the daemon leaves `error`
- * unset in deliver and partialDeliver: it means nothing in events.
+ * Beware: confchg counts joined before left, but lists left before joined. `error` means nothing in events: the daemon
+ * leaves it unset in deliver and partialDeliver.
  */
 import { check, inCall, listOf, oneOf, plainObject, uint32 as uint32Kind, uint8Array } from '../arguments';
 import { CS_OK } from '../errors';
@@ -12,18 +12,18 @@ import { frameHeader, responseHeaderFields, type ResponseHeader } from './header
 import { MAX_GROUP_NAME_BYTES } from './limits';
 import { counted } from '../text';
 
-/** Ids of events: the callbacks in `enum res_cpg_types` of corosync. */
+/** Event ids: the callbacks in corosync's `enum res_cpg_types`. */
 export const EventId = { confchg: 4, deliver: 5, totemConfchg: 13, partialDeliver: 17 } as const;
 
-/** Which ring it is; each change of its nodes makes a new one: `struct cpg_ring_id`. */
+/** The id of a totem ring; each change of its nodes forms a new ring: `struct cpg_ring_id`. */
 export interface RingId {
-  /** nodeid of the representative that formed the ring. */
+  /** The nodeid of the representative that formed the ring. */
   nodeId: number;
-  /** Grows with every new ring, 64 bits. */
+  /** Increases with every new ring, 64 bits. */
   seq: bigint;
 }
 
-/** An event by its `type`, as it stands in a frame: the structs `res_lib_cpg_*_callback` of corosync. */
+/** An event in a frame, discriminated by `type`: corosync's structs `res_lib_cpg_*_callback`. */
 export type CpgWireEvent =
   | { type: 'confchg'; group: Uint8Array; members: CpgAddress[]; left: CpgAddress[]; joined: CpgAddress[] }
   | { type: 'deliver'; group: Uint8Array; nodeId: number; pid: number; message: Uint8Array }
@@ -81,8 +81,8 @@ const deliver = new Table<ResponseHeader & DeliverFields>(
   uint32('nodeId'),
   uint32('pid'),
 );
-// The list of nodeids begins right behind the count, in the other half of its cell; the daemon sizes the
-// message as if it began at the next cell.
+// The list of nodeids begins right after the count, in the other half of its cell; the daemon sizes the message as if
+// the list began at the next cell.
 const totemConfchg = new Table<ResponseHeader & TotemConfchgFields>(
   'totemConfchg',
   ...responseHeaderFields,
@@ -104,7 +104,7 @@ const partialDeliver = new Table<ResponseHeader & PartialDeliverFields>(
 
 const NODE_ID_BYTES = ringMember.size;
 
-/** Where the fields of a deliver frame stand: the receiver's hot path reads them in place. */
+/** Field offsets of a deliver frame: the receiver's hot path reads them in place. */
 export const DELIVER = {
   headerBytes: deliver.size,
   groupLength: deliver.offsetOf('group'),
@@ -128,7 +128,7 @@ export function checkDeliver(bytes: Uint8Array): void {
     throw malformed(`a group name of ${name} bytes`, `at most ${MAX_GROUP_NAME_BYTES}`);
 }
 
-/** A whole event frame. */
+/** Encodes a whole event frame. */
 export function encodeEvent(event: CpgWireEvent): Buffer {
   check('encodeEvent', 'event', event, plainObject);
   check('encodeEvent', 'type', event.type, EVENT_TYPE);
@@ -190,7 +190,7 @@ function eventFrame(event: CpgWireEvent): Buffer {
   }
 }
 
-/** An event from a frame; message and fragment are views into it. Throws CS_ERR_MESSAGE_ERROR. */
+/** Decodes an event; message and fragment are views into the frame. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
   check('decodeEvent', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -226,7 +226,7 @@ export function decodeEvent(bytes: Uint8Array): CpgWireEvent {
   }
 }
 
-/** Fields of each event, by its id. */
+/** The fields of each event by id. */
 export const EVENT_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
   [EventId.confchg]: () => confchg.spans,
   [EventId.deliver]: () => deliver.spans,

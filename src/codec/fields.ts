@@ -1,12 +1,12 @@
 /**
  * The field types of the protocol, as buffer-layout tables.
  *
- * corosync declares every member of its messages with 8-byte alignment, so a uint32 stands in an 8-byte
- * cell whose other half is padding:
+ * corosync declares every member of its messages with 8-byte alignment, so a uint32 takes an 8-byte cell whose other
+ * half is padding:
  *
  *     | value (4) | padding (4) |
  *
- * The daemon leaves whatever its stack held in the padding; we write zeros and never look at it.
+ * The daemon leaves stack contents in the padding; we write zeros and never read it.
  * A field is a list of layouts (the value, then the unnamed padding), and a message is their concatenation.
  */
 import { blob, Layout, s32, struct, u32, type Structure } from 'buffer-layout';
@@ -16,11 +16,11 @@ import { CpgError } from '../errors';
 import { MAX_GROUP_NAME_BYTES } from './limits';
 import { counted } from '../text';
 
-/** Layouts of buffer-layout, whose types (it has none of its own) stay out of our declarations. */
+/** Layouts of buffer-layout. It has no types of its own, and our declarations must not depend on any. */
 export type Field = readonly { readonly span: number }[];
 
 const PADDING_BYTES = 4;
-/** A cell for the length, then the bytes. */
+/** A length cell, then the bytes. */
 export const CPG_NAME_BYTES = 8 + MAX_GROUP_NAME_BYTES;
 
 /** A uint64, as bigint (buffer-layout's own is a lossy number). */
@@ -58,7 +58,7 @@ class CpgName extends Layout<Uint8Array> {
   }
 }
 
-/** A char array holding a NUL-terminated string. */
+/** A char array with a NUL-terminated string. */
 class CString extends Layout<string> {
   override decode(bytes: Uint8Array, offset = 0): string {
     const field = asBuffer(bytes).subarray(offset, offset + this.span);
@@ -77,7 +77,7 @@ const UINT64 = kind<bigint>(
   'a bigint from 0 to 2n ** 64n - 1n',
   (value) => typeof value === 'bigint' && value === BigInt.asUintN(64, value),
 );
-/** What the fields hold: encoding checks it, because a layout takes NaN, text and nothing at all for 0. */
+/** The kinds of field values, checked on encoding: a layout would write NaN, text or undefined as 0. */
 const kindOf = new WeakMap<object, Kind<unknown>>();
 
 function holding(layout: Layout, held: Kind<unknown>): Layout {
@@ -98,12 +98,12 @@ export const cString = (span: number, property: string): Field => [
     ),
   ),
 ];
-/** A field whose bytes do not count. */
+/** A field to ignore. */
 export const unset = (span: number): Field => [blob(span)];
-/** Two or more fields the daemon packs without the usual padding between them. */
+/** Fields packed without the usual padding. */
 export const packedUint32 = (property: string): Field => [holding(u32(property), kinds.uint32)];
 
-/** Where a field stands in a message. */
+/** The position of a field in a message. */
 export interface FieldSpan {
   name: string;
   offset: number;
@@ -114,7 +114,7 @@ export interface FieldSpan {
 export class Table<T extends object> {
   readonly #layout: Structure<T>;
   readonly #kinds: readonly (readonly [name: keyof T & string, Kind<unknown>])[];
-  /** Bytes of the part. */
+  /** The size of the part in bytes. */
   readonly size: number;
 
   constructor(
@@ -129,7 +129,7 @@ export class Table<T extends object> {
     });
   }
 
-  /** Its fields in order, padding left out: for those who show bytes to people. */
+  /** Its fields in order, without padding, for displaying bytes. */
   get spans(): FieldSpan[] {
     let offset = 0;
     return this.#layout.fields.flatMap(({ property, span }) => {
@@ -139,7 +139,7 @@ export class Table<T extends object> {
     });
   }
 
-  /** Where a field begins: hot paths read and write there without making objects. */
+  /** The offset of a field: hot paths read and write there without creating objects. */
   offsetOf(property: keyof T & string): number {
     const offset = this.#layout.offsetOf(property);
     if (offset === undefined) throw new Error(`${this.name} has no field ${property}`);
@@ -153,14 +153,14 @@ export class Table<T extends object> {
     return this.#layout.decode(asBuffer(bytes), offset);
   }
 
-  /** Decodes a message that has this part and nothing else. */
+  /** Decodes a message that consists of this part only. */
   decodeWhole(bytes: Uint8Array): T {
     if (bytes.length !== this.size)
       throw malformed(`${this.name} of ${counted(bytes.length, 'byte')}`, `${this.size}`);
     return this.decode(bytes);
   }
 
-  /** The variable part behind this one: a view, whose length the message tells and must tell truly. */
+  /** A view of the variable part after this one; the message must state its length correctly. */
   tail(bytes: Uint8Array, length: number): Buffer {
     const present = bytes.length - this.size;
     if (length !== present) {
@@ -169,7 +169,7 @@ export class Table<T extends object> {
     return asBuffer(bytes).subarray(this.size);
   }
 
-  /** A frame of this part alone, or followed by `body`. */
+  /** Encodes a frame of this part, followed by `body` if given. */
   frame(value: T, body?: Uint8Array): Buffer {
     const bytes = Buffer.alloc(this.size + (body?.length ?? 0));
     this.encode(value, bytes);
@@ -178,8 +178,8 @@ export class Table<T extends object> {
   }
 
   /**
-   * Writes `value`; the padding must be zero already. Returns the number of bytes of the part. Throws
-   * CS_ERR_INVALID_PARAM for a field that cannot be written.
+   * Writes `value` into memory whose padding is already zero, and returns the size of the part. Throws
+   * CS_ERR_INVALID_PARAM for an invalid field.
    */
   encode(value: T, bytes: Uint8Array, offset = 0): number {
     check(this.name, 'value', value, kinds.plainObject);
@@ -189,12 +189,12 @@ export class Table<T extends object> {
   }
 }
 
-/** The codec's one complaint about bytes. */
+/** The codec's only error for bytes. */
 export function malformed(found: string, expected: string): CpgError {
   return new CpgError('CS_ERR_MESSAGE_ERROR', `malformed message: ${found} (expected ${expected})`);
 }
 
-/** The same memory as a Buffer: its number readers are the fastest Node has. */
+/** The same memory as a Buffer, whose number readers are the fastest in Node. */
 export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,4 +1,4 @@
-/** Group names: bytes on the wire, text for people where the bytes allow it. */
+/** Group names: bytes on the wire, text for people if the bytes are valid UTF-8. */
 import { isUtf8 } from 'node:buffer';
 import { check, invalid, kind, string, uint8Array, type Kind } from '../arguments';
 import { CpgError } from '../errors';
@@ -7,15 +7,15 @@ import { MAX_GROUP_NAME_BYTES } from './limits';
 
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-/** A group as a user names it; how long it is, groupBytes() sees. */
+/** A group name from a user; groupBytes() checks its length. */
 export const GROUP: Kind<string | Uint8Array> = kind(
   `the name of a group: 1 to ${MAX_GROUP_NAME_BYTES} bytes, as text or as a Uint8Array`,
   (value) => typeof value === 'string' || uint8Array.accepts(value),
 );
 
 /**
- * The bytes of a group name, checked: empty is CS_ERR_INVALID_PARAM, over 128 bytes CS_ERR_NAME_TOO_LONG. `call` is what
- * was called with it.
+ * The bytes of a group name. Throws CS_ERR_INVALID_PARAM if empty, CS_ERR_NAME_TOO_LONG if over 128 bytes; `call` names
+ * the caller in the error.
  */
 export function groupBytes(group: string | Uint8Array, call = 'groupBytes'): Uint8Array {
   check(call, 'group', group, GROUP);
@@ -29,7 +29,7 @@ export function groupBytes(group: string | Uint8Array, call = 'groupBytes'): Uin
 
 /** Text when the bytes are valid UTF-8. */
 export function utf8(name: Uint8Array): string | undefined {
-  // Asked first: a decoder that throws takes many times as long.
+  // Check first: a decoder that throws takes many times as long.
   return isUtf8(name) ? decoder.decode(name) : undefined;
 }
 
@@ -41,8 +41,8 @@ export function groupText(name: Uint8Array): string | Uint8Array {
 // ---- group names as people read and write them -------------------------------------------------------------
 
 /**
- * A group name as one line of visible text, which parseGroup() reads back: \0, \n, \r, \t, \xNN for other bytes that cannot be
- * shown, \\ for a backslash; 0x... when the bytes are no UTF-8.
+ * A group name as one line of visible text, which parseGroup() reads back: \0, \n, \r, \t, \xNN for other invisible
+ * bytes, \\ for a backslash; 0x... if the bytes are not UTF-8.
  */
 export function groupLabel(group: string | Uint8Array): string {
   check('groupLabel', 'group', group, GROUP);
@@ -56,7 +56,7 @@ export function groupLabel(group: string | Uint8Array): string {
 const PIECE = /\\x(?<hex>[0-9a-fA-F]{2})|\\(?<named>[0nrt\\])|(?<plain>[^\\]+)|(?<wrong>\\.?)/gsu;
 const NAMED: Readonly<Record<string, string>> = { '0': '\0', n: '\n', r: '\r', t: '\t', '\\': '\\' };
 
-/** The bytes of a group name written as groupLabel() does. Throws CS_ERR_INVALID_PARAM for what is no such text. */
+/** The bytes of a group name in the format of groupLabel(). Throws CS_ERR_INVALID_PARAM for any other text. */
 export function parseGroup(label: string): Uint8Array {
   check('parseGroup', 'label', label, string);
   if (label.startsWith('0x')) {
@@ -81,8 +81,8 @@ export function parseGroup(label: string): Uint8Array {
 }
 
 /**
- * Whether somebody who asks for `wanted` means `group`: equal, or followed by NULs only. C programs often send the end of
- * the string along, as Pacemaker does.
+ * Whether `wanted` means `group`: equal except for trailing NULs. C programs such as Pacemaker often send the
+ * terminator too.
  */
 export function meansGroup(wanted: Uint8Array, group: string | Uint8Array): boolean {
   const name = typeof group === 'string' ? Buffer.from(group) : group;

@@ -1,6 +1,6 @@
 /**
  * The handshake on a new service socket (qb_ipc_connection_request / _response of libqb): see docs/protocol.md.
- * With shared memory the strings of the answer are the path stems of the three rings.
+ * With shared memory the strings in the answer are the path stems of the three rings.
  */
 import { check, inCall, plainObject, uint8Array } from '../arguments';
 import { asBuffer, cString, malformed, packedUint32, Table, uint32, uint64 } from './fields';
@@ -14,32 +14,32 @@ import {
 } from './header';
 import { MAX_FRAME_BYTES } from './limits';
 
-/** QB_IPC_MSG_AUTHENTICATE: the id of both handshake messages' request. */
+/** QB_IPC_MSG_AUTHENTICATE: the id of the handshake request. */
 export const AUTHENTICATE = -1;
 
-/** PATH_MAX, the span of each string in the answer. */
+/** PATH_MAX: the span of each string in the answer. */
 const PATH_BYTES = 4096;
 
-/** How frames travel after the handshake: `enum qb_ipc_type` of libqb. */
+/** The transport after the handshake: libqb's `enum qb_ipc_type`. */
 export const ConnectionType = { SOCKET: 0, SHM: 1 } as const;
 
-/** The first message of a client: `struct qb_ipc_connection_request`. */
+/** A client's first message: `struct qb_ipc_connection_request`. */
 export interface HandshakeRequest {
-  /** Bytes of the largest frame the client wants to exchange. */
+  /** Size of the largest frame the client wants to exchange. */
   maxMessageSize: number;
 }
 
-/** The answer to it: `struct qb_ipc_connection_response`. */
+/** The daemon's answer: `struct qb_ipc_connection_response`. */
 export interface HandshakeResponse {
-  /** 0, or a negative errno of the system (-13 EACCES, -11 EAGAIN, ...). */
+  /** 0, or a negative system errno (-13 EACCES, -11 EAGAIN, ...). */
   error: number;
-  /** 0 socket, 1 shared memory; nothing else is known. */
+  /** 0 socket, 1 shared memory; no other values are known. */
   connectionType: number;
-  /** Bytes of the largest frame, either way. */
+  /** Size of the largest frame in either direction. */
   maxMessageSize: number;
   /** An opaque number of the server, 64 bits. */
   connection: bigint;
-  /** Path stem of the request ring, of up to 4095 bytes; `-header` and `-data` follow it. */
+  /** Path stem of the request ring, up to 4095 bytes, to be followed by `-header` or `-data`. */
   request: string;
   /** Path stem of the response ring. */
   response: string;
@@ -77,12 +77,12 @@ export const HANDSHAKE_REQUEST_BYTES = requestTable.size;
 /** Bytes of a handshake answer. */
 export const HANDSHAKE_RESPONSE_BYTES = responseTable.size;
 
-/** In a 32-bit daemon's answer, which is just as long: the number before it has 4 bytes there. */
+/** The offset in a 32-bit daemon's answer, which has the same size: the field before it has 4 bytes there. */
 const REQUEST_OFFSET_32_BIT = responseTable.offsetOf('request') - 4;
 
 /**
- * For which machine, other than one with 64 bits and the low byte first, the daemon was built that gave this answer, of
- * which at least 12 bytes must be there for the byte order, and all of it for the width. Undefined when nothing shows that.
+ * Detects a daemon that is not 64-bit little-endian from its answer: the byte order from the first 12 bytes, the width
+ * from the whole answer. Undefined if nothing indicates another machine.
  */
 export function foreignMachine(answer: Uint8Array): 'byte-order' | '32-bit' | undefined {
   const bytes = asBuffer(answer);
@@ -90,7 +90,7 @@ export function foreignMachine(answer: Uint8Array): 'byte-order' | '32-bit' | un
   if (bytes.length < sizeOffset + 4) return undefined;
   if (bytes.readInt32BE(sizeOffset) === HANDSHAKE_RESPONSE_BYTES) return 'byte-order';
   if (bytes.length < HANDSHAKE_RESPONSE_BYTES) return undefined;
-  // Where the upper half of a pointer would stand, which begins with zeros, there is text, of each of the names.
+  // At the offset of each name in a 32-bit answer there is text; in a 64-bit one there would be zeros.
   const names = [REQUEST_OFFSET_32_BIT, REQUEST_OFFSET_32_BIT + PATH_BYTES];
   const isText = names.every((offset) =>
     bytes.subarray(offset, offset + 4).every((byte) => byte > 0x20 && byte < 0x7f),
@@ -98,7 +98,7 @@ export function foreignMachine(answer: Uint8Array): 'byte-order' | '32-bit' | un
   return isText ? '32-bit' : undefined;
 }
 
-/** The bytes of a handshake request. Throws CS_ERR_INVALID_PARAM. */
+/** Encodes a handshake request. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   check('encodeHandshakeRequest', 'value', value, plainObject);
   return inCall('encodeHandshakeRequest', () =>
@@ -106,7 +106,7 @@ export function encodeHandshakeRequest(value: HandshakeRequest): Buffer {
   );
 }
 
-/** A handshake request from its bytes. Throws CS_ERR_MESSAGE_ERROR. */
+/** Decodes a handshake request. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   check('decodeHandshakeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -115,7 +115,7 @@ export function decodeHandshakeRequest(bytes: Uint8Array): HandshakeRequest {
   return { maxMessageSize };
 }
 
-/** The bytes of a handshake answer. Throws CS_ERR_INVALID_PARAM. */
+/** Encodes a handshake answer. Throws CS_ERR_INVALID_PARAM. */
 export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
   check('encodeHandshakeResponse', 'value', value, plainObject);
   return inCall('encodeHandshakeResponse', () =>
@@ -124,7 +124,7 @@ export function encodeHandshakeResponse(value: HandshakeResponse): Buffer {
 }
 
 /**
- * A handshake answer from its bytes. One with an error is decoded by its header alone; the rest is empty then. Throws
+ * Decodes a handshake answer. With an error, only the header is decoded and the rest is empty. Throws
  * CS_ERR_MESSAGE_ERROR.
  */
 export function decodeHandshakeResponse(bytes: Uint8Array): HandshakeResponse {

@@ -1,8 +1,8 @@
 /**
  * The two headers of libqb IPC (qb/qbipc_common.h): see docs/protocol.md.
  *
- * `size` counts the whole message, header included. mcast and partial mcast requests begin with the larger
- * one although they are requests.
+ * `size` counts the whole message, including the header. mcast and partial mcast requests use the larger (response)
+ * header although they are requests.
  */
 import { check, uint8Array } from '../arguments';
 import { asBuffer, int32, malformed, Table, type Field } from './fields';
@@ -10,15 +10,15 @@ import { counted } from '../text';
 
 /** `struct qb_ipc_request_header` of libqb. */
 export interface RequestHeader {
-  /** Which message it is. */
+  /** The message id. */
   id: number;
-  /** Bytes of the whole message, header included. */
+  /** Bytes of the whole message, including the header. */
   size: number;
 }
 
 /** `struct qb_ipc_response_header` of libqb. */
 export interface ResponseHeader extends RequestHeader {
-  /** A cs_error_t, 1 for success; in events it means nothing. */
+  /** A cs_error_t, 1 for success; meaningless in events. */
   error: number;
 }
 
@@ -30,7 +30,7 @@ export const responseHeader = new Table<ResponseHeader>('response header', ...re
 
 const SIZE_OFFSET = requestHeader.offsetOf('size');
 
-/** The header of a frame of any kind, with `size` checked to be exactly the frame's. */
+/** The header of any frame; `size` must be exactly the frame's. */
 export function frameHeader(bytes: Uint8Array): RequestHeader {
   const header = requestHeader.decode(bytes);
   if (header.size !== bytes.length) {
@@ -42,12 +42,12 @@ export function frameHeader(bytes: Uint8Array): RequestHeader {
   return header;
 }
 
-/** The id of a frame, which has at least 4 bytes, without further checks. */
+/** The id of a frame of at least 4 bytes, without further checks. */
 export function frameId(bytes: Uint8Array): number {
   return headerWord('frameId', bytes, 0);
 }
 
-/** The size a frame's header claims, of a frame with at least 12 bytes. */
+/** The size that the header of a frame of at least 12 bytes claims. */
 export function frameSize(bytes: Uint8Array): number {
   return headerWord('frameSize', bytes, SIZE_OFFSET);
 }

@@ -1,13 +1,13 @@
 /** CPG_MAX_NAME_LENGTH: a group name has 1 to 128 bytes. */
 export const MAX_GROUP_NAME_BYTES = 128;
 
-/** The size libcpg asks for in the handshake (8192 * 128); no frame is larger. */
+/** The size libcpg requests in the handshake (8192 * 128); no frame is larger. */
 export const IPC_REQUEST_SIZE_BYTES = 1024 * 1024;
 
-/** What libcpg reserves of a frame; a larger message is sent in fragments. */
+/** A frame without libcpg's reserve; a larger message is sent in fragments. */
 export const MAX_ATOMIC_MESSAGE_BYTES = IPC_REQUEST_SIZE_BYTES - 1024;
 
-/** The largest message this package sends or reassembles; libcpg has no limit of its own. */
+/** The largest message this package sends or reassembles; libcpg has no limit. */
 export const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
 /** Largest frame accepted from a peer: the handshake answer may not ask for more. */

@@ -1,6 +1,6 @@
 /**
- * Requests, client to daemon: see docs/protocol.md. mcast and partialMcast begin with the 24-byte header, their `error`
- * is not used.
+ * Requests, client to daemon: see docs/protocol.md. mcast and partialMcast begin with the 24-byte header and do not use
+ * its `error`.
  */
 import { check, inCall, oneOf, plainObject, uint8Array, whole } from '../arguments';
 import {
@@ -23,7 +23,7 @@ import {
 } from './header';
 import { counted } from '../text';
 
-/** Ids of requests: `enum req_cpg_types` of corosync. */
+/** Request ids: corosync's `enum req_cpg_types`. */
 export const RequestId = {
   join: 0,
   leave: 1,
@@ -40,13 +40,13 @@ export const RequestId = {
   partialMcast: 12,
 } as const;
 
-/** cpg_guarantee_t. The daemon orders everything as agreed, whatever is asked. */
+/** cpg_guarantee_t. The daemon always delivers in agreed order. */
 export const Guarantee = { UNORDERED: 0, FIFO: 1, AGREED: 2, SAFE: 3 } as const;
 
 /** cpg_iteration_type_t. */
 export const IterationType = { NAME_ONLY: 1, ONE_GROUP: 2, ALL: 3 } as const;
 
-/** lib_cpg_partial_types: where a fragment stands in its message. */
+/** lib_cpg_partial_types: the position of a fragment in its message. */
 export const FragmentType = { FIRST: 1, CONTINUED: 2, LAST: 3 } as const;
 
 /** CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF, a flag of join. */
@@ -86,7 +86,7 @@ interface PartialMcastFields {
 
 type Request<Type extends keyof typeof RequestId, Fields> = { type: Type } & Fields;
 
-/** A request by its `type`: the structs `req_lib_cpg_*` of corosync. Throughout, `group` has 1 to 128 bytes. */
+/** A request, discriminated by `type`: corosync's structs `req_lib_cpg_*`. `group` always has 1 to 128 bytes. */
 export type CpgRequest =
   | Request<'join', JoinFields>
   | Request<'leave', LeaveFields>
@@ -156,7 +156,7 @@ export const MCAST_HEADER_BYTES = mcast.size;
 /** Bytes before the fragment in a partialMcast request. */
 export const PARTIAL_MCAST_HEADER_BYTES = partialMcast.size;
 
-/** What the size of a frame can say. */
+/** The kind of a frame size. */
 const MAX_INT32 = 2 ** 31 - 1;
 
 const MCAST_SIZE = mcast.offsetOf('size');
@@ -179,7 +179,7 @@ export function writeMcastHeader(
   renewMcastHeader(bytes, offset, guarantee, messageLength);
 }
 
-/** As writeMcastHeader(), where nothing but zeros and earlier headers ever stood: the sender's hot path. */
+/** Like writeMcastHeader(), for memory that only ever held zeros and mcast headers: the sender's hot path. */
 export function renewMcastHeader(
   target: Buffer,
   offset: number,
@@ -193,8 +193,8 @@ export function renewMcastHeader(
 }
 
 /**
- * Throws CS_ERR_MESSAGE_ERROR unless the lengths inside an mcast request agree with its size. The message
- * stands behind MCAST_HEADER_BYTES then: the server's hot path takes it from there.
+ * Throws CS_ERR_MESSAGE_ERROR unless the lengths inside an mcast request agree with its size. The message then follows
+ * MCAST_HEADER_BYTES: the server's hot path reads it there.
  */
 export function checkMcast(frame: Buffer): void {
   if (frame.length < MCAST_HEADER_BYTES)
@@ -208,7 +208,7 @@ export function checkMcast(frame: Buffer): void {
     throw malformed(`mcast that says ${counted(claimed, 'byte')} and carries ${present}`, 'the same');
 }
 
-/** The 56 bytes before a fragment, for a sender that has the fragment elsewhere. */
+/** The 56 bytes before a fragment, for a sender that keeps the fragment elsewhere. */
 export function encodePartialMcastHeader(fields: PartialMcastFields): Buffer {
   const call = 'encodePartialMcastHeader';
   check(call, 'fields', fields, plainObject);
@@ -218,7 +218,7 @@ export function encodePartialMcastHeader(fields: PartialMcastFields): Buffer {
   return inCall(call, () => partialMcast.frame({ ...fields, id: RequestId.partialMcast, size, error: 0 }));
 }
 
-/** A whole request frame. Throws CS_ERR_INVALID_PARAM or CS_ERR_NAME_TOO_LONG for a value that cannot be sent. */
+/** Encodes a whole request frame. Throws CS_ERR_INVALID_PARAM or CS_ERR_NAME_TOO_LONG for an invalid value. */
 export function encodeRequest(request: CpgRequest): Buffer {
   check('encodeRequest', 'request', request, plainObject);
   check('encodeRequest', 'type', request.type, REQUEST_TYPE);
@@ -265,7 +265,7 @@ function requestFrame(request: CpgRequest): Buffer {
   }
 }
 
-/** A request from a frame; byte fields of variable length are views into it. Throws CS_ERR_MESSAGE_ERROR. */
+/** Decodes a request; byte fields of variable length are views into the frame. Throws CS_ERR_MESSAGE_ERROR. */
 export function decodeRequest(bytes: Uint8Array): CpgRequest {
   check('decodeRequest', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -289,7 +289,7 @@ export function decodeRequest(bytes: Uint8Array): CpgRequest {
       return { type: 'localGet' };
     case RequestId.iterationInitialize: {
       const { iterationType } = iterationTypeOnly.decodeWhole(bytes);
-      // libcpg leaves the name unset, garbage length and all, unless it asks for one group.
+      // libcpg leaves the whole name unset, including its length, unless it requests one group.
       const group =
         iterationType === IterationType.ONE_GROUP
           ? iterationInitialize.decode(bytes).group
@@ -319,7 +319,7 @@ export function decodeRequest(bytes: Uint8Array): CpgRequest {
   }
 }
 
-/** Fields of each request, by its id. */
+/** The fields of each request by id. */
 export const REQUEST_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
   [RequestId.join]: () => join.spans,
   [RequestId.leave]: () => leave.spans,

@@ -1,8 +1,8 @@
 /**
  * Replies, daemon to client, one for each request but mcast: see docs/protocol.md.
  *
- * `error` is a cs_error_t; 1 (CS_OK) is success. With an error the daemon sends the fields unset, so they are neither
- * read nor written then. A request the daemon does not know, or cannot take now, is answered by a bare header with id 0.
+ * `error` is a cs_error_t; 1 (CS_OK) is success. With an error the daemon leaves the fields unset, so we neither read
+ * nor write them. It answers a request that it does not know, or cannot take now, with a bare header with id 0.
  */
 import { check, inCall, kind, oneOf, plainObject, uint8Array } from '../arguments';
 import { CS_OK } from '../errors';
@@ -12,7 +12,7 @@ import { frameHeader, responseHeader, responseHeaderFields, type ResponseHeader 
 import { MEMBERSHIP_SLOTS } from './limits';
 import { RequestId } from './requests';
 
-/** Ids of replies: `enum res_cpg_types` of corosync. */
+/** Reply ids: corosync's `enum res_cpg_types`. */
 export const ResponseId = {
   join: 0,
   leave: 1,
@@ -30,7 +30,7 @@ export const ResponseId = {
 /** The name of a reply. */
 export type ResponseType = keyof typeof ResponseId;
 
-/** The id of the reply to each request id; mcast (2) has none. */
+/** The reply id for each request id; mcast (2) has none. */
 export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
   [RequestId.join]: ResponseId.join,
   [RequestId.leave]: ResponseId.leave,
@@ -49,8 +49,8 @@ export const RESPONSE_ID_OF: Readonly<Record<number, number>> = {
 type Bare = 'join' | 'leave' | 'mcast' | 'iterationFinalize' | 'finalize' | 'null' | 'partialMcast';
 
 /**
- * A successful reply with its fields, or any reply with an error (a cs_error_t) and nothing else: the structs
- * `res_lib_cpg_*` of corosync.
+ * A successful reply with its fields, or any reply with only an error (a cs_error_t): corosync's structs
+ * `res_lib_cpg_*`.
  */
 export type CpgResponse =
   | { type: ResponseType; error: number }
@@ -99,7 +99,7 @@ const iterationNext = new Table<ResponseHeader & IterationNextFields>(
   packedUint32('pid'),
 );
 
-/** Bytes of each reply; those with fields keep their size when they carry an error. */
+/** The size of each reply; those with fields keep it when they carry an error. */
 export const RESPONSE_BYTES: Readonly<Record<ResponseType, number>> = {
   join: responseHeader.size,
   leave: responseHeader.size,
@@ -118,7 +118,7 @@ const typeById = new Map<number, ResponseType>(
   (Object.keys(ResponseId) as ResponseType[]).map((type) => [ResponseId[type], type]),
 );
 
-/** A whole reply frame, zero where the daemon would leave memory unset. */
+/** Encodes a whole reply frame, with zeros where the daemon would leave memory unset. */
 export function encodeResponse(response: CpgResponse): Buffer {
   check('encodeResponse', 'response', response, plainObject);
   check('encodeResponse', 'type', response.type, RESPONSE_TYPE);
@@ -154,7 +154,7 @@ function responseFrame(response: CpgResponse): Buffer {
   return bytes;
 }
 
-/** A reply from a frame. Throws CS_ERR_MESSAGE_ERROR for anything else. */
+/** Decodes a reply. Throws CS_ERR_MESSAGE_ERROR for anything else. */
 export function decodeResponse(bytes: Uint8Array): CpgResponse {
   check('decodeResponse', 'bytes', bytes, uint8Array);
   const { id } = frameHeader(bytes);
@@ -181,7 +181,7 @@ export function decodeResponse(bytes: Uint8Array): CpgResponse {
   }
 }
 
-/** Fields of the replies that have any besides the header, by their id. */
+/** The fields of replies by id, for those with more than a header. */
 export const RESPONSE_SPANS: Readonly<Record<number, () => FieldSpan[]>> = {
   [ResponseId.membershipGet]: () => membershipGet.spans,
   [ResponseId.localGet]: () => localGet.spans,

@@ -1,7 +1,7 @@
 /**
- * Who gets the events: listeners at once, each loop through a cursor of its own in the log. While there are neither
- * (`await join()` usually comes before `for await`), a cursor is held for the next of them: the backlog. When it is full,
- * nothing is read for a while; then it is dropped, because an unread ring would fill the daemon's memory.
+ * The consumers of events: listeners, which are called immediately, and loops, each with its own cursor into the log.
+ * While there are none (`await join()` usually comes before `for await`), the backlog is a cursor for the next one. A
+ * full backlog pauses the reading; after a second it is dropped, because an unread ring would fill the daemon's memory.
  */
 import { clearTimeout, setImmediate, setTimeout } from '../clock';
 import { debugDispatcher as debug } from '../debug';
@@ -10,19 +10,22 @@ import { EventLog, type Cursor } from './event-log';
 import { EventLoop } from './event-loop';
 import type { CpgEvent } from '../events';
 
-/** Who gets the events, apart from the loops. */
+/** Receives events for the listeners. */
 export interface EventSink {
   /** True while anything listens to any kind of event. */
   readonly listening: boolean;
   /** Returns whether anything listened. May throw what a user's listener throws. */
   emit(event: CpgEvent): boolean;
-  /** Something about one message, or a user's listener, went wrong; the connection goes on. */
+  /** Reports a problem with one message or a user's listener; the connection continues. */
   report(error: Error): void;
 }
 
 /** How long a full backlog waits for a consumer. */
 const BACKLOG_PATIENCE_MS = 1000;
-/** While a confirmation is awaited, which comes after the events that are queued, so many times more may be queued. */
+/**
+ * A loop that awaits `confirm` cannot drain its queue, and the confirming delivery is queued after it: meanwhile the
+ * limits are this many times higher.
+ */
 const CONFIRMATION_FACTOR = 16;
 
 export class Consumers {
@@ -33,11 +36,11 @@ export class Consumers {
   readonly #loops = new Set<EventLoop>();
   #backlog: Cursor | undefined;
   #patience: NodeJS.Timeout | undefined;
-  /** A backlog was dropped; until a consumer comes there is no other. */
+  /** A backlog was dropped; there is no new one until a consumer comes. */
   #dropped = false;
   #stopped = false;
 
-  /** `onRoom` is called when a consumer that was full is not full any more, or is gone. */
+  /** `onRoom` is called when a full consumer has room again or is gone. */
   constructor(sink: EventSink, keepsBacklog: boolean, onRoom: () => void) {
     this.#sink = sink;
     this.#keepsBacklog = keepsBacklog;
@@ -45,17 +48,17 @@ export class Consumers {
     this.#log = new EventLog(onRoom);
   }
 
-  /** Nothing more is given to anybody. */
+  /** No more events are given to consumers. */
   get stopped(): boolean {
     return this.#stopped;
   }
 
   /** Events are needed after give() has returned. */
   get keeping(): boolean {
-    return this.#loops.size > 0 || this.#backlog !== undefined || this.#isNobodyThere();
+    return this.#loops.size > 0 || this.#backlog !== undefined || this.#needsBacklog();
   }
 
-  /** No consumer has too much before it. */
+  /** No consumer has too much queued. */
   hasRoom(confirmationAwaited: boolean): boolean {
     return this.#stopped || !this.#log.hasFullCursor(confirmationAwaited ? CONFIRMATION_FACTOR : 1);
   }
@@ -64,13 +67,13 @@ export class Consumers {
     this.#log.append(event);
     for (const loop of this.#loops) loop.wake();
     if (this.#backlog !== undefined) this.#watchBacklog(this.#backlog);
-    else if (!this.#emit(event) && this.#isNobodyThere()) {
+    else if (!this.#emit(event) && this.#needsBacklog()) {
       this.#backlog = this.#log.open();
       this.#log.append(event);
     }
   }
 
-  /** Gives listeners what came before them. */
+  /** Gives the backlog to listeners. */
   flush(): void {
     if (this.#backlog === undefined) return;
     const backlog = this.#claimBacklog(this.#backlog);
@@ -82,13 +85,13 @@ export class Consumers {
     this.#release(backlog);
   }
 
-  /** A listener was added. Returns whether flush() has something for it. */
+  /** A listener was added. Returns whether flush() has events for it. */
   onListening(): boolean {
     this.#reportDropped();
     return this.#backlog !== undefined;
   }
 
-  /** A loop over the backlog and all that follows. */
+  /** A loop over the backlog and all later events. */
   loop(signal: AbortSignal | undefined): EventLoop {
     const loop = new EventLoop(this.#log, this.#cursorForLoop(), (cursor) => {
       this.#loops.delete(loop);
@@ -101,20 +104,20 @@ export class Consumers {
     return loop;
   }
 
-  /** From now on nothing is given; loops keep what they have. */
+  /** Gives no more events; loops keep what they have queued. */
   stop(): void {
     this.flush();
     this.#stopped = true;
     clearTimeout(this.#patience);
   }
 
-  /** As stop(), and loops end after what they have; they throw `reason` if there is one. */
+  /** Like stop(), and loops end after their queued events; they throw `reason` if there is one. */
   end(reason?: CpgError): void {
     this.stop();
     for (const loop of this.#loops) loop.end(reason);
   }
 
-  #isNobodyThere(): boolean {
+  #needsBacklog(): boolean {
     return this.#keepsBacklog && !this.#dropped && this.#loops.size === 0 && !this.#feedsListeners();
   }
 
@@ -124,7 +127,7 @@ export class Consumers {
 
   #cursorForLoop(): Cursor {
     if (this.#backlog === undefined) return this.#log.open();
-    // Listeners that were added in this turn get it too.
+    // Listeners added in this turn get it too.
     return this.#feedsListeners() ? this.#log.open(this.#backlog) : this.#claimBacklog(this.#backlog);
   }
 
@@ -135,9 +138,9 @@ export class Consumers {
     return backlog;
   }
 
-  /** A consumer is gone. What the last one has left is for the next. */
+  /** A consumer is gone. The next one gets what the last one left. */
   #release(cursor: Cursor): void {
-    if (this.#backlog === undefined && this.#isNobodyThere()) {
+    if (this.#backlog === undefined && this.#needsBacklog()) {
       this.#backlog = cursor;
       this.#watchBacklog(cursor);
     } else this.#log.close(cursor);
@@ -149,14 +152,18 @@ export class Consumers {
       this.#patience = undefined;
       // flush() follows.
       if (this.#feedsListeners()) return;
-      debug('nothing consumes events: they are dropped from now on');
-      this.#log.close(this.#claimBacklog(backlog));
-      this.#dropped = true;
-      this.#onRoom();
+      this.#dropBacklog(backlog);
     }, BACKLOG_PATIENCE_MS);
   }
 
-  /** Once, and later, so that a consumer that comes now can listen for errors too. */
+  #dropBacklog(backlog: Cursor): void {
+    debug('nothing consumes events: they are dropped from now on');
+    this.#log.close(this.#claimBacklog(backlog));
+    this.#dropped = true;
+    this.#onRoom();
+  }
+
+  /** Reports once, and deferred, so that the new consumer can also add an error listener. */
   #reportDropped(): void {
     if (!this.#dropped) return;
     this.#dropped = false;

@@ -1,9 +1,8 @@
 /**
- * Takes events out of the transport, decodes them, and hands them to listeners and loops in the order of the
- * daemon.
+ * Reads events from the transport, decodes them, and gives them to listeners and loops in the daemon's order.
  *
- * Nothing is read while a consumer has no room: events then stay in the daemon's ring, and behind it in the
- * daemon's memory, which has no bound. So a consumer should be slow only for a while.
+ * While a consumer has no room, nothing is read: events stay in the ring, and then in the daemon's memory, which has no
+ * bound. So a consumer should be slow only for a short time.
  */
 import { clearImmediate, setImmediate } from '../clock';
 import { checkDeliver, decodeEvent, DELIVER, EventId, type CpgWireEvent } from '../codec/events';
@@ -24,19 +23,19 @@ import { Reassembly } from './reassembly';
 /** How `dispatch()` dispatches: the cs_dispatch_flags_t of corosync. */
 export type DispatchFlag = 'one' | 'all' | 'blocking' | 'oneNonblocking';
 
-/** 'auto': events are given to listeners and loops as they come. 'manual': when dispatch() is called. */
+/** Consumers get events as they arrive ('auto') or when dispatch() is called ('manual'). */
 export type DispatchMode = 'auto' | 'manual';
 
 export interface DispatcherOptions {
   mode: DispatchMode;
-  /** Listeners get messages for the duration of the call only. */
+  /** Messages are valid only during the listener call. */
   lend: boolean;
   maxReassemblyBytes: number;
 }
 
 type EventGroup = Pick<DeliverEvent, 'group' | 'groupBytes'>;
 
-/** Events handled at a stretch before others in the process get their turn. */
+/** Events handled in one turn of the event loop. */
 const EVENTS_PER_TURN = 4096;
 
 export class Dispatcher {
@@ -49,7 +48,7 @@ export class Dispatcher {
   #turn: NodeJS.Immediate | undefined;
   #arrival: Deferred<void> | undefined;
   #dispatched = 0;
-  /** A handle has but one group, so its text is made once. */
+  /** A handle has only one group, so its name is decoded once. */
   #group: EventGroup | undefined;
   #ended = false;
   #reason: CpgError | undefined;
@@ -74,23 +73,19 @@ export class Dispatcher {
     else this.#wake();
   }
 
-  /** A listener was added: it gets what came before, once others had the chance to listen too. */
+  /** A listener was added: it gets the backlog, after the caller had a chance to add others. */
   onListening(): void {
     if (this.#consumers.onListening()) this.#later();
   }
 
-  /** A loop over the events from now on, and over what came while there was no consumer. */
+  /** A loop over the backlog and all later events. */
   loop(signal?: AbortSignal): EventLoop {
     const loop = this.#consumers.loop(signal);
     if (this.#ended) loop.end(this.#reason);
     return loop;
   }
 
-  /**
-   * Manual dispatch; returns the number of events dispatched. 'one' waits for an event, 'blocking' goes on
-   * until the handle is closed, 'all' takes what is there, 'oneNonblocking' throws CS_ERR_TRY_AGAIN when
-   * nothing is.
-   */
+  /** Manual dispatch: see CpgClient.dispatch(). */
   async dispatch(flag: DispatchFlag, signal?: AbortSignal): Promise<number> {
     if (this.#mode !== 'manual') {
       throw new CpgError('CS_ERR_INVALID_PARAM', 'dispatch on a handle that dispatches by itself', {
@@ -99,7 +94,7 @@ export class Dispatcher {
       });
     }
     const tooLate = this.#isOver();
-    // A listener may call this: reading has finished by the time we go on.
+    // A listener may call this: let the current read finish first.
     await Promise.resolve();
     let count = 0;
     for (;;) {
@@ -107,7 +102,7 @@ export class Dispatcher {
       throwIfAborted(signal);
       count += this.#dispatchNow(flag === 'one' || flag === 'oneNonblocking' ? 1 : Infinity);
       if (flag === 'one' && count > 0) return count;
-      // The connection may have ended with that, or a listener closed it.
+      // Reading may have ended the connection, or a listener closed it.
       if (this.#isOver()) continue;
       if (flag === 'all') return count;
       if (flag === 'oneNonblocking') {
@@ -120,15 +115,15 @@ export class Dispatcher {
     }
   }
 
-  /** A dispatch() that waits looks again. */
+  /** Wakes a waiting dispatch(). */
   #wake(): void {
     this.#arrival?.resolve();
     this.#arrival = undefined;
   }
 
   /**
-   * close() was called: listeners get what came before they did, and nothing that is read from now on. Loops keep
-   * what they have. Own messages are still looked for.
+   * close() was called: listeners get the backlog and nothing that is read later. Loops keep what they have queued.
+   * Reading continues, to see own messages delivered.
    */
   stop(): void {
     this.#consumers.stop();
@@ -150,14 +145,14 @@ export class Dispatcher {
     this.#wake();
   }
 
-  /** Closing is what ends a blocking dispatch, if it began before that; the others had what they asked for, or not. */
+  /** A blocking dispatch that began before close() resolves; the others resolve only if they dispatched something. */
   #dispatchEnded(flag: DispatchFlag | undefined, count: number): number {
     if (this.#reason !== undefined) throw this.#reason;
     if (flag === 'blocking' || count > 0) return count;
     throw new CpgError('CS_ERR_BAD_HANDLE', 'dispatch: the handle was closed');
   }
 
-  /** Up to `limit` events that are there; fragments do not count as events. */
+  /** Dispatches up to `limit` available events; fragments do not count as events. */
   #dispatchNow(limit: number): number {
     this.#dispatched = 0;
     while (this.#dispatched < limit && !this.#isOver() && this.#hasRoom()) {
@@ -199,7 +194,7 @@ export class Dispatcher {
 
   readonly #handle = (frame: Buffer): boolean => {
     if (showsMessages()) debugMessage('<', decodeEvent(frame));
-    // Most events are messages, so these are read in place.
+    // Most events are messages: decode those in place.
     if (frame.length >= DELIVER.headerBytes && frameId(frame) === EventId.deliver) this.#deliver(frame);
     else this.#handleOther(decodeEvent(frame));
     return !this.#ended && this.#hasRoom();
@@ -234,7 +229,7 @@ export class Dispatcher {
     let message = frame.subarray(DELIVER.headerBytes);
     const own = this.#own.isOwn(nodeId, pid);
     if (own) this.#own.delivered(message);
-    // What is taken later needs bytes of its own.
+    // Events consumed later need their own copy.
     if (this.#lend && this.#consumers.keeping) message = Buffer.from(message);
     const groupEnd = DELIVER.groupValue + frame.readUInt32LE(DELIVER.groupLength);
     const { group, groupBytes } = this.#groupAt(frame, DELIVER.groupValue, groupEnd);
@@ -242,7 +237,7 @@ export class Dispatcher {
   }
 
   #groupAt(bytes: Uint8Array, start = 0, end = bytes.length): EventGroup {
-    if (this.#group === undefined || !standsAt(bytes, start, end, this.#group.groupBytes)) {
+    if (this.#group === undefined || !equalsRange(bytes, start, end, this.#group.groupBytes)) {
       const groupBytes = Uint8Array.prototype.slice.call(bytes, start, end);
       this.#group = { group: groupText(groupBytes), groupBytes };
     }
@@ -271,8 +266,8 @@ export class Dispatcher {
   }
 }
 
-/** By index: names are short, and a call out of JavaScript costs more. */
-function standsAt(bytes: Uint8Array, start: number, end: number, name: Uint8Array): boolean {
+/** Names are short: a loop is cheaper than a native call. */
+function equalsRange(bytes: Uint8Array, start: number, end: number, name: Uint8Array): boolean {
   if (name.length !== end - start) return false;
   for (let index = 0; index < name.length; index++) {
     if (bytes[start + index] !== name[index]) return false;

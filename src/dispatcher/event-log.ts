@@ -1,18 +1,18 @@
 /**
- * Events that consumers have still to take. An event is here once, however many wait for it, and leaves with the slowest
- * cursor:
+ * Events that consumers have not taken yet. An event is stored once for all cursors, and removed when the slowest
+ * cursor has passed it:
  *
  *     oldest                     newest
  *       e7    e8    e9    e10   e11
  *             ^                       ^
- *             a slow loop             a loop that waits
+ *             a slow loop             a waiting loop
  */
 import type { CpgEvent } from '../events';
 
 export const MAX_QUEUED_EVENTS = 1024;
 export const MAX_QUEUED_EVENT_BYTES = 4 * 1024 * 1024;
 
-/** How far a consumer has come: events and bytes of messages since the log began. */
+/** The position of a consumer: events and message bytes since the log began. */
 export interface Cursor {
   events: number;
   bytes: number;
@@ -24,25 +24,25 @@ export class EventLog {
   readonly #end: Cursor = { events: 0, bytes: 0 };
   readonly #onRoom: () => void;
 
-  /** `onRoom` is called when an event is taken by a cursor that was full. */
+  /** `onRoom` is called when a full cursor takes an event. */
   constructor(onRoom: () => void) {
     this.#onRoom = onRoom;
   }
 
-  /** A cursor at the end, or where another one is. */
+  /** Opens a cursor at the end, or at the position of another one. */
   open(at: Readonly<Cursor> = this.#end): Cursor {
     const cursor = { ...at };
     this.#cursors.add(cursor);
     return cursor;
   }
 
-  /** What this cursor alone had before it is forgotten. */
+  /** Removes a cursor, and the events that only it had still to take. */
   close(cursor: Cursor): void {
     this.#cursors.delete(cursor);
     this.#forgetTaken();
   }
 
-  /** Nothing is kept without a cursor. */
+  /** Appends an event; without a cursor it is dropped. */
   append(event: CpgEvent): void {
     if (this.#cursors.size === 0) return;
     this.#events.push(event);
@@ -50,7 +50,7 @@ export class EventLog {
     this.#end.bytes += eventBytes(event);
   }
 
-  /** The next event of a cursor, if there is one. */
+  /** Takes the next event of a cursor, if there is one. */
   take(cursor: Cursor): CpgEvent | undefined {
     const event = this.#events[cursor.events - this.#oldest];
     if (event === undefined) return undefined;
@@ -62,7 +62,7 @@ export class EventLog {
     return event;
   }
 
-  /** A cursor has as much before it as a consumer may leave there, or `times` as much. */
+  /** Whether a cursor has reached the limit of queued events, or `times` that limit. */
   isFull(cursor: Cursor, times = 1): boolean {
     return (
       this.#end.events - cursor.events >= times * MAX_QUEUED_EVENTS ||
@@ -76,12 +76,12 @@ export class EventLog {
     return false;
   }
 
-  /** The number of the first event that is kept. */
+  /** The number of the oldest stored event. */
   get #oldest(): number {
     return this.#end.events - this.#events.length;
   }
 
-  /** At least half of the array at a time, because removing the first of a long one moves all others. */
+  /** Removes at least half of the array at a time, because removing the first of a long one moves all others. */
   #forgetTaken(): void {
     let slowest = this.#end.events;
     for (const { events } of this.#cursors) slowest = Math.min(slowest, events);
@@ -92,7 +92,7 @@ export class EventLog {
   }
 }
 
-/** What an event keeps in memory, roughly. */
+/** The approximate memory of an event. */
 function eventBytes(event: CpgEvent): number {
   return event.type === 'deliver' ? event.message.length : 0;
 }

@@ -9,11 +9,11 @@ type Result = IteratorResult<CpgEvent, undefined>;
 export class EventLoop implements CpgEventLoop {
   readonly #log: EventLog;
   readonly #onLeft: (cursor: Cursor) => void;
-  /** Undefined when the loop was left. */
+  /** Undefined after the loop was left. */
   #cursor: Cursor | undefined;
   readonly #waiting: Deferred<Result>[] = [];
   #ended = false;
-  /** Thrown once, when all events are taken. */
+  /** Thrown once, after the last event. */
   #error: Error | undefined;
   #ignoreSignal: () => void = () => undefined;
 
@@ -29,7 +29,7 @@ export class EventLoop implements CpgEventLoop {
     this.#ignoreSignal = whenAborted(signal, () => this.#leave(abortReason(signal)));
   }
 
-  /** There is another event, or the end: calls that wait get it. */
+  /** There is another event, or the loop ended: settles waiting calls. */
   wake(): void {
     while (this.#waiting.length > 0) {
       const event = this.#take();
@@ -40,7 +40,7 @@ export class EventLoop implements CpgEventLoop {
     }
   }
 
-  /** No more events follow: after those there are the loop ends, with `error` if there is one. */
+  /** No more events follow: the loop ends after those queued, with `error` if there is one. */
   end(error?: Error): void {
     if (this.#ended) return;
     this.#ended = true;

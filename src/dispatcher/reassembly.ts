@@ -1,8 +1,8 @@
 /**
- * Messages that arrive in fragments. Each sender (nodeid and pid) has at most one unfinished message. It is
- * forgotten with the sender's next first fragment and when the sender leaves, and for no other reason: members with
- * the same history must deliver the same messages, so nothing here depends on time or on other senders. When the
- * unfinished messages of all senders take too much memory, the connection ends.
+ * Messages that arrive in fragments. Each sender (nodeid and pid) has at most one unfinished message. Only the sender's
+ * next first fragment or its leave drops it: members with the same history must deliver the same messages, so nothing
+ * here depends on time or on other senders. If the unfinished messages of all senders take too much memory, the
+ * connection ends.
  */
 import { MAX_MESSAGE_BYTES } from '../codec/limits';
 import { FragmentType } from '../codec/requests';
@@ -18,18 +18,16 @@ export class Reassembly {
   readonly #maxBytes: number;
   readonly #report: (error: CpgError) => void;
   readonly #unfinished = new Map<string, Unfinished>();
-  /** Bytes received of all unfinished messages. */
+  /** Bytes received for all unfinished messages. */
   #bytes = 0;
 
-  /** `report` gets an error for each message that cannot be put together: it is dropped, others go on. */
+  /** `report` gets an error for each message that cannot be reassembled and is dropped. */
   constructor(maxBytes: number, report: (error: CpgError) => void) {
     this.#maxBytes = maxBytes;
     this.#report = report;
   }
 
-  /**
-   * Takes a fragment. Returns the whole message with its last fragment, undefined before. Throws CS_ERR_NO_MEMORY, after which the connection must end.
-   */
+  /** Adds a fragment; the last one returns the whole message. After CS_ERR_NO_MEMORY the connection must end. */
   add(event: Fragment): Buffer | undefined {
     const { fragment, fragmentType, messageLength } = event;
     const sender = `${event.nodeId}:${event.pid}`;
@@ -37,7 +35,7 @@ export class Reassembly {
     if (fragmentType === FragmentType.FIRST) this.#begin(sender, messageLength);
     const message = this.#unfinished.get(sender);
     if (message === undefined) {
-      // We joined in the middle of the message, or gave it up before.
+      // We joined in the middle of the message, or dropped it earlier.
       debug('fragment of %s without its beginning', sender);
       return undefined;
     }
@@ -112,19 +110,19 @@ export class Reassembly {
 }
 
 /**
- * The bytes of one message as they come. Memory follows what was received, not what the first fragment claims:
- * about twice of it, and at most the length of the message.
+ * The bytes of one message as they arrive. Memory grows with the bytes received, not with the length the first fragment
+ * claims: to about twice those bytes, and at most to the length of the message.
  */
 class Unfinished {
   received = 0;
-  /** Memory that is full, in order. */
+  /** Full pieces of memory, in order. */
   #filled: Buffer[] = [];
   #memory: Buffer = EMPTY;
   #used = 0;
 
   constructor(readonly length: number) {}
 
-  /** Returns the memory, which is the message once all its bytes have come. */
+  /** Returns the memory, which is the message once all its bytes have arrived. */
   append(fragment: Uint8Array): Buffer {
     if (this.#used + fragment.length > this.#memory.length) this.#grow(fragment.length);
     this.#memory.set(fragment, this.#used);
@@ -133,7 +131,7 @@ class Unfinished {
     return this.#memory;
   }
 
-  /** Up to half of the message, more memory is added; then all moves to memory for the whole message. */
+  /** Up to half of the message adds pieces of memory; then everything moves to memory for the whole message. */
   #grow(needed: number): void {
     const { received } = this;
     if (this.#used > 0) this.#filled.push(this.#memory.subarray(0, this.#used));

@@ -1,10 +1,9 @@
 /**
- * Datagram sockets of the AF_UNIX family, of which Node has none.
+ * AF_UNIX datagram sockets, which Node does not offer.
  *
- * The C library opens them, binds and connects them. After that they are Node's: a net.Socket reads and writes any
- * descriptor, and with a datagram socket each read() is one frame and each write() is one. Only, it takes no descriptor
- * that it does not know by its type. So it gets one of a stream socket, behind which dup3(2) then puts the datagram
- * socket, before the event loop has seen either.
+ * The C library opens, binds and connects them. Then a net.Socket reads and writes them: each read() and each write() is
+ * one frame. But net.Socket rejects descriptors of an unknown type. So we give it the descriptor of a stream socket,
+ * and dup3(2) replaces that by the datagram socket before the event loop has seen either.
  */
 import { chmodSync, closeSync, unlinkSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -12,7 +11,7 @@ import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
 import { libcError, type Libc } from './libc';
 
-// sys/socket.h and fcntl.h of Linux
+// Linux sys/socket.h and fcntl.h
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -23,62 +22,62 @@ const MSG_NOSIGNAL = 0x4000;
 const NONBLOCK = 0o4000;
 const CLOEXEC = 0o2000000;
 
-/** sizeof(struct sockaddr_un), all of which is the name of an abstract socket of libqb. */
+/** sizeof(struct sockaddr_un); libqb's abstract names use all of it. */
 const ADDRESS_BYTES = 110;
-/** sun_family, and the NUL before an abstract name or behind a path. */
+/** Without sun_family, and the NUL before an abstract name or after a path. */
 const MAX_NAME_BYTES = ADDRESS_BYTES - 3;
-/** Frames that are taken at one waking of the event loop, which would read one. */
+/** Frames read per wake-up of the event loop, which by itself would read one. */
 const FRAMES_PER_TURN = 32;
-/** What the kernel wants of SO_SNDBUF beside the frame. */
+/** The kernel's overhead per frame in SO_SNDBUF. */
 const OVERHEAD_BYTES = 32;
 const FAMILY_BYTES = 2;
 const INT_BYTES = 4;
-/** The files of sockets are for their owner alone. */
+/** Socket files are only for their owner. */
 export const FILE_MODE = 0o600;
 
-/** Where a datagram socket is: a name of its own, or one in the file system. */
+/** The address of a datagram socket: an abstract name or a path. */
 export interface DatagramAddress {
   readonly name: string;
   readonly kind: 'abstract' | 'path';
 }
 
 export interface DatagramListener {
-  /** A frame came; it is valid during the call. False: no more of them before resume(). */
+  /** A frame was received; it is valid only during the call. False pauses the reading until resume(). */
   onFrame(frame: Buffer): boolean;
-  /** What send() took and could not get rid of at once is sent. */
+  /** The frame that send() kept waiting was sent. */
   onSent(): void;
-  /** Nothing comes any more. */
+  /** The socket is closed. */
   onEnd(error?: Error): void;
 }
 
-/** A datagram socket that is bound. */
+/** A bound datagram socket. */
 export interface DatagramSocket {
-  /** Bytes of the largest frame that it can send. */
+  /** Size of the largest frame it can send. */
   readonly maxBytes: number;
   /** A frame waits until the peer has room. */
   readonly sending: boolean;
-  /** Nothing is read before. */
+  /** Starts reading. */
   listen(listener: DatagramListener): void;
-  /** Names the peer, if that was not done when it was opened. Throws the error of the system while there is none. */
+  /** Sets the peer, if `remote` was not given. Throws the system error while the peer does not exist. */
   connect(remote: DatagramAddress): void;
-  /** Sends a frame, whose memory is free again when this returns. Not while another one waits. */
+  /** Sends a frame; the caller may then reuse its memory. Do not call this while `sending`. */
   send(frame: Buffer): void;
   resume(): void;
   /** Whether it keeps the process alive. */
   keepAlive(on: boolean): void;
-  /** Closes it and removes its name. Can be called again. */
+  /** Closes it and removes its file. Idempotent. */
   close(): Promise<void>;
 }
 
 export interface DatagramOptions {
   readonly local: DatagramAddress;
-  /** With it, from the first moment on nobody else can send to us. */
+  /** If given, no other socket can ever send to us. */
   readonly remote?: DatagramAddress;
-  /** Frames of this size should be possible. */
+  /** The desired frame size. */
   readonly frameBytes: number;
 }
 
-/** CS_ERR_NAME_TOO_LONG when the name has no room in a socket address: the kernel would see another one. */
+/** Throws CS_ERR_NAME_TOO_LONG if the name does not fit a socket address: the kernel would use another one. */
 export function assertFits({ name, kind }: DatagramAddress): void {
   const bytes = Buffer.byteLength(name);
   if (bytes <= MAX_NAME_BYTES && !name.includes('\0')) return;
@@ -97,7 +96,7 @@ function socketAddress(address: DatagramAddress): Buffer {
   return bytes;
 }
 
-/** Opens, connects and binds a socket. Throws CpgError for a name, and the error of the system; nothing is left then. */
+/** Opens, connects and binds a socket. On a CpgError for a bad name, or a system error, leaves nothing open. */
 export function openLibcDatagram(libc: Libc, { local, remote, frameBytes }: DatagramOptions): DatagramSocket {
   const localAddress = socketAddress(local);
   const remoteAddress = remote && socketAddress(remote);
@@ -114,7 +113,7 @@ export function openLibcDatagram(libc: Libc, { local, remote, frameBytes }: Data
   const fd = open(SOCK_DGRAM);
   try {
     const maxBytes = enlarge(libc, fd, frameBytes) - OVERHEAD_BYTES;
-    // In this order: between a bind and a connect, strangers could put frames into our queue.
+    // Connect first: between bind and connect, other processes could put frames into our queue.
     if (remoteAddress !== undefined) connect(fd, remoteAddress);
     if (local.kind === 'path') quietly(() => unlinkSync(local.name));
     checked('bind', functions.bind(fd, localAddress, ADDRESS_BYTES));
@@ -135,12 +134,12 @@ export function openLibcDatagram(libc: Libc, { local, remote, frameBytes }: Data
     if (local.kind === 'path') quietly(() => unlinkSync(local.name));
     throw error;
   } finally {
-    // What is left is the copy behind the other descriptor.
+    // The other descriptor keeps the socket open.
     closeSync(fd);
   }
 }
 
-/** A descriptor that sends to a peer whose abstract name ends where it ends, unlike libqb's. */
+/** A descriptor that sends to a peer whose abstract name is not padded, unlike libqb's. */
 export function connectedDatagram(libc: Libc, remote: DatagramAddress): number {
   const address = socketAddress(remote);
   const bytes = FAMILY_BYTES + 1 + Buffer.byteLength(remote.name);
@@ -152,7 +151,7 @@ export function connectedDatagram(libc: Libc, remote: DatagramAddress): number {
   throw error;
 }
 
-/** Makes room for frames of this size, as far as the system lets us. Returns SO_SNDBUF. */
+/** Enlarges the buffers for frames of this size, as far as the system allows. Returns SO_SNDBUF. */
 function enlarge(libc: Libc, fd: number, frameBytes: number): number {
   const { getsockopt, setsockopt } = libc.functions;
   const value = Buffer.alloc(INT_BYTES);
@@ -178,16 +177,16 @@ function quietly(action: () => void): void {
   }
 }
 
-/** What frames are read into: sockets take turns, so those of one size share it. */
+/** Read buffer shared by all sockets of one frame size, since each read is handled before the next. */
 let readMemory = Buffer.alloc(0);
 
-/** Calls for the one descriptor. */
+/** System calls for one descriptor. */
 interface System {
   replace(): void;
   connect(peer: DatagramAddress): void;
-  /** False while there is no room. Throws the error of the system. */
+  /** False while there is no room. Throws the system error. */
   send(frame: Buffer): boolean;
-  /** How many bytes came; not above 0 when nothing is there, or is wrong: the event loop finds out. */
+  /** The number of bytes received; at most 0 if there is none or on an error, which the event loop reports. */
   receive(memory: Buffer): number;
 }
 
@@ -208,11 +207,11 @@ class StreamedDatagrams implements DatagramSocket {
   ) {
     this.#local = local;
     this.#system = system;
-    // One byte more, so that a frame that is too long shows.
+    // One extra byte, to detect a frame that is too long.
     if (readMemory.length <= frameBytes) readMemory = Buffer.allocUnsafeSlow(frameBytes + 1);
     const buffer = readMemory;
     const callback = (bytes: number): boolean => {
-      // The first frame may come before anybody listens; it is not lost, because nothing was read yet then.
+      // Without a listener nothing was read yet, so the first frame is not lost.
       let goesOn = this.#listener?.onFrame(buffer.subarray(0, bytes)) ?? false;
       for (let frames = 1; goesOn && frames < FRAMES_PER_TURN && !this.#socket.destroyed; frames++) {
         const more = system.receive(buffer);
@@ -222,7 +221,7 @@ class StreamedDatagrams implements DatagramSocket {
       return goesOn;
     };
     try {
-      // Any frame is too much to take another one before it is sent.
+      // A high-water mark of 1: one waiting frame is enough.
       const options = { fd, onread: { buffer, callback }, writableHighWaterMark: 1 };
       this.#socket = new Socket(options);
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * The one door to what Node cannot do by itself: mapping files, waking who sleeps on a word of them, and datagram sockets
- * of the AF_UNIX family. Nobody needs it to use the package; who goes through it loads what is behind it.
+ * The entry to functions that Node lacks: mapping files, waking a process that sleeps on a mapped word, and AF_UNIX
+ * datagram sockets. All of it is optional, and optional packages are only loaded on first use.
  */
 import { CpgError } from '../errors';
 import {
@@ -13,15 +13,15 @@ import { findLibc, isExperimental, LIBC_PROVIDERS, whyNot, type LibcProvider } f
 import { mapperOf, type Mapper } from './mapping';
 import { openUnixDgram, whyNoUnixDgram } from './unix-dgram';
 
-/** Somebody who opens datagram sockets. */
+/** A provider of datagram sockets. */
 export interface Datagrams {
-  /** Throws CpgError for a name, and the error of the system. */
+  /** Throws CpgError for a bad name, or the system error. */
   open(options: DatagramOptions): DatagramSocket;
-  /** Who can do that can map files as a rule. */
+  /** Most providers can also map files. */
   readonly mapper: Mapper | undefined;
 }
 
-/** What reaches datagram sockets with names of this kind; undefined when nothing does. */
+/** A provider of datagram sockets with addresses of this kind; undefined if there is none. */
 export function findDatagrams(kind: DatagramAddress['kind']): Datagrams | undefined {
   const libc = findLibc({ quiet: false });
   if (libc !== undefined) {
@@ -31,7 +31,7 @@ export function findDatagrams(kind: DatagramAddress['kind']): Datagrams | undefi
   return undefined;
 }
 
-/** Why nothing reaches them. */
+/** The error if there is no provider. */
 export function noDatagrams(kind: DatagramAddress['kind'], what: string, otherwise: string): CpgError {
   const reasons = LIBC_PROVIDERS.map((provider) => `${provider}: ${whyNot(provider)}`);
   if (kind === 'path') reasons.push(`unix-dgram: ${whyNoUnixDgram()}`);
@@ -44,15 +44,15 @@ export function noDatagrams(kind: DatagramAddress['kind'], what: string, otherwi
   });
 }
 
-/** A way to what Node cannot do, as `cpg info` shows it. */
+/** The state of a provider, for `cpg info`. */
 export interface ProviderState {
   readonly name: LibcProvider | 'unix-dgram';
-  /** In one line; undefined when it works. */
+  /** Why it cannot be used, in one line; undefined if it can. */
   readonly whyNot: string | undefined;
   readonly brings: string;
 }
 
-/** All of them, in the order in which they are used. */
+/** The states of all providers, in order of preference. */
 export function providerStates(): ProviderState[] {
   const libc = LIBC_PROVIDERS.map((name) => ({
     name,

@@ -1,15 +1,14 @@
 /**
- * Calls of the C library that Node has no function for. They go through what the machine has for that: the package koffi,
- * or `node:ffi` of newer Nodes. Either is loaded when it is first asked for, and is known by what it can do, not by a
- * version.
+ * C library calls that Node does not offer, through the package koffi or the `node:ffi` of newer Node versions. Each is
+ * loaded on first use and judged by its capabilities, not its version.
  *
- * Linux on 64 bits only: corosync runs there, and the numbers below are the same on every processor of it.
+ * 64-bit Linux only: corosync runs there, and the constants are the same on all its architectures.
  */
 import { createRequire } from 'node:module';
 import { getSystemErrorName } from 'node:util';
 import { debugTransport as debug } from '../debug';
 
-/** As C passes them: `size` and `offset` have 64 bits and are bigints here, as is `address`, for which memory does as well. */
+/** C types: `size` and `offset` have 64 bits and are bigints here; an `address` is a bigint or memory. */
 type CType = 'int' | 'uint' | 'size' | 'offset' | 'address';
 
 const FUNCTIONS = {
@@ -41,7 +40,7 @@ type Functions = {
   ) => number | bigint;
 };
 
-/** Who calls for us. */
+/** The providers of C calls. */
 export type LibcProvider = 'koffi' | 'node:ffi';
 
 export interface Libc {
@@ -49,14 +48,14 @@ export interface Libc {
   readonly functions: Functions;
   /** errno of the last call. */
   errno(): number;
-  /** The memory at an address, as long as it is there. */
+  /** The memory at an address, valid while it is mapped. */
   view(address: bigint, bytes: number): ArrayBuffer;
 }
 
-/** Before this version of koffi an address was no bigint. */
+/** From this version of koffi on, an address is a bigint. */
 const KOFFI_MAJOR = 3;
 
-/** What is used of koffi. */
+/** The functions we use of koffi. */
 interface Koffi {
   readonly version: string;
   load(path: null): { func(name: string, gives: string, takes: string[]): (...values: unknown[]) => unknown };
@@ -64,7 +63,7 @@ interface Koffi {
   view(address: bigint, length: number): ArrayBuffer;
 }
 
-/** What is used of node:ffi. */
+/** The functions we use of node:ffi. */
 interface NodeFfi {
   dlopen(
     path: null,
@@ -113,34 +112,34 @@ const LOADERS: Readonly<Record<LibcProvider, () => Libc>> = {
   },
 };
 
-/** In the order in which they are tried. */
+/** In order of preference. */
 export const LIBC_PROVIDERS = Object.keys(LOADERS) as readonly LibcProvider[];
 
 type Warning = Parameters<typeof process.emitWarning>;
-/** A provider that was tried: what it is, with what Node has to say about it, or why it cannot be used. */
+/** The result of loading a provider: its calls and Node's warnings, or why it cannot be used. */
 type Tried = { libc: Libc; warnings: Warning[] } | { error: Error };
 
 const tried = new Map<LibcProvider, Tried>();
 const warned = new Set<LibcProvider>();
 
-/** Why a provider cannot be used, in one line; undefined when it can. */
+/** Why a provider cannot be used, in one line; undefined if it can. */
 export function whyNot(provider: LibcProvider): string | undefined {
   const found = tryProvider(provider);
   return 'error' in found ? found.error.message.split('\n')[0] : undefined;
 }
 
-/** Whether Node prints a warning when a provider is used. */
+/** Whether Node prints a warning when we use this provider. */
 export function isExperimental(provider: LibcProvider): boolean {
   const found = tryProvider(provider);
   return 'libc' in found && found.warnings.length > 0;
 }
 
-/** The first provider that works; with `quiet`, one for which Node prints no warning. */
+/** The first working provider; with `quiet`, only one without a warning of Node. */
 export function findLibc({ quiet }: { quiet: boolean }): Libc | undefined {
   for (const provider of LIBC_PROVIDERS) {
     const found = tryProvider(provider);
     if ('error' in found || (quiet && found.warnings.length > 0)) continue;
-    // They were held back while we only looked.
+    // Loading held the warnings back.
     if (!warned.has(provider)) for (const warning of found.warnings) process.emitWarning(...warning);
     warned.add(provider);
     return found.libc;
@@ -158,7 +157,7 @@ function tryProvider(provider: LibcProvider): Tried {
   return found;
 }
 
-/** Node prints a warning when an experimental module is loaded; whether it does is only found out by that. */
+/** Loads a provider and captures Node's warnings: only loading shows whether a module is experimental. */
 function loadProvider(provider: LibcProvider): Tried {
   // eslint-disable-next-line @typescript-eslint/unbound-method -- it is only put back
   const { emitWarning } = process;
@@ -179,7 +178,7 @@ function loadProvider(provider: LibcProvider): Tried {
   }
 }
 
-/** The error of the last call, as Node's own calls have it. */
+/** The error of the last call, in the form of Node's own system errors. */
 export function libcError(libc: Libc, call: string): NodeJS.ErrnoException {
   const errno = -libc.errno();
   const code = errno < 0 ? getSystemErrorName(errno) : 'UNKNOWN';

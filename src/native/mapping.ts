@@ -1,9 +1,9 @@
 /**
  * Files mapped into memory.
  *
- * terminate() ends a worker without any JavaScript, so nothing of ours could unmap there. In a worker a file is therefore
- * mapped over memory of WebAssembly, which V8 gives back with munmap(2) whatever ends the worker. Each such memory
- * reserves about 10 GB of addresses, so the main thread, which ends with its process, maps in the plain way.
+ * terminate() ends a worker without running JavaScript, so our code could not unmap there. In a worker we therefore map
+ * files over WebAssembly memory, which V8 always frees with munmap(2). Each such memory reserves about 10 GB of
+ * addresses, so the main thread, which ends with the process, maps directly.
  */
 import { isMainThread } from 'node:worker_threads';
 import { debugTransport as debug } from '../debug';
@@ -19,7 +19,7 @@ const MAP_ANONYMOUS = 0x20;
 const NO_FD = -1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
-/** futex(2): what a sleeper is woken with. */
+/** futex(2) wakes a sleeping process. */
 const FUTEX_WAKE = 1n;
 const SYS_FUTEX: Readonly<Record<string, bigint>> = {
   x64: 202n,
@@ -30,33 +30,33 @@ const SYS_FUTEX: Readonly<Record<string, bigint>> = {
   s390x: 238n,
 };
 
-/** Whether files are to be mapped: 'auto' where that can be done without ado, true or not at all. */
+/** Whether to map files: 'auto' maps if a provider works without a warning, true maps or fails. */
 export type Mapped = 'auto' | boolean;
 
-/** Memory of WebAssembly comes in such pages, a multiple of those of the system. */
+/** The page size of WebAssembly memory, a multiple of the system's. */
 const PAGE_BYTES = 64 * 1024;
 
-/** A file in memory, which may be longer than the file. It must not be touched after unmap(). */
+/** A mapped file; the memory may be longer than the file. Do not access it after unmap(). */
 export interface Mapping {
   readonly memory: ArrayBuffer;
   unmap(): void;
 }
 
-/** Maps files and undoes it. */
+/** Maps and unmaps files. */
 export interface Mapper {
-  /** Maps the first `bytes` of a file so that nothing stays mapped when this thread ends. */
+  /** Maps the first `bytes` of a file; the end of this thread also unmaps them. */
   mapFile(fd: number, bytes: number): Mapping;
   map(fd: number, bytes: number): bigint;
   unmap(address: bigint, bytes: number): void;
-  /** The mapped memory, until unmap(): it must not be touched afterwards. */
+  /** The mapped memory. Do not access it after unmap(). */
   view(address: bigint, bytes: number): ArrayBuffer;
-  /** Wakes up to `count` processes that sleep on the word at `address`, which was changed before. Returns how many. */
+  /** After a change of the word at `address`, wakes up to `count` processes that sleep on it. Returns how many. */
   wake(address: bigint, count: number): number;
 }
 
 /**
- * Who maps files. Undefined when nobody can or shall: with 'auto', a provider for which Node prints a warning does not
- * count. Throws CS_ERR_NOT_SUPPORTED when it was asked for and nobody can.
+ * Finds a provider that maps files. 'auto' returns undefined if none works without a warning of Node; true throws
+ * CS_ERR_NOT_SUPPORTED if none works.
  */
 export function findMapper(mapped: Mapped): Mapper | undefined {
   if (mapped === false) return undefined;
@@ -72,7 +72,7 @@ export function findMapper(mapped: Mapped): Mapper | undefined {
   });
 }
 
-/** A provider as one who maps files. */
+/** A mapper that uses this provider. */
 export function mapperOf(libc: Libc): Mapper {
   const { mmap, munmap, syscall } = libc.functions;
   const mapAt = (at: Uint8Array | null, bytes: number, flags: number, fd: number): bigint => {
@@ -114,7 +114,7 @@ function noMemory(bytes: number, cause: unknown): CpgError {
   });
 }
 
-/** What is used of it; a library for Node has no types of the web. */
+/** The part we use: Node's types do not include the web's. */
 declare const WebAssembly: {
   readonly Memory: new (pages: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
 };

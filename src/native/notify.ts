@@ -8,8 +8,8 @@ import { notifyByUnixDgram, whyNoUnixDgram } from './unix-dgram';
 const READY = 'READY=1';
 
 /**
- * Says READY where NOTIFY_SOCKET of the environment names somebody who waits for it and there is something that can;
- * returns whether it did. What goes wrong is no trouble of the service's.
+ * Sends READY to the socket named by the environment variable NOTIFY_SOCKET, if a datagram provider is available.
+ * Returns whether it was sent; never throws, because a failure must not affect the service.
  */
 export function notifyReady(env: Readonly<Record<string, string | undefined>>): boolean {
   const given = env['NOTIFY_SOCKET'] ?? '';

@@ -1,6 +1,6 @@
 /**
- * Datagram sockets through the package unix-dgram, an optional peer that is compiled when it is installed. It knows paths
- * only, belongs to the main thread, and cuts frames at 65,536 bytes without a sign.
+ * Datagram sockets through the package unix-dgram, an optional peer that npm compiles on installation. It supports only
+ * paths and only the main thread, and silently truncates frames at 65,536 bytes.
  */
 import { chmodSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -18,12 +18,12 @@ import {
   type DatagramSocket,
 } from './datagram';
 
-/** What it receives of a frame; one that is as long may have been longer. */
+/** The largest frame known to be complete. */
 const MAX_FRAME_BYTES = 65_535;
-/** Frames that came while nobody wanted any: it cannot be stopped. */
+/** The limit for frames received while paused: unix-dgram cannot pause the reading. */
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;
 
-/** What is used of it. */
+/** The functions we use of unix-dgram. */
 interface UnixDgram {
   createSocket(type: 'unix_dgram'): UnixSocket;
 }
@@ -49,7 +49,7 @@ function load(): NonNullable<typeof loaded> {
   }
 }
 
-/** Why it cannot be used, in one line; undefined when it can. */
+/** Why it cannot be used, in one line; undefined if it can. */
 export function whyNoUnixDgram(): string | undefined {
   loaded ??= load();
   return 'error' in loaded ? loaded.error.message.split('\n')[0] : undefined;
@@ -95,7 +95,7 @@ class UnixDgramSocket implements DatagramSocket {
   #waitingBytes = 0;
   /** The frame for which the peer has no room yet. */
   #unsent: Buffer | undefined;
-  /** The error of a call is emitted while it lasts. */
+  /** The error of the current call, emitted before it returns. */
   #error: NodeJS.ErrnoException | undefined;
   #closed = false;
 
@@ -133,13 +133,13 @@ class UnixDgramSocket implements DatagramSocket {
   }
 
   keepAlive(): void {
-    // unix-dgram has no such thing: its sockets keep the process alive until they are closed.
+    // Not supported: sockets of unix-dgram keep the process alive until they are closed.
   }
 
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
-    // Later, like everything that is read.
+    // Deferred, like any other read.
     if (this.#waiting.length > 0) setImmediate(() => this.#flush());
   }
 
@@ -183,9 +183,9 @@ class UnixDgramSocket implements DatagramSocket {
   /** False when the peer has no room. */
   #trySend(): boolean {
     let failed: NodeJS.ErrnoException | undefined;
-    // It calls back before it returns.
+    // send() calls back before it returns.
     this.#socket.send(this.#unsent!, (error) => (failed = error));
-    // 1 is no errno: 'writable' follows.
+    // 1 means congestion, not an errno: 'writable' follows.
     if ((failed?.code as unknown) === 1) return false;
     this.#unsent = undefined;
     const error = failed && named(failed, 'send');
@@ -207,7 +207,7 @@ class UnixDgramSocket implements DatagramSocket {
   }
 }
 
-/** Its errors have a number where Node's have a name. */
+/** Adds the name of the errno, as in Node's own errors. */
 function named(error: NodeJS.ErrnoException, syscall: string): NodeJS.ErrnoException {
   const errno = Number(error.errno);
   const code = errno < 0 ? getSystemErrorName(errno) : 'UNKNOWN';
@@ -218,6 +218,6 @@ function unlinkQuietly(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // There is none any more, or not yet.
+    // It does not exist.
   }
 }

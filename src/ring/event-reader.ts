@@ -1,12 +1,12 @@
 /**
- * The event ring, seen from its reader. The daemon writes a chunk, raises the semaphore, and then sends one
- * byte on the service socket; a byte received is the right to reclaim one chunk.
+ * The reader of the event ring. The daemon writes a chunk, raises the semaphore, and then sends one byte on the service
+ * socket; a byte received is the credit to reclaim one chunk.
  *
- *        given back          consumed           announced        not yet announced
+ *        reclaimed           consumed           announced        not yet announced
  *     ------------> read_pt ----------> pointer ----------> .... ------------------> write_pt
  *
- * A byte says that its chunk is complete, so write_pt is not asked before the chunk is read, only before its
- * place is given back. A caller that does not want to wait for the byte can peek() at the semaphore.
+ * A byte means that its chunk is complete, so we read write_pt only before reclaiming, not before each chunk. A caller
+ * that does not want to wait for the byte can peek() at the semaphore.
  */
 import { markAsUntransferable } from 'node:worker_threads';
 import { malformed } from '../codec/fields';
@@ -22,24 +22,24 @@ import { BorrowedBuffer, detach, giveBackWindow, takeWindow, WINDOW_BYTES } from
 import type { Ring } from './ring';
 
 /**
- * Looks at one event. The frame is the handler's to keep, unless frames are lent: then it is only valid during the
- * call. False stops the reading behind this frame.
+ * Handles one event. The handler may keep the frame unless frames are borrowed: those are valid only during the call.
+ * False stops the reading after this frame.
  */
 export type FrameHandler = (frame: Buffer) => boolean;
 
-/** Frames that are kept share the memory of one read, and to keep one of them keeps all of it: so much of it is read. */
+/** The size of one read that frames share: keeping one frame keeps all of that memory. */
 const SLAB_BYTES = 32 * 1024;
-/** Read to see how long a chunk is that is probably longer than a window. */
+/** Read first for a chunk that is probably longer than a window, to see its length. */
 const PEEK_BYTES = 256;
-/** What a chunk is thought to take before any was seen: a short message and its header. */
+/** The assumed size of the first chunk: a short message and its header. */
 const FIRST_GUESS_BYTES = 512;
-/** Consumed bytes that may wait for more to be given back together; corosync's rings have twice as much to spare. */
+/** Consumed bytes that may wait to be reclaimed in a batch; corosync's rings can spare twice as much. */
 const MAX_KEEP_BYTES = 2048;
-/** Consumed space is given back in the middle of reading when it is this part of the ring. */
+/** consume() reclaims while reading once the consumed space is this fraction of the ring. */
 const RECLAIM_FRACTION = 8;
-/** With less than this part of the ring free, an event may have found no room. */
+/** With less than this fraction of the ring free, an event may have found no room. */
 const CROWDED_FRACTION = 8;
-/** A large chunk is expected again until so many times its length has passed in smaller ones. */
+/** A large chunk is expected again until smaller ones add up to this many times its length. */
 const FORGET_FACTOR = 16;
 
 /** See `crowdedAt`. */
@@ -47,30 +47,30 @@ const NOT_CROWDED = -1;
 
 export class EventReader {
   protected readonly ring: Ring;
-  /** Bytes of its chunks, all together. */
+  /** The total size of the ring for chunks. */
   readonly capacityBytes: number;
   readonly #keepBytes: number;
-  /** With it, frames are borrowed, and what is kept of one is empty after the call. */
+  /** If set, frames are borrowed and detached after the call. */
   readonly #borrowed: BorrowedBuffer | undefined;
   readonly state = {
-    /** After the last consumed chunk. read_pt is ours alone, so it need not be read again. */
+    /** After the last consumed chunk. Only we write read_pt, so we need not read it again. */
     pointer: 0,
-    /** Bytes received less chunks consumed: negative while chunks are consumed ahead of their bytes. */
+    /** Bytes received minus chunks consumed: negative while chunks are consumed ahead of their bytes. */
     announced: 0,
-    /** Chunks that peek() saw and that are not consumed. */
+    /** Unconsumed chunks that peek() saw. */
     seen: 0,
     unreclaimedBytes: 0,
     /** Chunks consumed since the semaphore was set to 0. */
     sinceReset: 0,
-    /** What the last chunks took on average, for the size of the next read. */
+    /** The average size of the last chunks, for the size of the next read. */
     chunkBytes: FIRST_GUESS_BYTES,
-    /** The largest chunk that may be expected. */
+    /** The largest chunk to expect. */
     expectedBytes: 0,
-    /** Where write_pt stood when room was made in a crowded ring, until the daemon knows of it. */
+    /** write_pt at the time we freed space in a crowded ring, until the daemon notices. */
     crowdedAt: NOT_CROWDED,
   };
 
-  /** `largestFrame` is what the ring must always have room for, in bytes. */
+  /** The ring always keeps room for `largestFrame` bytes. */
   constructor(ring: Ring, { lend = false, largestFrame = Infinity } = {}) {
     this.ring = ring;
     this.capacityBytes = ring.wordSize * WORD_BYTES;
@@ -80,33 +80,33 @@ export class EventReader {
     this.#keepBytes = Math.max(0, Math.min(spareBytes, MAX_KEEP_BYTES));
   }
 
-  /** Events that are there and not yet consumed, as far as we know. */
+  /** Unconsumed events, as far as we know. */
   get available(): number {
     return Math.max(this.state.announced, this.state.seen);
   }
 
-  /** What one of the last events took of the ring. */
+  /** The average ring space of the last events. */
   get averageBytes(): number {
     return this.state.chunkBytes;
   }
 
   /**
-   * Whether reclaim() should be called. A few small chunks are not worth its system calls: the ring has room
-   * for the largest frame beside them, so they may even stay permanently.
+   * Whether to call reclaim(). A few small chunks are not worth its system calls: the ring has room for the largest
+   * frame beside them, so they may even stay permanently.
    */
   get shouldReclaim(): boolean {
     return this.state.unreclaimedBytes > this.#keepBytes && this.#reclaimable;
   }
 
   /**
-   * Room was made in a ring that may have been too full for one more event, and the daemon was not woken since: it may
-   * hold events back, and looks again only when something wakes it.
+   * We freed space in a ring that may have been too full for another event, and nothing has woken the daemon since: it
+   * may hold events back until something does.
    */
   get wasCrowded(): boolean {
     return this.state.crowdedAt !== NOT_CROWDED;
   }
 
-  /** The same, and the daemon has not used the room either. */
+  /** Like wasCrowded, but false if the daemon has already used the space. */
   holdsBack(): boolean {
     if (!this.wasCrowded) return false;
     this.ring.readPointers();
@@ -114,7 +114,7 @@ export class EventReader {
     return this.wasCrowded;
   }
 
-  /** The daemon was woken. */
+  /** Something woke the daemon. */
   noteWakeUp(): void {
     this.state.crowdedAt = NOT_CROWDED;
   }
@@ -123,14 +123,14 @@ export class EventReader {
     return this.state.unreclaimedBytes > 0 && this.state.announced >= 0;
   }
 
-  /** Counts bytes that came in on the service socket. */
+  /** Counts bytes received on the service socket. */
   credit(count: number): void {
     this.state.announced += count;
   }
 
   /**
-   * Looks for events whose bytes did not come yet; true when there are any. The semaphore counts all that
-   * were posted since it was last reset, but a reset can lose some: it may show too few, never too many.
+   * Checks for events whose bytes have not come yet; true if any are available. The semaphore counts the events posted
+   * since its last reset, but a reset can lose some: it may show too few, never too many.
    */
   peek(): boolean {
     this.state.seen = Math.max(0, this.ring.semaphore() - this.state.sinceReset);
@@ -138,9 +138,8 @@ export class EventReader {
   }
 
   /**
-   * Passes up to `limit` events to `handler`, in order, and returns how many. Their space is given back by
-   * reclaim(), and in between when it is much. Throws CS_ERR_MESSAGE_ERROR when the ring is not what it
-   * should be.
+   * Passes up to `limit` events to `handler`, in order, and returns how many. Reclaims large amounts of space itself and
+   * leaves the rest to reclaim(). Throws CS_ERR_MESSAGE_ERROR if the ring is invalid.
    */
   consume(limit: number, handler: FrameHandler): number {
     const wanted = Math.min(limit, this.available);
@@ -161,7 +160,7 @@ export class EventReader {
           const bytes = chunkWords(length) * WORD_BYTES;
           const large = bytes > WINDOW_BYTES;
           if (!large && offset + bytes > readBytes) {
-            // What was read ends inside this chunk: read on from here, and this time enough.
+            // This read ends inside the chunk: read again from here, large enough for it.
             if (chunks === 0) this.state.chunkBytes = bytes;
             break;
           }
@@ -169,7 +168,7 @@ export class EventReader {
           offset += bytes;
           chunks++;
           consumed++;
-          // Before the handler is called: should it throw, it has had its event.
+          // Before the handler: if it throws, the event is consumed all the same.
           this.#advance(bytes);
           going = handler(frame) && this.ring.state.open;
           if (large) {
@@ -186,12 +185,12 @@ export class EventReader {
   }
 
   /**
-   * Gives consumed space back to the daemon, if the bytes of all of it have come.
+   * Gives consumed space back to the daemon, once the bytes for all of it have arrived.
    *
-   * The semaphore goes to 0 first: were the pointer first, the daemon could see an empty ring with a count
-   * left, take it for full, and keep an event back until it looks again, up to 50 ms later. A count it adds in
-   * between belongs to a chunk behind the pointer, whose byte is still to come. And the semaphore is reset each
-   * time: with a count left an empty ring would stay full, and the daemon's queue for us would stop permanently.
+   * The semaphore is reset first. In the other order the daemon could see an empty ring with a count left, take it for
+   * full, and hold an event back for up to 50 ms. A count that it adds in between belongs to a chunk after the pointer,
+   * whose byte is still to come. Every reclaim resets it: an empty ring with a count left looks full to the daemon,
+   * which would then stop its queue for us permanently.
    */
   reclaim(): void {
     if (!this.#reclaimable || !this.ring.state.open) return;
@@ -202,7 +201,7 @@ export class EventReader {
     this.state.sinceReset = 0;
     const neededBytes = this.state.expectedBytes + CHUNK_MARGIN_BYTES;
     if (freeBytes > Math.max(this.capacityBytes / CROWDED_FRACTION, neededBytes)) return;
-    // What the daemon adds from now on goes into the room that was made.
+    // From now on the daemon writes into the freed space.
     this.ring.readPointers();
     this.state.crowdedAt = this.ring.writePointer;
   }
@@ -215,7 +214,7 @@ export class EventReader {
     state.sinceReset++;
     state.unreclaimedBytes += bytes;
     state.expectedBytes = Math.max(bytes, state.expectedBytes - bytes / FORGET_FACTOR);
-    // The frame is in memory of ours by now, so the handler need not be waited for.
+    // The frame is in our own memory by now, so do not wait for the handler.
     if (state.unreclaimedBytes >= this.capacityBytes / RECLAIM_FRACTION) this.reclaim();
   }
 
@@ -226,7 +225,7 @@ export class EventReader {
     return frame;
   }
 
-  /** How much to read for this many chunks, if they are like those before. */
+  /** How much to read for this many chunks, assuming the average size. */
   #readBytes(chunks: number): number {
     const { chunkBytes } = this.state;
     if (chunkBytes > WINDOW_BYTES) return Math.min(PEEK_BYTES, this.capacityBytes);
@@ -242,8 +241,8 @@ export class EventReader {
   }
 
   /**
-   * Bytes without chunks, or lengths that are too long, would lead us into what is left of older chunks: all
-   * that was consumed must lie before write_pt. Returns how many bytes are in use.
+   * Bytes without chunks, or wrong lengths, would lead us into the remains of older chunks: all consumed chunks must lie
+   * before write_pt. Returns the number of bytes in use.
    */
   #checkEnd(): number {
     const from = this.ring.readPointer;
@@ -254,7 +253,7 @@ export class EventReader {
   }
 }
 
-/** Nobody may transfer it to another thread: that would take it from the other frames. */
+/** Untransferable: a transfer to another thread would detach all its frames. */
 function newSlab(bytes: number): Buffer {
   const slab = Buffer.allocUnsafe(bytes);
   markAsUntransferable(slab.buffer);

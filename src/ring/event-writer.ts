@@ -1,12 +1,12 @@
 /**
- * The event ring, seen from its writer: an embedded server.
+ * The writer of the event ring: an embedded server.
  *
- * Chunks come laid out in memory, one after the other. stage() writes as many as there is room for behind write_pt,
- * post() makes them visible, and then as many bytes are due on the service socket.
+ * The caller lays out chunks contiguously in memory. stage() writes as many as fit after write_pt, and post() makes them
+ * visible; then one byte per chunk is due on the service socket.
  *
- * The semaphore is not 0 while chunks are new, for those who look on. The client puts it to 0 whenever it likes, and
- * neither side decides anything by it, so it does not matter that we cannot add to it atomically. Whether the ring has
- * room we know from the pointers alone.
+ * The semaphore is nonzero while chunks are new, for observers. The client resets it at any time, and neither side
+ * depends on it, so it does not matter that we cannot update it atomically. The pointers alone show whether the ring has
+ * room.
  */
 import { chunkWords, WORD_BYTES } from './layout';
 import type { Ring } from './ring';
@@ -27,13 +27,13 @@ export class EventWriter {
     return this.state.stagedChunks;
   }
 
-  /** Reads what the client has given back: before anything is staged. */
+  /** Reads how much the client has reclaimed; call it before staging. */
   findRoom(): void {
     this.#ring.readPointers();
     this.state.end = this.#ring.writePointer;
   }
 
-  /** Stages the chunks from `start` to `end` of `memory`, as far as they have room. Returns where the others begin. */
+  /** Stages chunks from `start` to `end` of `memory` while there is room. Returns where the rest begins. */
   stage(memory: Buffer, start: number, end: number): number {
     const ring = this.#ring;
     const from = this.state.end;
@@ -55,10 +55,10 @@ export class EventWriter {
     return at;
   }
 
-  /** Makes what is staged visible. Returns how many chunks that are: so many bytes are due on the service socket. */
+  /** Makes staged chunks visible. Returns their number: one byte for each is due on the service socket. */
   post(): number {
     const { end, stagedChunks } = this.state;
-    // Chunks first, then the pointer that covers them, then the count: a client takes a reply by it.
+    // Chunks first, then the pointer that covers them, then the count, which lets a client take a reply.
     this.#ring.publishWritePointer(end);
     this.#ring.setSemaphore(stagedChunks);
     this.state.stagedChunks = 0;

@@ -1,4 +1,4 @@
-/** Opens and makes the two files of a ring. */
+/** Opens and creates the two files of a ring. */
 import { closeSync, constants, fstatSync, openSync, readSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { malformed } from '../codec/fields';
@@ -17,15 +17,15 @@ import { REFERENCES_WHEN_CONNECTED, Ring } from './ring';
 import { storeInFiles, type OpenStorage } from './storage';
 
 const REFERENCES_WHEN_CREATED = 1;
-/** The files of a ring are for its owner alone, and must not exist. */
+/** Ring files are only for their owner, and must not exist yet. */
 const NEW_FILE = { mode: 0o600, flag: 'wx' };
 
 const scratch = new Uint32Array(1);
 
 /**
- * Opens the ring `stem` to take part in it. Both files must be plain ones with one name, owned by `uid`, of the sizes
- * their own fields give, and not in use by another client; otherwise nothing is kept open and CpgError says why.
- * Nothing is written before attach(). `store` says how the bytes are to be reached.
+ * Opens the ring `stem` for use. Both files must be regular with a single link, owned by `uid`, of the sizes their own
+ * fields give, and not in use by another client; otherwise throws CpgError and leaves nothing open. Nothing is written
+ * before attach(). `store` accesses the bytes.
  */
 export function openRing(stem: string, uid?: number, store: OpenStorage = storeInFiles): Ring {
   return open(stem, constants.O_RDWR, store, (headerFd, dataFd) => {
@@ -43,7 +43,7 @@ export function openRing(stem: string, uid?: number, store: OpenStorage = storeI
   });
 }
 
-/** Opens the ring `stem` only to look on: see openRing(). A daemon that is still making it may be why it cannot. */
+/** Opens the ring `stem` to observe it: see openRing(). Fails while the daemon is still creating it. */
 export function openReadOnly(stem: string): Ring {
   return open(stem, constants.O_RDONLY, storeInFiles, (headerFd, dataFd) =>
     checkedSize(stem, headerFd, dataFd, RING_HEADER_BYTES, RING_HEADER_BYTES_WITHOUT_USER_DATA),
@@ -51,8 +51,8 @@ export function openReadOnly(stem: string): Ring {
 }
 
 /**
- * Makes the ring `stem`, with `dataBytes` (a multiple of 4) for chunks, as a daemon does for each connection. Throws
- * the error of the file system; files that were made by then stay.
+ * Creates the ring `stem`, with `dataBytes` (a multiple of 4) for chunks, as a daemon does for each connection. Throws
+ * the file system's error and leaves the files created so far.
  */
 export function createRing(stem: string, dataBytes: number): Ring {
   const [headerPath, dataPath] = ringFiles(stem);
@@ -63,12 +63,12 @@ export function createRing(stem: string, dataBytes: number): Ring {
   header.writeInt32LE(REFERENCES_WHEN_CREATED, RingHeader.referenceCount);
   writeFileSync(headerPath, header, NEW_FILE);
   writeFileSync(dataPath, '', NEW_FILE);
-  // Sparse: pages are taken as chunks reach them.
+  // Sparse: pages are allocated as chunks reach them.
   truncateSync(dataPath, dataBytes);
   return openRing(stem);
 }
 
-/** Opens both files and their storage. `check` returns the bytes of the data file; if it throws, nothing stays open. */
+/** Opens both files and their storage. `check` returns the size of the data file; if it throws, nothing stays open. */
 function open(
   stem: string,
   access: number,
@@ -76,7 +76,7 @@ function open(
   check: (headerFd: number, dataFd: number) => number,
 ): Ring {
   const close: (() => void)[] = [];
-  // No symbolic link is followed, so a spoofed daemon cannot lead us to another file.
+  // Do not follow symbolic links: a spoofed daemon must not lead us to another file.
   const openFile = (path: string): number => {
     const fd = openSync(path, access | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     close.push(() => closeSync(fd));
@@ -87,7 +87,7 @@ function open(
     const dataBytes = check(headerFd, dataFd);
     const name = basename(stem);
     const storage = store({ name, headerFd, dataFd, dataBytes });
-    // From here on the files are the storage's.
+    // From here on the storage owns the files.
     close.splice(0, 2, () => storage.close());
     const ring = new Ring(name, storage, dataBytes / WORD_BYTES);
     ring.readPointers();
@@ -98,7 +98,7 @@ function open(
   }
 }
 
-/** The bytes of the data file, if the files are a ring. */
+/** The size of the data file, if the files are a ring. */
 function checkedSize(stem: string, headerFd: number, dataFd: number, ...headerSizes: number[]): number {
   const headerBytes = fstatSync(headerFd).size;
   if (!headerSizes.includes(headerBytes)) {
@@ -121,7 +121,7 @@ function headerWord(headerFd: number, offset: number): number {
   return scratch[0]!;
 }
 
-/** What is not plainly a connection of our own is left alone. */
+/** The error for anything that is not clearly a connection of our own. */
 export function refused(what: string): CpgError {
   return new CpgError('CS_ERR_SECURITY', what, {
     remedy: 'find out which program answers on this address; nothing was written',

@@ -1,5 +1,5 @@
 /**
- * Where everything is in the two files of a libqb ring: see docs/protocol.md.
+ * The layout of the two files of a libqb ring: see docs/protocol.md.
  *
  * The header file has 8252 bytes on 64-bit:
  *
@@ -18,20 +18,20 @@ import { malformed } from '../codec/fields';
 
 /** sizeof(struct qb_ringbuffer_shared_s) plus the int32 of user data, on 64-bit. */
 export const RING_HEADER_BYTES = 8252;
-/** The same on 32-bit, where a POSIX semaphore of glibc has 16 bytes: nothing else in it depends on the machine. */
+/** The same on 32-bit, where glibc's POSIX semaphore has 16 bytes; nothing else depends on the machine. */
 export const RING_HEADER_BYTES_32_BIT = 8236;
 export const WORD_BYTES = 4;
 /** length and magic. */
 export const CHUNK_HEADER_WORDS = 2;
 export const CHUNK_HEADER_BYTES = CHUNK_HEADER_WORDS * WORD_BYTES;
-/** QB_RB_CHUNK_MARGIN: what a writer needs beyond the payload, so that a full ring never looks empty. */
+/** QB_RB_CHUNK_MARGIN: free space required besides the payload, so that a full ring never looks empty. */
 export const CHUNK_MARGIN_BYTES = CHUNK_HEADER_BYTES + WORD_BYTES;
 
 export const Magic = { ALLOCATED: 0xa110ced0, COMMITTED: 0xa1a1a1a1, CONSUMED: 0xd0d0d0d0 } as const;
 
 /**
- * sizeof(struct qb_ringbuffer_shared_s) alone: a client of libqb cuts the headers of its response and event
- * rings down to this, because it asks for no user data there.
+ * sizeof(struct qb_ringbuffer_shared_s) alone: a libqb client truncates the headers of its response and event rings to
+ * this, because it requests no user data there.
  */
 export const RING_HEADER_BYTES_WITHOUT_USER_DATA = 8248;
 
@@ -47,10 +47,10 @@ export const RingHeader = {
   userData: 8240,
 } as const;
 
-/** A data file larger than this is not a ring of ours: 16 MiB frames and their margin. */
+/** The largest data file we accept: 16 MiB frames and their margin. */
 export const MAX_RING_BYTES = 32 * 1024 * 1024;
 
-/** Words a payload of `length` bytes takes with its chunk header. */
+/** The words of a payload of `length` bytes with its chunk header. */
 export function chunkWords(length: number): number {
   return CHUNK_HEADER_WORDS + Math.ceil(length / WORD_BYTES);
 }
@@ -61,7 +61,7 @@ export function writeChunkHeader(memory: Buffer, offset: number, length: number)
   memory.writeUInt32LE(Magic.COMMITTED, offset + WORD_BYTES);
 }
 
-/** The length of a chunk, if it is committed and takes at most `maxWords`; else throws CS_ERR_MESSAGE_ERROR. */
+/** The length of a chunk; throws CS_ERR_MESSAGE_ERROR unless it is committed and takes at most `maxWords`. */
 export function checkedLength(ring: string, length: number, magic: number, maxWords: number): number {
   if (magic === Magic.COMMITTED && chunkWords(length) <= maxWords) return length;
   throw malformed(

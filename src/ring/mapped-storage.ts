@@ -1,13 +1,13 @@
 /**
- * The files of a ring mapped into our memory, as libqb does it: no system call for what is read or written. Node
- * cannot map a file, so this needs somebody who calls mmap(2) for us: see src/native/.
+ * Ring files mapped into memory, as in libqb: reading and writing need no system call. Node cannot map a file, so
+ * src/native/ calls mmap(2).
  *
- * The rules of the rings are the same as through files: an atomic change of the semaphore would be possible here,
- * but brought nothing that could be measured.
+ * The ring rules are the same as through files: a mapping would allow atomic updates of the semaphore, but they brought
+ * no measurable gain.
  *
- * A mapping is only as good as its file: should somebody shorten one, the process ends with SIGBUS, as with libqb. The
- * same would happen if a page that is not there yet found no room in /dev/shm, so files with holes are not mapped:
- * the daemon makes whole ones, an embedded server does not.
+ * If another process shortens a mapped file, ours ends with SIGBUS, as with libqb. The same would happen if /dev/shm had
+ * no room for a page of a sparse file, so those are not mapped. A daemon allocates its files fully; an embedded server
+ * does not.
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { debugTransport as debug } from '../debug';
@@ -19,14 +19,14 @@ import { storeInFiles, type OpenStorage, type RingFiles, type RingStorage } from
 const BLOCK_BYTES = 512;
 
 /**
- * Storage that maps the files that are whole, where that can be done; see findMapper() for what it throws.
+ * Storage that maps fully allocated files where possible; throws as findMapper() does.
  */
 export function mappedStorage(mapped: Mapped = true): OpenStorage {
   const mapper = findMapper(mapped);
   if (mapper === undefined) return storeInFiles;
   return (files) => {
     try {
-      if (isWhole(files.headerFd) && isWhole(files.dataFd)) return new MappedStorage(files, mapper);
+      if (isAllocated(files.headerFd) && isAllocated(files.dataFd)) return new MappedStorage(files, mapper);
       debug('%s has holes: not mapped', files.name);
     } catch (error) {
       if (mapped !== 'auto') throw error;
@@ -36,8 +36,8 @@ export function mappedStorage(mapped: Mapped = true): OpenStorage {
   };
 }
 
-/** No page of it is still to be made. */
-function isWhole(fd: number): boolean {
+/** Whether every page of the file is allocated. */
+function isAllocated(fd: number): boolean {
   const { size, blocks } = fstatSync(fd);
   return blocks * BLOCK_BYTES >= size;
 }
@@ -47,7 +47,7 @@ const NOTHING = new ArrayBuffer(0);
 class MappedStorage implements RingStorage {
   readonly #mapper: Mapper;
   readonly #mappings: Mapping[] = [];
-  /** By Atomics, so that neither the compiler nor the processor changes the order of the steps. */
+  /** Accessed by Atomics, so that neither the compiler nor the CPU reorders the steps. */
   #header: Int32Array<ArrayBuffer>;
   #data: Buffer;
 
@@ -61,7 +61,7 @@ class MappedStorage implements RingStorage {
       this.#unmap();
       throw error;
     }
-    // The mappings keep the files, so their descriptors need not be kept.
+    // The mappings keep the files, so we can close the descriptors.
     closeSync(files.headerFd);
     closeSync(files.dataFd);
   }
@@ -96,7 +96,7 @@ class MappedStorage implements RingStorage {
   }
 
   close(): void {
-    // What comes late must find nothing, instead of memory that may be somebody else's by then.
+    // A late access must fail instead of touching memory that may have another use by then.
     this.#header = new Int32Array(NOTHING);
     this.#data = Buffer.from(NOTHING);
     this.#unmap();

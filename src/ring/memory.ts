@@ -1,10 +1,10 @@
 /**
- * Memory that events are read into. It is needed for the time of one call, so the process keeps a piece for
- * each nesting of calls (a listener may dispatch another client), not one for each connection.
+ * Memory that events are read into. It is used only during a call, so the process keeps one piece per nesting level of
+ * calls (a listener may dispatch another client) instead of one per connection.
  */
 import { MessageChannel, receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 
-/** Read at once: many small chunks, and little enough to stay in the processor's cache until they are used. */
+/** The size of one read: many small chunks, but small enough to stay in the CPU cache until they are used. */
 export const WINDOW_BYTES = 128 * 1024;
 
 const MAX_SPARE_WINDOWS = 2;
@@ -19,8 +19,8 @@ export function giveBackWindow(window: Buffer): void {
 }
 
 /**
- * Memory that listeners borrow and that is detached afterwards. A piece of it that was kept is empty then: it must not
- * change silently when the memory is used again.
+ * Memory that listeners borrow and that is detached afterwards: a buffer that a listener kept becomes empty instead of
+ * changing silently when the memory is reused.
  */
 export class BorrowedBuffer {
   #spare: Buffer | undefined;
@@ -39,10 +39,9 @@ export class BorrowedBuffer {
 
 let channel: { from: MessagePort; to: MessagePort } | undefined;
 
-/** The same memory in a new ArrayBuffer; all views of the old one have length 0 from now on. */
+/** Moves the memory to a new ArrayBuffer; all views of the old one then have length 0. */
 export function detach(memory: Buffer): Buffer {
-  // ArrayBuffer.prototype.transfer, which Node has from version 21 on: this way is several times faster than
-  // structuredClone(), the other one there is.
+  // ArrayBuffer.prototype.transfer() needs Node 21; this is several times faster than structuredClone().
   if (channel === undefined) {
     const { port1, port2 } = new MessageChannel();
     channel = { from: port1, to: port2 };

@@ -1,9 +1,9 @@
 /**
- * How libqb names the rings of a connection. They are in a directory of its own,
+ * libqb's names for the rings of a connection. Each connection has a directory,
  *
  *     /dev/shm/qb-<server pid>-<client pid>-<server's descriptor>-XXXXXX/qb-{request,response,event}-<service>
  *
- * and each name, the stem of the ring, stands for two files: `...-header` and `...-data`.
+ * and each name, the stem of the ring, denotes two files: `...-header` and `...-data`.
  */
 import { basename, dirname, isAbsolute, join } from 'node:path';
 
@@ -31,7 +31,7 @@ export function directoryPrefix(serverPid: number, clientPid: number, connection
   return `qb-${serverPid}-${clientPid}-${connection}-`;
 }
 
-/** The pids in the name of a directory; undefined when that is not the name of a connection's directory. */
+/** The pids in the name of a connection's directory; undefined for any other name. */
 export function pidsOf(name: string): ConnectionPids | undefined {
   const match = DIRECTORY.exec(name);
   return match === null ? undefined : { serverPid: Number(match[1]), clientPid: Number(match[2]) };
@@ -46,7 +46,7 @@ export function ringFiles(stem: string): [header: string, data: string] {
   return [`${stem}-header`, `${stem}-data`];
 }
 
-/** What three stems tell; undefined unless they are the rings of one service, in the directory of a connection. */
+/** Parses three stems; undefined unless they are the rings of one service, in the directory of a connection. */
 export function connectionOf(stems: Readonly<Record<RingName, string>>): ConnectionPath | undefined {
   const directory = dirname(stems.request);
   const service = basename(stems.request).slice('qb-request-'.length);
@@ -60,14 +60,14 @@ export function serviceOf(files: readonly string[]): string | undefined {
   return files.map((name) => REQUEST_HEADER.exec(name)?.[1]).find((name) => name !== undefined);
 }
 
-/** Those files of a service's rings that are not among these. */
+/** The files of a service's rings that are missing among these. */
 export function missingFiles(service: string, files: readonly string[]): string[] {
   return RING_NAMES.flatMap((ring) => ringFiles(ringStem('', ring, service))).filter(
     (file) => !files.includes(file),
   );
 }
 
-/** Makes something for each ring; what was made is closed when one cannot be. */
+/** Creates something for each ring; if one fails, closes the others. */
 export function forEachRing<T extends { close(): void }>(make: (ring: RingName) => T): Record<RingName, T> {
   const made: T[] = [];
   const next = (ring: RingName): T => {

@@ -1,6 +1,6 @@
 /**
- * The request ring, seen from its reader: an embedded server. It reads by the rules by which a client reads its events
- * (docs/protocol.md): many chunks at once, each by its byte on the service socket.
+ * The reader of the request ring: an embedded server. It follows the same rules as a client that reads events
+ * (docs/protocol.md): many chunks at once, one byte on the service socket for each.
  */
 import { EventReader } from './event-reader';
 import { CHUNK_HEADER_BYTES, checkedLength, chunkWords, Magic, WORD_BYTES } from './layout';

@@ -1,10 +1,9 @@
 /**
- * The request ring, seen from its writer.
+ * The writer of the request ring.
  *
- * Frames are staged first: they are laid out behind write_pt in the free part of the ring, which belongs to
- * the writer until write_pt moves, so the daemon does not see them. post() then makes all of them visible at
- * once. Small frames are gathered in memory and reach the ring in one write; large ones go straight from the
- * caller's memory.
+ * Frames are first staged after write_pt in the free part of the ring, which belongs to the writer until write_pt moves,
+ * so the daemon does not see them. post() then makes all of them visible at once. Small frames are gathered in memory
+ * and written to the ring together; large ones are written from the caller's memory.
  *
  *        daemon reads         posted             staged               free
  *     read_pt ------------------> write_pt --------------> staged end ------> read_pt
@@ -15,7 +14,7 @@ import type { Ring } from './ring';
 /** Frames up to `directBytes` are gathered in a buffer of `gatherBytes`; larger ones are written directly. */
 const LIMITS = { gatherBytes: 64 * 1024, directBytes: 16 * 1024 };
 
-/** What a look at the ring says of the daemon: whether staged frames may be posted now. */
+/** Whether staged frames may be posted now. */
 export type SubmitState = 'ready' | 'busy' | 'flowControlled';
 
 const zeros = Buffer.alloc(WORD_BYTES);
@@ -23,7 +22,7 @@ const zeros = Buffer.alloc(WORD_BYTES);
 export class RequestWriter {
   readonly #ring: Ring;
   readonly #directBytes: number;
-  /** The gathered bytes belong into the ring right before `end`. */
+  /** Gathered bytes, which belong right before `end` in the ring. */
   readonly gather: Buffer;
   readonly #gatherWords: Uint32Array;
   readonly state = {
@@ -46,8 +45,8 @@ export class RequestWriter {
   }
 
   /**
-   * Stages one frame made of `head` and `parts`, together `length` bytes.
-   * False when the ring has no room for it now; nothing is changed then.
+   * Stages one frame of `head` and `parts`, together `length` bytes. False, without any change, when the ring has no
+   * room now.
    */
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
     if (!this.#hasRoom(length)) return false;
@@ -60,9 +59,8 @@ export class RequestWriter {
   }
 
   /**
-   * Stages a frame of `length` bytes that stands in `memory` behind CHUNK_HEADER_BYTES of headroom, padded
-   * to a whole word. A large one goes out in one write from where it is; for a small one, being gathered with
-   * others costs less than a write of its own.
+   * Stages a frame of `length` bytes in `memory` after CHUNK_HEADER_BYTES of headroom, padded to a whole word. A large
+   * frame is written directly; for a small one, gathering is cheaper than a separate write.
    */
   stagePrepared(memory: Buffer, length: number): boolean {
     if (!this.#hasRoom(length)) return false;
@@ -80,9 +78,9 @@ export class RequestWriter {
   /**
    * Whether staged frames may be posted now.
    *
-   * Only at semaphore 0: the daemon takes chunks by decrementing it atomically, and we can only overwrite
-   * it, so a write at any other moment could undo a decrement (the daemon would then read a chunk that is
-   * not there) or lose an increment (a chunk nobody reads). At 0 the daemon leaves it alone.
+   * Only at semaphore 0: the daemon decrements it atomically for each chunk, and we can only overwrite it. At any other
+   * time a write could undo a decrement (the daemon would read a chunk that does not exist) or lose an increment (a
+   * chunk that is never read). At 0 the daemon does not change it.
    */
   submitState(): SubmitState {
     const { semaphore, userData } = this.#ring.status();
@@ -90,7 +88,7 @@ export class RequestWriter {
     return semaphore === 0 ? 'ready' : 'busy';
   }
 
-  /** Whether enough of the ring is free to go on staging although nothing can be posted. */
+  /** Whether enough of the ring is free to continue staging while nothing can be posted. */
   hasQuarterFree(): boolean {
     this.#ring.readPointers();
     return this.#ring.freeBytes(this.state.end) >= this.#ring.wordSize;
@@ -102,14 +100,14 @@ export class RequestWriter {
   }
 
   /**
-   * Makes the staged frames visible and returns their number. The caller, who has seen submitState() say
-   * 'ready', sends exactly that many bytes on the service socket right after, in one write: a byte before its
-   * chunk is lost as a wake-up, and a chunk without its byte leaves the daemon waiting for it.
+   * Makes the staged frames visible and returns their number. submitState() must have returned 'ready'. The caller then
+   * immediately sends exactly that many bytes on the service socket in one write: a byte before its chunk is a lost
+   * wake-up, and a chunk without its byte makes the daemon wait for it.
    */
   post(): number {
     const { end, stagedChunks } = this.state;
     this.#flush();
-    // Chunks first, then the pointer that covers them, then the count that lets the daemon look.
+    // Chunks first, then the pointer that covers them, then the count that lets the daemon read them.
     this.#ring.publishWritePointer(end);
     this.#ring.setSemaphore(stagedChunks);
     this.state.stagedChunks = 0;
@@ -127,7 +125,7 @@ export class RequestWriter {
     return this.#ring.hasRoom(length, this.state.end);
   }
 
-  /** Whether a chunk is to be gathered. If not, or if it does not fit beside the others, those are written. */
+  /** Whether to gather a chunk. If not, or if the buffer has no room for it, writes the gathered ones. */
   #gathers(bytes: number): boolean {
     const gathers = bytes <= this.#directBytes;
     if (!gathers || this.state.gatheredBytes + bytes > this.gather.length) this.#flush();
@@ -137,7 +135,7 @@ export class RequestWriter {
   #gatherFrame(head: Buffer, parts: readonly Uint8Array[], length: number, bytes: number): void {
     const at = this.state.gatheredBytes;
     const word = at / WORD_BYTES;
-    // The padding first: what follows may reach into its word.
+    // The padding first: the payload may extend into its word.
     this.#gatherWords[(at + bytes) / WORD_BYTES - 1] = 0;
     this.#gatherWords[word] = length;
     this.#gatherWords[word + 1] = Magic.COMMITTED;
@@ -154,7 +152,7 @@ export class RequestWriter {
     const chunkHeader = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
     writeChunkHeader(chunkHeader, 0, length);
     const padding = zeros.subarray(0, (WORD_BYTES - (length % WORD_BYTES)) % WORD_BYTES);
-    // An empty piece at the end would cost a write of its own.
+    // An empty piece at the end would cost an extra write.
     const all = [chunkHeader, head, ...parts, padding].filter((piece) => piece.length > 0);
     this.#ring.writeParts(this.state.end, all, CHUNK_HEADER_BYTES + length + padding.length);
   }

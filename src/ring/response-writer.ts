@@ -1,4 +1,4 @@
-/** The response ring, seen from its writer: an embedded server. Its chunks are made visible as those of events are. */
+/** The writer of the response ring: an embedded server. It posts chunks like events. */
 import { CpgError } from '../errors';
 import { EventWriter } from './event-writer';
 import { CHUNK_HEADER_BYTES, chunkWords, WORD_BYTES, writeChunkHeader } from './layout';
@@ -12,9 +12,9 @@ export class ResponseWriter {
   }
 
   /**
-   * Puts a reply into the ring. The client has one request in flight, so it has taken the last reply, and has put the
-   * semaphore back to 0, before it asks again. CS_ERR_NO_SPACE for a client that asks and asks and never reads: a daemon
-   * would drop the reply silently.
+   * Writes a reply. A client has one request in flight, so before the next one it has taken the last reply and reset the
+   * semaphore. Throws CS_ERR_NO_SPACE if the client keeps sending requests without reading replies: a daemon would drop
+   * the reply silently.
    */
   write(frame: Buffer): void {
     const chunk = Buffer.alloc(chunkWords(frame.length) * WORD_BYTES);

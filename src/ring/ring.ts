@@ -1,6 +1,6 @@
 /**
- * One libqb ring buffer in shared memory (layout.ts): its words, which way round its pointers go, and how much of it is
- * free. How the bytes are reached is a matter of its storage (storage.ts).
+ * One libqb ring buffer in shared memory (layout.ts): its words, pointer arithmetic and free space. Its storage
+ * (storage.ts) accesses the bytes.
  *
  * Each ring has one writer and one reader, in two processes:
  *
@@ -12,9 +12,9 @@
  *     user data     daemon (flow control)   -                       -
  *     chunks        client                  daemon                  daemon
  *
- * The semaphore is a POSIX semaphore that the daemon changes atomically in its mapping. A client cannot do an atomic
- * change through a file, so it writes the semaphore only at moments when the daemon does not: the rules for that are at
- * the steps of request-writer.ts, response-reader.ts and event-reader.ts.
+ * The semaphore is a POSIX semaphore that the daemon updates atomically in its mapping. Without a mapping a client
+ * cannot do that, so it writes the semaphore only when the daemon does not: request-writer.ts, response-reader.ts and
+ * event-reader.ts state the rules at each step.
  */
 import { malformed } from '../codec/fields';
 import { CHUNK_MARGIN_BYTES, RingHeader, WORD_BYTES } from './layout';
@@ -38,7 +38,7 @@ export class Ring {
   /** The pointers as of the last readPointers(); always below wordSize. */
   readonly state = { writePointer: 0, readPointer: 0, open: true };
 
-  /** `wordSize` is the number of words in the circle. */
+  /** `wordSize` is the number of words in the ring. */
   constructor(
     readonly name: string,
     storage: RingStorage,
@@ -67,27 +67,27 @@ export class Ring {
     this.state.readPointer = readPointer;
   }
 
-  /** The value of the semaphore: chunks posted and not yet taken. */
+  /** The value of the semaphore: chunks posted and not yet consumed. */
   semaphore(): number {
-    // Eight bytes: fewer are copied byte by byte, and between 255 and 256 the value would read as 511.
+    // Eight bytes: fewer are copied byte by byte, and a change from 255 to 256 could read as 511.
     this.#storage.readHeader(RingHeader.semaphore, scratch, SEMAPHORE_WORDS);
     return scratch[0]!;
   }
 
-  /** The semaphore and the user data (flow control), through files in one read. */
+  /** The semaphore and the user data (flow control), in one read. */
   status(): { semaphore: number; userData: number } {
     this.#storage.readHeader(RingHeader.semaphore, scratch, STATE_WORDS);
     return { semaphore: scratch[0]!, userData: scratch[USER_DATA_WORD]! | 0 };
   }
 
-  /** Sets value and waiters (through files in one write); nobody ever waits on these semaphores. */
+  /** Sets value and waiters in one write; no process ever waits on these semaphores. */
   setSemaphore(value: number): void {
     scratch[0] = value;
     scratch[1] = 0;
     this.#storage.writeHeader(RingHeader.semaphore, scratch, SEMAPHORE_WORDS);
   }
 
-  /** Flow control: what the reader of a request ring tells its writer. */
+  /** Sets the flow control of a request ring, from its reader to its writer. */
   setUserData(value: number): void {
     this.#writeHeaderWord(RingHeader.userData, value);
   }
@@ -99,7 +99,7 @@ export class Ring {
 
   publishReadPointer(pointer: number): void {
     this.state.readPointer = pointer;
-    // With word_size, which never changes: the daemon must not see a pointer of which only some bytes are written.
+    // Together with word_size, which never changes: the daemon must not see a partly written pointer.
     scratch[0] = pointer;
     scratch[1] = this.wordSize;
     this.#storage.writeHeader(RingHeader.readPointer, scratch, POINTER_WRITE_WORDS);
@@ -110,14 +110,14 @@ export class Ring {
     return (pointer + words) % this.wordSize;
   }
 
-  /** Words from `from` up to `to`, going round. */
+  /** Words from `from` up to `to`, with wrap-around. */
   distance(from: number, to: number): number {
     return to >= from ? to - from : to - from + this.wordSize;
   }
 
   /**
-   * Bytes that a writer whose chunks end at `end` has free; safe with pointers read earlier, because a reader only ever
-   * frees. The margin keeps writers from filling the ring to the last word: equal pointers mean empty.
+   * Free bytes for a writer whose chunks end at `end`. Safe with pointers read earlier, because a reader only frees
+   * space. The margin keeps writers from filling the ring completely: equal pointers mean empty.
    */
   freeBytes(end: number): number {
     const { readPointer } = this.state;
@@ -143,7 +143,7 @@ export class Ring {
     if (first < length) this.#storage.write(bytes, first, length - first, 0);
   }
 
-  /** Writes several pieces one behind the other without joining them first. */
+  /** Writes several pieces contiguously without joining them first. */
   writeParts(pointer: number, parts: readonly Uint8Array[], length: number): void {
     const position = pointer * WORD_BYTES;
     const beforeEnd = this.wordSize * WORD_BYTES - position;
@@ -162,12 +162,12 @@ export class Ring {
     this.#storage.close();
   }
 
-  /** Tells the daemon that we are there. */
+  /** Marks the ring as used by this client. */
   attach(): void {
     this.#writeHeaderWord(RingHeader.referenceCount, REFERENCES_WHEN_CONNECTED);
   }
 
-  /** Whether the client has done so: only a process that may write to the files can. */
+  /** Whether the client has attached: that needs write access to the files. */
   attached(): boolean {
     this.#storage.readHeader(RingHeader.referenceCount, scratch, 1);
     return scratch[0]! >= REFERENCES_WHEN_CONNECTED;
@@ -179,7 +179,7 @@ export class Ring {
   }
 }
 
-/** The pieces up to `bytes` and those behind, one of them perhaps cut in two. */
+/** The pieces before and after `bytes`; one of them may be split. */
 function splitAt(parts: readonly Uint8Array[], bytes: number): [Uint8Array[], Uint8Array[]] {
   const first: Uint8Array[] = [];
   const rest: Uint8Array[] = [];

@@ -1,8 +1,8 @@
 /**
- * How the bytes of a ring are reached. /dev/shm is memory (tmpfs), so what is read and written through its files is
- * coherent with the daemon's mapping of them; no fsync, no blocking, hence the synchronous calls.
+ * Access to the bytes of a ring. /dev/shm is memory (tmpfs), so file reads and writes are coherent with the daemon's
+ * mapping. They need no fsync and never block, hence the synchronous calls.
  *
- * A storage knows nothing of rings: it is given offsets, and says so when it could not do all of it.
+ * A storage knows nothing about rings: it takes offsets, and throws if it could not transfer everything.
  */
 import { closeSync, readSync, writeSync, writevSync } from 'node:fs';
 import { malformed } from '../codec/fields';
@@ -10,21 +10,21 @@ import { WORD_BYTES } from './layout';
 import { CpgError } from '../errors';
 
 export interface RingStorage {
-  /** Fills the first `count` words of `words` from the header file, from the byte `offset` on. */
+  /** Reads the first `count` words of `words` from the header file at byte `offset`. */
   readHeader(offset: number, words: Uint32Array, count: number): void;
-  /** Writes the first `count` words of `words` to the header file, to the byte `offset`. */
+  /** Writes the first `count` words of `words` to the header file at byte `offset`. */
   writeHeader(offset: number, words: Uint32Array, count: number): void;
-  /** Fills `length` bytes of `target`, from `offset` on, from the data file. */
+  /** Reads `length` bytes of the data file into `target` at `offset`. */
   read(target: Buffer, offset: number, length: number, position: number): void;
-  /** Writes `length` bytes of `bytes`, from `offset` on, to the data file. */
+  /** Writes `length` bytes of `bytes` at `offset` to the data file. */
   write(bytes: Buffer, offset: number, length: number, position: number): void;
-  /** Writes pieces, together `length` bytes, one behind the other to the data file. */
+  /** Writes pieces, together `length` bytes, contiguously to the data file. */
   writeParts(parts: readonly Uint8Array[], length: number, position: number): void;
-  /** Nothing can be read or written afterwards. */
+  /** Every later access fails. */
   close(): void;
 }
 
-/** The open files of a ring: one of RING_HEADER_BYTES, one of `dataBytes`. */
+/** The open files of a ring: the header of RING_HEADER_BYTES and the data of `dataBytes`. */
 export interface RingFiles {
   readonly name: string;
   readonly headerFd: number;
@@ -32,12 +32,12 @@ export interface RingFiles {
   readonly dataBytes: number;
 }
 
-/** Takes over the files; should it throw, they are still the caller's to close. */
+/** Takes ownership of the files; if it throws, the caller still has to close them. */
 export type OpenStorage = (files: RingFiles) => RingStorage;
 
 export const storeInFiles: OpenStorage = (files) => new FileStorage(files);
 
-/** Positioned reads and writes, which every Node can do. */
+/** Positioned reads and writes, without a mapping. */
 class FileStorage implements RingStorage {
   readonly #name: string;
   #headerFd: number;
@@ -74,7 +74,7 @@ class FileStorage implements RingStorage {
   close(): void {
     closeSync(this.#headerFd);
     closeSync(this.#dataFd);
-    // The system reuses the numbers at once: a late write must not end up in somebody else's file.
+    // The system reuses the numbers immediately: a late write must not end up in another file.
     this.#headerFd = -1;
     this.#dataFd = -1;
   }

@@ -1,4 +1,4 @@
-/** From an address to a transport, with patience for a daemon that is still starting. */
+/** Opens a transport, and retries while the daemon is still starting. */
 import { debugSession as debug } from '../debug';
 import { connectTransport } from '../transport/connect';
 import { isTransient } from '../transport/service-socket';

@@ -9,14 +9,14 @@ export class Deadline {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;
   readonly #ignoreUserSignal: (() => void) | undefined;
-  /** What the daemon said so far, for the time-out to tell. */
+  /** The daemon's last refusal, for the time-out error. */
   lastAnswer: Error | undefined;
-  /** What to do when it is missed, where the general advice does not fit. */
+  /** The remedy of the time-out error, if not the default. */
   remedy: string | undefined;
-  /** Which cause it is that it was missed, where it is not the daemon's silence. */
+  /** The reason of the time-out error, if not the daemon's silence. */
   reason: CpgErrorReason | undefined;
 
-  /** `what` is the call the time is for, as it shall stand in the error. */
+  /** `what` names the call in the error. */
   constructor(what: string, timeoutMs: number, userSignal?: AbortSignal) {
     this.#timer = setTimeout(() => {
       const { lastAnswer, remedy } = this;
@@ -37,7 +37,7 @@ export class Deadline {
     return this.#controller.signal;
   }
 
-  /** Starts the time again. */
+  /** Restarts the timer. */
   refresh(): void {
     this.#timer.refresh();
   }
@@ -48,7 +48,7 @@ export class Deadline {
   }
 }
 
-/** What our calls do when a signal aborts, and how to stop listening to it. */
+/** What our calls do when a signal aborts, and how to stop listening. */
 interface SharedListener {
   readonly actions: Set<() => void>;
   readonly stop: () => void;
@@ -57,11 +57,11 @@ interface SharedListener {
 const listeners = new WeakMap<AbortSignal, SharedListener>();
 
 /**
- * Calls `action` when `signal` aborts, at once if it has, unless the returned function is called before.
+ * Calls `action` when `signal` aborts, immediately if it already has; the returned function cancels that.
  *
- * All calls that wait for one signal share one listener on it, which is there only while a call waits. With a listener
- * a call, Node would warn of a leak from the eleventh on, and it searches all listeners for each one that is added.
- * AbortSignal.any() takes signals of Node alone, and what it adds to a signal that lives long stays there (Node 20).
+ * All calls that wait for a signal share one listener, which exists only while a call waits. With one listener per
+ * call, Node would warn of a leak at the eleventh, and adding one searches all others. AbortSignal.any() accepts only
+ * Node's own signals, and leaks on a long-lived one (Node 20).
  */
 export function whenAborted(signal: AbortSignal, action: () => void): () => void {
   if (signal.aborted) {
@@ -92,7 +92,7 @@ function listenTo(signal: AbortSignal): SharedListener {
   return shared;
 }
 
-/** Why `signal` was aborted; some that were made elsewhere do not say it. */
+/** Why `signal` was aborted; signals of other libraries may have no reason. */
 export function abortReason(signal: AbortSignal): Error {
   const reason = signal.reason as Error | undefined;
   return reason ?? new DOMException('This operation was aborted', 'AbortError');
@@ -102,16 +102,16 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw abortReason(signal);
 }
 
-/** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then goes on unobserved. */
+/** Settles as `work` does, or rejects as soon as `signal` aborts; `work` then continues unobserved. */
 export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    // Work that can stop does so first, so that the state it leaves can be seen when this rejects.
+    // Deferred, so that work that can stop has updated its state before this rejects.
     const ignore = whenAborted(signal, () => void setImmediate(() => reject(abortReason(signal))));
     work.finally(ignore).then(resolve, reject);
   });
 }
 
-/** Growing pauses between tries: 5, 10, 20 ... 320 ms. */
+/** Growing pauses between attempts: 5, 10, 20 ... 320 ms. */
 export class Backoff {
   #nextMs = 5;
 

@@ -1,4 +1,4 @@
-/** Fragments: one in flight at a time, each answered by the daemon. */
+/** Fragments: one in flight at a time; the daemon answers each. */
 import { clearTimeout, setTimeout } from '../clock';
 import {
   encodePartialMcastHeader,
@@ -17,17 +17,17 @@ import type { OutgoingMessage } from './message';
 import { DEADLINE_BYTES, messageBytes, type Job, type Outbox } from './outbox';
 import type { Exchange, RequestChannel } from './request-channel';
 
-/** How often a large message begins again because the membership changed under it. */
+/** How often a large message restarts because the membership changed meanwhile. */
 const MAX_RESTARTS = 16;
 
-/** Where fragments go; the outbox goes on after a pause. */
+/** Where fragments go; the outbox resumes after a pause. */
 export interface FragmentRoute {
   readonly requests: RequestChannel;
   readonly window: InFlightWindow;
   readonly outbox: Outbox;
 }
 
-/** Sends one fragment after the other. After CS_ERR_TRY_AGAIN it is busy for a pause, which grows, and then resumes. */
+/** Sends one fragment at a time. After CS_ERR_TRY_AGAIN it pauses, longer each time, and then resumes. */
 class FragmentExchange implements Exchange {
   readonly requestId = RequestId.partialMcast;
   #state: 'idle' | 'inFlight' | 'paused' = 'idle';
@@ -43,7 +43,7 @@ class FragmentExchange implements Exchange {
     return this.#state === 'idle';
   }
 
-  /** True when the fragment was staged: its answer follows. */
+  /** True if the fragment was staged: its answer follows. */
   send(
     message: { guarantee: number; length: number },
     fragmentType: number,
@@ -75,7 +75,6 @@ class FragmentExchange implements Exchange {
     this.onAnswer(error);
   }
 
-  /** Nothing follows. */
   stop(): void {
     clearTimeout(this.#pause);
   }
@@ -83,8 +82,7 @@ class FragmentExchange implements Exchange {
 
 /**
  * A message larger than a frame. CS_ERR_TRY_AGAIN repeats the fragment. CS_ERR_INTERRUPT means that the membership
- * changed in the middle, and the members forget what they have: the message begins again, so that it arrives whole or
- * not at all.
+ * changed and the members dropped the earlier fragments: the message restarts, so that it arrives whole or not at all.
  */
 export class FragmentedJob implements Job {
   readonly hasDeadline = true;
@@ -116,11 +114,11 @@ export class FragmentedJob implements Job {
 
   advance(): boolean {
     if (this.#finished) return true;
-    // The parts themselves, so that a message that waits is in memory once.
+    // The parts themselves, so that a queued message is in memory only once.
     const fragment = between(this.message.parts, this.#offset, this.#end);
     if (!this.#exchange.send(this.message, this.#fragmentType, fragment, this.#end - this.#offset))
       return false;
-    // The message can be delivered before the reply to its last fragment is seen.
+    // The message can be delivered before we see the reply to its last fragment.
     if (this.#fragmentType === FragmentType.LAST) this.route.window.largeSent(this.message.confirm);
     return false;
   }
@@ -146,7 +144,7 @@ export class FragmentedJob implements Job {
     }
   }
 
-  /** Where the present fragment ends. */
+  /** Where the current fragment ends. */
   get #end(): number {
     return Math.min(this.#offset + this.fragmentBytes, this.message.length);
   }
@@ -157,7 +155,7 @@ export class FragmentedJob implements Job {
   }
 }
 
-/** The bytes from `start` to `end` of all parts, one after the other. */
+/** The bytes from `start` to `end` of the concatenated parts. */
 function between(parts: readonly Uint8Array[], start: number, end: number): Uint8Array[] {
   const found: Uint8Array[] = [];
   let offset = 0;
@@ -169,7 +167,7 @@ function between(parts: readonly Uint8Array[], start: number, end: number): Uint
   return found;
 }
 
-/** Its message never follows. One byte is promised, because libcpg would allocate none for an empty message. */
+/** Announces a message of one byte that never follows; for an empty one libcpg would allocate nothing. */
 const FENCE = { guarantee: Guarantee.AGREED, length: 1 };
 
 /** Keeps confirmed messages apart from unconfirmed ones: see in-flight.ts. */
@@ -182,8 +180,8 @@ export class Fence {
   }
 
   /**
-   * Whether a message may be sent now. False while a fence is needed first: it is sent, and nothing else is until the
-   * daemon has answered. Throws the CpgError with which the daemon refused it.
+   * Whether a message may be sent now. If a fence is needed first, sends it; false until the daemon has answered.
+   * Throws the CpgError with which the daemon refused the fence.
    */
   passes(confirmed: boolean): boolean {
     if (!this.#exchange.idle) return false;

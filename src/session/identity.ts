@@ -1,22 +1,22 @@
-/** The pid by which the members of a group know a handle: with the node id it must be unique in that group. */
+/** The pid by which group members know a handle; node id and pid together must be unique in the group. */
 import { randomInt } from 'node:crypto';
 import { CpgError } from '../errors';
 
-/** Real pids are below 2^22 on Linux, and below 2^31 a pid is positive for a program that takes it as an int. */
+/** Linux pids are below 2^22; below 2^31 a pid is positive in a C int. */
 const DRAWN_ABOVE = 2 ** 22;
 const DRAWN_BELOW = 2 ** 31;
-/** A draw hits a taken pid once in about 2^31 for each member: eight in a row have another cause. */
+/** A draw hits the pid of a given member about once in 2^31: eight hits in a row have another cause. */
 const MAX_DRAWS = 8;
 
 export class Identity {
-  /** What a join announces; a refused join may change it if it was drawn. */
+  /** The pid a join announces; if drawn, a refused join may change it. */
   pid: number;
-  /** 0 when the pid was not ours to choose. */
+  /** 0 if the pid was not drawn. */
   #draws: number;
 
   /**
-   * `given` is the option `pid`, `seen` the pid under which the daemon sees us. It sees 0 when we run in a pid
-   * namespace that is not below its own. Our own process.pid would not do then: it is 1 in most containers.
+   * `given` is the option `pid`, `seen` the pid under which the daemon sees us: 0 if our pid namespace is not below its
+   * own. Our process.pid is no substitute: it is 1 in most containers.
    */
   constructor(given: number | undefined, seen: number) {
     const drawn = given === undefined && seen === 0;
@@ -24,7 +24,7 @@ export class Identity {
     this.pid = drawn ? draw() : (given ?? seen);
   }
 
-  /** After CS_ERR_EXIST: true when another pid was drawn for another try. */
+  /** After CS_ERR_EXIST: draws another pid if it may; true means join again. */
   redraw(): boolean {
     if (this.#draws === 0 || this.#draws >= MAX_DRAWS) return false;
     this.#draws++;
@@ -32,7 +32,7 @@ export class Identity {
     return true;
   }
 
-  /** CS_ERR_EXIST for the caller of join(). */
+  /** The CS_ERR_EXIST that join() rejects with. */
   refusal(cause: CpgError): CpgError {
     const what =
       this.#draws === 0

@@ -1,27 +1,27 @@
 /**
- * Our own messages between sending and delivery: which of them were delivered, and how many more may go.
+ * Our own messages in flight: which of them were delivered, and how many more may be sent.
  *
- * The daemon never answers an mcast, and drops it silently when it is overloaded. A sender gets its own
- * messages back in the order it sent them, so what comes back is a subsequence of what was sent. That alone does
- * not tell which ones were dropped: two messages may have equal bytes. So confirmed messages are kept apart from
- * all others by fences. A fence is the first fragment, with no bytes, of a message that never follows: the daemon
- * answers it, so it is certainly delivered, each member receives it in total order, and no application sees it.
+ * The daemon never answers an mcast, and drops it silently when overloaded. A sender gets its own messages back in
+ * order, so the deliveries are a subsequence of the messages sent. That alone does not show which ones were dropped:
+ * two messages may have equal bytes. So fences separate confirmed messages from all others. A fence is an empty first
+ * fragment of a message that never follows. The daemon answers it, so its delivery is certain; each member receives it
+ * in total order, and no application sees it.
  *
  *     sent        u u u | c c | u u u u        u: unconfirmed, only counted
  *     segments    ----- | --- | -------        c: confirmed, | a fence
  *
- * Whatever of our own comes back between two fences belongs to the segment between them, and in a segment of
- * confirmed messages every delivery settles one of them. A fence is only needed while messages of the other kind
- * are in flight: a sender that awaits each confirmation, or confirms everything, or nothing, never sends one.
+ * Deliveries between two fences belong to the segment between them, and in a confirmed segment every delivery settles
+ * one message. A fence is only needed while messages of the other kind are in flight: a sender that awaits each
+ * confirmation, or confirms everything, or nothing, never sends one.
  *
- * The daemon answers each fragment of a large message, so these cannot be lost: they are counted.
+ * The daemon answers each fragment of a large message, so large messages cannot be lost: they are only counted.
  *
- * The window. If many more messages were in flight than the event ring holds, the daemon would find the ring full.
- * It queues what finds no place there and tries again up to 50 ms later when nothing else wakes it. So a sender waits
- * until its messages have come back, which also keeps the daemon's queue short. Small messages are read faster than
- * the daemon makes them, so as much again may wait in the request ring: a daemon that runs out of work passes its
- * token round for nothing, and takes CPU time from us for that. The window closes only for a moment: a sender that
- * does not read its messages (a full loop, manual dispatch) may send all the same, as with libcpg.
+ * The window. If more messages were in flight than the event ring holds, the daemon would find the ring full. It queues
+ * the rest and retries up to 50 ms later if nothing else wakes it. So a sender waits until its messages have come back,
+ * which also keeps the daemon's queue short. We read small messages faster than the daemon delivers them, so the same
+ * amount again may wait in the request ring: an idle daemon keeps passing its token and takes our CPU time for that.
+ * The window closes only briefly: a sender that does not read its messages (a full loop, manual dispatch) may still
+ * send, as with libcpg.
  */
 import { clearTimeout, setTimeout } from '../clock';
 import { DELIVER } from '../codec/events';
@@ -33,54 +33,54 @@ interface Segment {
   confirmed: boolean;
   /** Unconfirmed messages that were sent and have not come back. */
   unconfirmed: number;
-  /** Confirmed messages whose fate is unknown, in the order of sending; settled ones are before `first`. */
+  /** Unsettled confirmed messages in sending order, from index `first` on. */
   pending: OutgoingMessage[];
   first: number;
 }
 
-/** Confirmations that may be awaited at once. */
+/** The limit of pending confirmations. */
 export const MAX_CONFIRMATIONS = 1 << 20;
-/** Settled entries at the front of `pending` that are dropped at once. */
+/** Settled entries at the front of `pending` before they are removed. */
 const COMPACT_AFTER = 4096;
 
 /** How long the window stays closed for messages that do not come back. */
 const PATIENCE_MS = 4;
 /** Messages up to this part of the event ring are small. */
 const SMALL_FRACTION = 16;
-/** Two of the largest are always let through: while one is read the daemon works on the other. */
+/** The window always allows two of the largest: we read one while the daemon works on the other. */
 const LEAST_MESSAGES = 2;
 
 export class InFlightWindow {
   readonly #capacityBytes: number;
   readonly #onPatienceOver: () => void;
-  /** At least one; the last one takes what is sent, the first one is what deliveries belong to. */
+  /** At least one: sent messages go into the last one, deliveries belong to the first one. */
   #segments: Segment[] = [newSegment()];
-  /** Large messages whose last fragment was staged, in the order of sending. */
+  /** Large messages whose last fragment was staged, in sending order. */
   readonly #large: (Confirm | undefined)[] = [];
   #pending = 0;
-  /** What the messages in flight will take of the event ring. */
+  /** Event ring bytes of the messages in flight. */
   #bytes = 0;
-  /** How many bytes may be in flight, for a message of the size that waits. */
+  /** The limit of `#bytes` for the waiting message. */
   #limitBytes = 0;
   /** Runs while the window is closed. */
   #patience: NodeJS.Timeout | undefined;
   #opened = false;
 
   /**
-   * `capacityBytes` is the size of the event ring. `onPatienceOver` is called when a message may go because the
-   * messages in flight did not come back; when they did, takeOpened() says so.
+   * `capacityBytes` is the size of the event ring. `onPatienceOver` is called when the window opens because the
+   * messages in flight did not come back; if they did, see takeOpened().
    */
   constructor(capacityBytes: number, onPatienceOver: () => void) {
     this.#capacityBytes = capacityBytes;
     this.#onPatienceOver = onPatienceOver;
   }
 
-  /** Confirmations that are awaited. */
+  /** The number of pending confirmations. */
   get pending(): number {
     return this.#pending;
   }
 
-  /** Whether a message of `length` bytes may go now. False closes the window until enough messages came back. */
+  /** Whether a message of `length` bytes may be sent now. False closes the window until enough messages came back. */
   allows(length: number): boolean {
     const bytes = eventBytes(length);
     const limit = this.#limit(bytes);
@@ -93,14 +93,14 @@ export class InFlightWindow {
     return false;
   }
 
-  /** True once after deliveries opened the window: messages that wait may go, after the reading. */
+  /** True once after deliveries opened the window: send waiting messages after the reading. */
   takeOpened(): boolean {
     const opened = this.#opened;
     this.#opened = false;
     return opened;
   }
 
-  /** Whether a fence must be sent before a message that is to be confirmed, or one that is not. */
+  /** Whether a fence must be sent before the next message. */
   needsFence(confirmed: boolean): boolean {
     const last = this.#segments.at(-1)!;
     return last.confirmed !== confirmed && inFlight(last) > 0;
@@ -119,7 +119,7 @@ export class InFlightWindow {
     this.#pending++;
   }
 
-  /** One of our messages was delivered, not one in fragments. True when nothing sent before or after it is in flight. */
+  /** One of our unfragmented messages was delivered. True if none are in flight any more. */
   delivered(message: Uint8Array): boolean {
     this.#free(eventBytes(message.length));
     const segment = this.#segments[0]!;
@@ -129,17 +129,17 @@ export class InFlightWindow {
     return this.#segments.length === 1 && inFlight(segment) === 0;
   }
 
-  /** A fence was staged; until the daemon answers it nothing else is sent. */
+  /** A fence was staged; nothing else is sent until the daemon answers it. */
   fenceSent(): void {
     this.#segments.push(newSegment());
   }
 
-  /** The daemon did not take the fence. Its segment is gone already if failAll() came first. */
+  /** The daemon refused the fence. Its segment is already gone if failAll() came first. */
   fenceRefused(): void {
     if (this.#segments.length > 1) this.#segments.pop();
   }
 
-  /** A fence was delivered: of what was sent before it nothing follows. */
+  /** A fence was delivered: every message sent before it was delivered or dropped. */
   fenceDelivered(): void {
     if (this.#segments.length === 1) return;
     const segment = this.#segments.shift()!;
@@ -152,7 +152,7 @@ export class InFlightWindow {
     if (confirm !== undefined) this.#pending++;
   }
 
-  /** The daemon did not take that fragment. */
+  /** The daemon refused that fragment. */
   largeRefused(): void {
     if (this.#large.pop() !== undefined) this.#pending--;
   }
@@ -165,7 +165,7 @@ export class InFlightWindow {
     confirm.resolve();
   }
 
-  /** Nothing of ours can be delivered any more. */
+  /** None of our messages can be delivered any more. */
   failAll(error: Error): void {
     const pending = this.#segments.flatMap((segment) => segment.pending.slice(segment.first));
     const all = [...pending.map(({ confirm }) => confirm), ...this.#large.splice(0)];
@@ -174,7 +174,7 @@ export class InFlightWindow {
     for (const confirm of all) confirm?.reject(error);
   }
 
-  /** The connection ended: nothing is sent any more either. */
+  /** The connection ended. */
   end(error: Error): void {
     clearTimeout(this.#patience);
     this.failAll(error);
@@ -188,7 +188,7 @@ export class InFlightWindow {
   #free(bytes: number): void {
     this.#bytes = Math.max(0, this.#bytes - bytes);
     if (this.#patience === undefined) return;
-    // Half of it at once, not message by message.
+    // Open at half the limit, so that messages go out in batches.
     if (this.#bytes <= this.#limitBytes / 2 || bytes >= this.#limitBytes / LEAST_MESSAGES) {
       this.#open(this.#bytes);
       this.#opened = true;
@@ -203,10 +203,10 @@ export class InFlightWindow {
 
   #confirm(segment: Segment, message: Uint8Array): void {
     const { pending, first } = segment;
-    // Nearly always the first one. Its bytes count only to find out what was dropped before it.
+    // Nearly always the first one; comparing bytes finds the messages dropped before it.
     let index = first;
     while (index < pending.length && !equalBytes(pending[index]!, message)) index++;
-    // Equal to none: the caller changed the bytes of a message that was sent.
+    // No match: the caller changed the bytes of a message in flight.
     if (index === pending.length) index = first;
     this.#rejectDropped(segment, index);
     const { confirm } = pending[index]!;
@@ -214,7 +214,7 @@ export class InFlightWindow {
     confirm?.resolve();
   }
 
-  /** All before `end` were overtaken, so they were dropped. */
+  /** A later message was delivered first, so all before `end` were dropped. */
   #rejectDropped(segment: Segment, end: number): void {
     const dropped = segment.pending.slice(segment.first, end);
     this.#forget(segment, end);
@@ -238,7 +238,7 @@ function inFlight({ unconfirmed, pending, first }: Segment): number {
   return unconfirmed + pending.length - first;
 }
 
-/** What a message takes of the event ring when it comes back. */
+/** The event ring bytes of a message when it comes back. */
 function eventBytes(length: number): number {
   return CHUNK_HEADER_BYTES + DELIVER.headerBytes + length;
 }

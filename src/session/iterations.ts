@@ -1,10 +1,10 @@
-/** Snapshots of groups and members that the daemon keeps for us, read row by row. */
+/** Snapshots of groups and members, kept by the daemon and read row by row. */
 import type { CpgRequest } from '../codec/requests';
 import { debugSession as debug } from '../debug';
 import { CpgError, isCpgError } from '../errors';
 import type { RequestChannel, SuccessfulReply } from './request-channel';
 
-/** Snapshots that a client may have open: the daemon keeps each until it is released. */
+/** The limit of open snapshots per client: the daemon keeps each until it is released. */
 const MAX_ITERATIONS = 256;
 
 export class Iterations {
@@ -15,7 +15,7 @@ export class Iterations {
     this.#requests = requests;
   }
 
-  /** The rows of a snapshot; it is released when the loop over them ends. `what` is the call it is for. */
+  /** The rows of a snapshot, which is released when the loop over them ends. `what` names the call. */
   async *rows(
     what: string,
     iterationType: number,
@@ -37,7 +37,7 @@ export class Iterations {
         }
         settled = true;
       } finally {
-        // The caller of a request that failed, on a daemon that hangs perhaps, does not wait for another one.
+        // After a failed request the daemon may hang: do not make the caller wait for another one.
         const released = this.#release(handle);
         if (settled) await released;
       }
@@ -61,7 +61,7 @@ export class Iterations {
       });
       return handle;
     } catch (error) {
-      // A reply that comes too late has made a snapshot all the same.
+      // A late reply still means that the daemon has a snapshot.
       void begun?.then(
         (late) => this.#release(late.handle),
         () => undefined,

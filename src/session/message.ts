@@ -1,4 +1,4 @@
-/** A message of ours that fits one frame, on its way into the transport. */
+/** Stages outgoing messages that fit one frame. */
 import { MCAST_HEADER_BYTES, renewMcastHeader } from '../codec/requests';
 import { debugMessage, showsMessages } from '../debug';
 import type { Transport } from '../transport/transport';
@@ -12,16 +12,16 @@ export interface OutgoingMessage {
   readonly parts: readonly Uint8Array[];
   readonly length: number;
   readonly guarantee: number;
-  /** Settled once the message was delivered, or cannot be any more. Its bytes must not change before that. */
+  /** Settles once the message was delivered or is known to be lost. The bytes must not change before that. */
   readonly confirm?: Confirm | undefined;
 }
 
-/** Messages made by allocMessage(), and the memory around them. */
+/** Messages from allocMessage() and the memory around them. */
 const preparedMemory = new WeakMap<Uint8Array, { memory: Buffer; headroomBytes: number }>();
 
 const WORD_BYTES = 4;
 
-/** Memory for a message with room for all headers before it, so that it goes out without a copy. */
+/** Allocates a message with room for all headers before it, so that it is sent without a copy. */
 export function allocMessage(transport: Transport, size: number): Buffer {
   const { headroomBytes } = transport;
   const start = headroomBytes + MCAST_HEADER_BYTES;

@@ -1,14 +1,13 @@
 /**
  * Wakes the daemon when it may hold events back.
  *
- * Events that find no room in our ring wait in the daemon's memory. It looks at them again when its loop wakes, and
- * when nothing else happens that is as late as 50 ms after there is room, for each ring full. Any frame wakes it. When
- * none goes out, this sends a small request, and drops the reply.
+ * Events that find no room in our ring wait in the daemon's memory. The daemon retries when its loop wakes: if nothing
+ * else happens, up to 50 ms after there is room, for each ring full. Any frame wakes it. If none goes out, we send a
+ * small request and drop the reply.
  *
- * A request in flight may have been read before there was room, so it does not count: after its reply the question is
- * asked again. What the user sends comes first, so the nudge waits for the end of the turn, and holds nothing up: it
- * is not in the outbox, and has no deadline. A daemon that never answers keeps the place of the request in flight, as
- * it would with any other.
+ * The daemon may have read a request in flight before there was room, so that one does not count: we check again after
+ * its reply. User messages come first: the nudge waits for the end of the turn, bypasses the outbox and has no
+ * deadline. If the daemon never answers, it stays the request in flight, like any other.
  */
 import { setImmediate } from '../clock';
 import { encodeRequest, RequestId } from '../codec/requests';
@@ -28,18 +27,18 @@ export class Nudge implements Exchange {
     private readonly requests: RequestChannel,
   ) {}
 
-  /** To be called whenever it may be wanted and could go. */
+  /** Call this whenever a nudge may be needed and possible. */
   consider(): void {
     if (this.#turn !== undefined || !this.transport.wantsWakeUp) return;
     this.#turn = setImmediate(() => {
       this.#turn = undefined;
-      // Flow control may hold it: consider() is called when that ends.
+      // Under flow control this fails; consider() is called when that ends.
       if (this.transport.wantsWakeUp && this.requests.stage(this, this.#frame, [], this.#frame.length))
         debugMessage('>', REQUEST);
     });
   }
 
   onReply(): void {
-    // It was the waking that mattered.
+    // Only the wake-up matters.
   }
 }

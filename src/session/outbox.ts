@@ -1,42 +1,41 @@
 /**
- * What waits to be sent, in the order of the calls.
+ * The queue of everything to be sent, in the order of the calls.
  *
- * Everything goes out strictly first in, first out: a job that cannot go now keeps what is behind it
- * waiting, so messages keep their order whatever their size, and a request never overtakes a message.
+ * It is strictly first in, first out: a job that cannot be sent yet blocks those after it, so messages of any size keep
+ * their order, and a request never overtakes a message.
  */
 import { CpgError } from '../errors';
 import { abortReason, whenAborted } from './deadline';
 import type { OutgoingMessage } from './message';
 
-/** Bytes that may wait here: those of messages, and what jobs take themselves. */
+/** The limit of queued bytes: those of messages, plus the memory of the jobs themselves. */
 export const MAX_QUEUED_BYTES = 128 * 1024 * 1024;
-/** What a job takes: measured on 64 bits, rounded up (test/session/outbox-memory.test.ts). */
+/** The memory of a job: measured on 64 bits, rounded up (test/session/outbox-memory.test.ts). */
 const JOB_BYTES = 980;
-/** What each Uint8Array of a message takes beside its bytes. */
+/** The memory of each Uint8Array of a message, besides its bytes. */
 const PART_BYTES = 300;
 const CONFIRM_BYTES = 1024;
 const SIGNAL_BYTES = 1200;
-/** A deadline of its own. */
 export const DEADLINE_BYTES = 4750;
-/** Finished places at the front of the array that are dropped at once. */
+/** Finished jobs at the front of the array before they are removed. */
 const COMPACT_AFTER = 1024;
 
 export interface Job<T = void> {
-  /** What becomes of it. */
+  /** Settles with the outcome. */
   readonly done: Promise<T>;
-  /** Bytes this job keeps in memory, beside what every job does. */
+  /** The memory of this job in bytes, in addition to JOB_BYTES. */
   readonly bytes: number;
-  /** False for a job that fails when the daemon takes nothing for too long; others have a deadline. */
+  /** False for a job that fails when the daemon takes nothing for too long; others have their own deadline. */
   readonly hasDeadline: boolean;
-  /** Set once nobody waits for it any more: it is skipped. */
+  /** Set when the caller no longer waits: the job is skipped. */
   cancelled: boolean;
-  /** Sends, or goes on sending. True when all of it went out, so that the next job may go. */
+  /** Starts or continues sending. True when all of it was sent, so that the next job may start. */
   advance(): boolean;
-  /** The job will never be finished. */
+  /** The job will never finish. */
   fail(error: Error): void;
 }
 
-/** What a message that waits keeps in memory. */
+/** The memory of a queued message. */
 export function messageBytes({ parts, length, confirm }: OutgoingMessage, signal?: AbortSignal): number {
   const confirmBytes = confirm === undefined ? 0 : CONFIRM_BYTES;
   return length + parts.length * PART_BYTES + confirmBytes + (signal === undefined ? 0 : SIGNAL_BYTES);
@@ -50,7 +49,7 @@ export class Outbox {
   #draining = false;
   #closeError: CpgError | undefined;
 
-  /** `onEmpty` is called when drain() has found, or left, nothing that waits. */
+  /** `onEmpty` is called when the queue is empty at the end of drain(). */
   constructor(onEmpty: () => void) {
     this.#onEmpty = onEmpty;
   }
@@ -59,14 +58,14 @@ export class Outbox {
     return this.#first === this.#jobs.length;
   }
 
-  /** Queues a job; resolves as it does. While it waits here, `signal` takes it out and rejects it. */
+  /** Queues a job and settles as it does. While it is queued, `signal` removes and rejects it. */
   async run<T>(job: Job<T>, signal: AbortSignal | undefined): Promise<T> {
     const ignore =
       signal &&
       whenAborted(signal, () => {
         job.cancelled = true;
         job.fail(abortReason(signal));
-        // Later, because the same signal may be about to cancel what comes next.
+        // Deferred, because the same signal may be about to cancel the next job.
         void Promise.resolve().then(() => this.drain());
       });
     try {
@@ -78,8 +77,8 @@ export class Outbox {
   }
 
   /**
-   * Queues a job and sends what can be sent. Throws CS_ERR_TRY_AGAIN when too much waits already, and why it was closed
-   * after that.
+   * Queues a job and sends what it can. Throws CS_ERR_TRY_AGAIN when the queue is full, and the reason once the outbox
+   * is closed.
    */
   add(job: Job<unknown>): void {
     this.assertOpen();
@@ -95,9 +94,9 @@ export class Outbox {
     this.drain();
   }
 
-  /** Sends what can be sent now. */
+  /** Sends as much as possible now. */
   drain(): void {
-    // A job that finishes may cause another one to be added: one loop does it all.
+    // A finished job may add another one: this loop handles it.
     if (this.#draining) return;
     this.#draining = true;
     try {
@@ -112,18 +111,18 @@ export class Outbox {
     this.#onEmpty();
   }
 
-  /** Throws why the outbox was closed, if it was: under a call that was allowed when it began. */
+  /** Throws the reason if the outbox was closed, perhaps during a call that was allowed when it began. */
   assertOpen(): void {
     if (this.#closeError !== undefined) throw this.#closeError;
   }
 
-  /** Fails every job, and all that come later. */
+  /** Fails every job, now and later. */
   close(error: CpgError): void {
     this.#closeError = error;
     this.failAll(error);
   }
 
-  /** Fails every job and forgets it. */
+  /** Fails and removes every job. */
   failAll(error: Error): void {
     this.#failWhere(() => true, error);
   }

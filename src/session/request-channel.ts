@@ -1,7 +1,6 @@
 /**
- * Requests and their replies. A reply has no number, so one request is in flight at a time, and a request that was
- * sent keeps its place until its reply comes, even if its caller has given up: a late reply must not be taken for
- * another one.
+ * Requests and their replies. A reply has no number, so only one request is in flight at a time. It stays in flight
+ * until its reply comes, even if the caller has given up: a late reply must not be taken for another one.
  */
 import { frameId } from '../codec/header';
 import { encodeRequest, RequestId, type CpgRequest } from '../codec/requests';
@@ -49,7 +48,7 @@ export class RequestChannel {
     return this.#exchange === undefined;
   }
 
-  /** Does what a call of the user asks for, within its deadline and until `signal` aborts. */
+  /** Runs the work of a user's call, limited by its deadline and `signal`. */
   async call<T>(
     what: string,
     signal: AbortSignal | undefined,
@@ -64,7 +63,7 @@ export class RequestChannel {
     }
   }
 
-  /** A call that is one request and changes nothing of ours. */
+  /** A call that is a single request and changes no state. */
   query<Type extends ResponseType>(
     what: string,
     request: CpgRequest,
@@ -75,8 +74,8 @@ export class RequestChannel {
   }
 
   /**
-   * One request until it has an answer: CS_ERR_TRY_AGAIN and CS_ERR_BUSY are asked again after a pause, any
-   * other error is thrown. A request that was sent is waited for even after `limit`, since its reply comes.
+   * Sends a request until it succeeds: repeats it after a pause on CS_ERR_TRY_AGAIN and CS_ERR_BUSY, and throws any
+   * other error. Awaits the reply to a request in flight even after `limit`.
    */
   async ask<Type extends ResponseType>(
     what: string,
@@ -101,7 +100,7 @@ export class RequestChannel {
     }
   }
 
-  /** A request that waits for its turn, then for its reply. In flight, only the channel knows what becomes of it. */
+  /** A request that waits for its turn, then for its reply. Once in flight, only the channel settles it. */
   #job(request: CpgRequest): Job<CpgResponse> {
     const { promise, resolve, reject } = deferred<CpgResponse>();
     const frame = encodeRequest(request);
@@ -119,10 +118,10 @@ export class RequestChannel {
     };
   }
 
-  /** Stages a frame that is answered. False when another one is in flight, or there is no room. */
+  /** Stages a frame that has a reply. False when another request is in flight, or there is no room. */
   stage(exchange: Exchange, head: Buffer, parts: readonly Uint8Array[], length: number): boolean {
     if (this.#exchange !== undefined) return false;
-    // Before it is staged: the connection may end with that.
+    // Before staging, which may end the connection.
     this.#exchange = exchange;
     const staged = this.#transport.stage(head, parts, length);
     if (staged) this.#transport.expectResponse();
@@ -137,7 +136,7 @@ export class RequestChannel {
     try {
       const reply = decodeResponse(frame);
       debugMessage('<', reply);
-      // A request the daemon could not take is answered with id 0 and an error, whatever it was.
+      // The daemon answers any request it cannot take with id 0 and an error.
       const refused = frameId(frame) === ResponseId.join && reply.error !== CS_OK;
       if (
         exchange === undefined ||
@@ -147,7 +146,7 @@ export class RequestChannel {
       }
       exchange.onReply(reply);
     } catch (error) {
-      // Once one reply does not fit, none can be trusted.
+      // After one wrong reply, none can be trusted.
       const reason = isCpgError(error)
         ? error
         : new CpgError('CS_ERR_LIBRARY', 'a reply failed', { cause: error });

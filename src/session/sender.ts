@@ -1,6 +1,6 @@
 /**
- * Sends messages in the order of the calls: at once where it can, else through the outbox. One timer watches that the
- * daemon takes something while messages wait.
+ * Sends messages in the order of the calls: immediately if possible, else through the outbox. A timer detects that the
+ * daemon takes nothing while messages wait.
  */
 import { clearTimeout, setTimeout } from '../clock';
 import { MCAST_HEADER_BYTES, PARTIAL_MCAST_HEADER_BYTES } from '../codec/requests';
@@ -27,7 +27,7 @@ export interface SenderParts extends FragmentRoute {
 export class Sender {
   readonly #parts: SenderParts;
   readonly #fence: Fence;
-  /** Promise of the messages that are staged and not posted. */
+  /** The promise of messages staged but not posted. */
   #batch: Deferred<void> | undefined;
   #stall: NodeJS.Timeout | undefined;
   #wantsDrain = false;
@@ -37,7 +37,7 @@ export class Sender {
     this.#fence = new Fence(parts);
   }
 
-  /** Resolves when the daemon's ring has the message. */
+  /** Resolves when the message is in the daemon's ring. */
   send(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
     throwIfAborted(signal);
     const { outbox, maxAtomicMessageSize } = this.#parts;
@@ -49,34 +49,34 @@ export class Sender {
       sent = outbox.run(this.#job(message, signal), signal);
       this.#armStall();
     }
-    // Once it is staged, aborting ends only the waiting.
+    // Once the message is staged, aborting only ends the wait.
     return signal === undefined ? sent : untilAborted(sent, signal);
   }
 
-  /** False: it was not sent, since there is no room now; onDrain() follows. */
+  /** False: not sent, for lack of room; onDrain() follows. */
   trySend(message: OutgoingMessage): boolean {
     const { outbox } = this.#parts;
-    // Should the connection have ended with that, 'close' tells.
+    // If staging ended the connection, 'close' reports it.
     if (outbox.empty && this.#stage(message)) return true;
     outbox.assertOpen();
     this.#wantsDrain = true;
     return false;
   }
 
-  /** Staged frames were handed to the daemon. */
+  /** Staged frames were posted. */
   onPosted(): void {
     this.#batch?.resolve();
     this.#batch = undefined;
     this.onProgress();
   }
 
-  /** The daemon took something: it has new time for the rest. */
+  /** The daemon took something: restarts its time limit for the rest. */
   onProgress(): void {
     if (this.#waiting) this.#stall?.refresh();
     else this.#disarmStall();
   }
 
-  /** Nothing waits in the outbox. */
+  /** The outbox is empty. */
   onOutboxEmpty(): void {
     if (!this.#waiting) this.#disarmStall();
     if (!this.#wantsDrain) return;
@@ -91,13 +91,13 @@ export class Sender {
     this.#batch?.reject(error);
     this.#batch = undefined;
     this.#parts.window.end(error);
-    // A caller that waits to call trySend() again calls it, and learns of the end.
+    // A caller that waits for 'drain' calls trySend() again, which then throws.
     this.onOutboxEmpty();
   }
 
   async #sendFragmented(message: OutgoingMessage, signal: AbortSignal | undefined): Promise<void> {
     const { outbox, timeoutMs, maxAtomicMessageSize } = this.#parts;
-    // Each fragment the daemon takes gives the message new time.
+    // Each fragment the daemon takes restarts the deadline.
     const deadline = new Deadline(`mcast of ${counted(message.length, 'byte')}`, timeoutMs, signal);
     const fragmentBytes = maxAtomicMessageSize - (PARTIAL_MCAST_HEADER_BYTES - MCAST_HEADER_BYTES);
     const job = new FragmentedJob(this.#parts, message, fragmentBytes, () => deadline.refresh());
@@ -108,7 +108,7 @@ export class Sender {
     }
   }
 
-  /** A message that found no room, or came behind one that did not. */
+  /** A message that found no room, or follows one that did not. */
   #job(message: OutgoingMessage, signal: AbortSignal | undefined): Job {
     const { promise, resolve, reject } = deferred<void>();
     return {
@@ -129,7 +129,7 @@ export class Sender {
     };
   }
 
-  /** Hands a message to the transport if there is room and nothing holds it back. Throws if it cannot be sent at all. */
+  /** Stages a message if the fence, the window and the transport allow it. Throws if it can never be sent. */
   #stage(message: OutgoingMessage): boolean {
     const { transport, window } = this.#parts;
     const staged =
@@ -140,7 +140,7 @@ export class Sender {
     return staged;
   }
 
-  /** The promise that the daemon's ring has what was staged. */
+  /** Resolves when all staged messages are in the daemon's ring. */
   #posted(): Promise<void> {
     if (this.#parts.transport.staged === 0) return DONE;
     this.#batch ??= deferred<void>();
@@ -161,21 +161,24 @@ export class Sender {
     this.#stall = undefined;
   }
 
-  /** Requests and messages in fragments have deadlines of their own and wait on. */
+  /** Requests and fragmented messages have their own deadlines and keep waiting. */
   #onStall(): void {
     this.#stall = undefined;
     const { outbox, timeoutMs } = this.#parts;
     const what = `mcast: the daemon took nothing for ${timeoutMs} ms`;
-    const look = 'see whether the node is overloaded, has lost its cluster, or is stopped';
+    const advice = 'see whether the node is overloaded, has lost its cluster, or is stopped';
     this.#batch?.reject(
       new CpgError('CS_ERR_TIMEOUT', what, {
         reason: 'sent-later',
-        remedy: `it is sent once the daemon goes on; ${look}`,
+        remedy: `it is sent once the daemon goes on; ${advice}`,
       }),
     );
     this.#batch = undefined;
     outbox.failMessages(
-      new CpgError('CS_ERR_TIMEOUT', what, { reason: 'not-sent', remedy: `nothing of it was sent; ${look}` }),
+      new CpgError('CS_ERR_TIMEOUT', what, {
+        reason: 'not-sent',
+        remedy: `nothing of it was sent; ${advice}`,
+      }),
     );
     outbox.drain();
     this.#armStall();

@@ -1,4 +1,4 @@
-/** One handle on a daemon: its state, and the calls of its user. What arrives by itself is left to the dispatcher. */
+/** One handle on a daemon: its state and the user's calls. The dispatcher handles events. */
 import { Reason } from '../codec/addresses';
 import { groupBytes, groupLabel, groupText } from '../codec/groups';
 import { MAX_ATOMIC_MESSAGE_BYTES, MAX_MESSAGE_BYTES } from '../codec/limits';
@@ -19,7 +19,7 @@ import { RequestChannel } from './request-channel';
 import { Sender } from './sender';
 import { assertAllowed, type SessionState } from './states';
 
-/** How long close() waits for what is under way and for the daemon's reply to finalize. */
+/** How long close() waits for queued messages and for the daemon's reply to finalize. */
 const CLOSE_GRACE_MS = 1000;
 
 export interface SessionOptions {
@@ -35,21 +35,21 @@ export interface McastOptions {
   confirm: boolean;
 }
 
-/** What the reader of events reports about ourselves. */
+/** Informed by the dispatcher about our own messages and membership. */
 export interface OwnMessages {
-  /** A call waits for one of our own messages to come back, so events must be read. */
+  /** A call awaits the delivery of one of our own messages, so events must be read. */
   readonly awaitsConfirmation: boolean;
-  /** True for our own address as it stands in events. */
+  /** Whether this is our own address in an event. */
   isOwn(nodeId: number, pid: number): boolean;
-  /** A message of our own was delivered. */
+  /** One of our messages was delivered. */
   delivered(message: Uint8Array): void;
-  /** A fragment of our own was delivered: the end of a large message, or a fence. */
+  /** One of our fragments was delivered: it may end a large message, or be a fence. */
   fragmentDelivered(fragmentType: number, length: number): void;
-  /** A configuration change shows us among the members, whether or not the reply to our join was seen. */
+  /** A confchg lists us as a member, perhaps before the reply to our join. */
   joined(): void;
-  /** We stand in the left list of our group: nothing of ours will be delivered any more. */
+  /** A confchg lists us as left: none of our messages will be delivered any more. */
   left(): void;
-  /** Some events were read: what they let us send goes out now. */
+  /** A batch of events was read: if it opened the window, waiting messages go out. */
   batchRead(): void;
 }
 
@@ -66,7 +66,7 @@ export interface GroupEntry {
 export class Session implements OwnMessages {
   /** The largest message that goes out in one frame: cpg_max_atomic_msgsize_get. */
   readonly maxAtomicMessageSize: number;
-  /** For the transport: replies, and room for what we send. */
+  /** For the transport: receives replies, and room to send. */
   readonly listener: SendListener;
   readonly #transport: Transport;
   readonly #identity: Identity;
@@ -79,7 +79,7 @@ export class Session implements OwnMessages {
   #state: SessionState = 'unjoined';
   #group: Uint8Array | undefined;
   #nodeId = 0;
-  /** Calls that wait for a confirmation. */
+  /** Calls that await a confirmation. */
   #confirming = 0;
   #closing: Promise<void> | undefined;
 
@@ -116,7 +116,7 @@ export class Session implements OwnMessages {
     this.#iterations = new Iterations(requests);
   }
 
-  /** Asks the daemon for its nodeid, so that a mute one is found at once. Ends the connection if it fails. */
+  /** Requests the nodeid, which also detects a daemon that does not answer. Closes the connection on failure. */
   async open(limit: Deadline): Promise<void> {
     try {
       const asked = this.#requests.ask('connect', { type: 'localGet' }, 'localGet', limit);
@@ -127,7 +127,7 @@ export class Session implements OwnMessages {
     }
   }
 
-  /** The connection ended; everything pending is settled. */
+  /** The connection ended: settles everything pending. */
   end(reason?: CpgError): void {
     this.#state = 'closed';
     const error = reason ?? new CpgError('CS_ERR_BAD_HANDLE', 'the handle was closed');
@@ -164,7 +164,7 @@ export class Session implements OwnMessages {
 
   delivered(message: Uint8Array): void {
     const wasLast = this.#window.delivered(message);
-    // A request may be on its way besides.
+    // A request may still be in the ring.
     if (wasLast && this.#requests.idle) this.#transport.markConsumed();
   }
 
@@ -198,7 +198,7 @@ export class Session implements OwnMessages {
     this.#state = 'joining';
     this.#group = name;
     const flags = initialTotemConfchg ? DELIVER_INITIAL_TOTEM_CONF : 0;
-    // The state follows the daemon's reply, also one that comes when the caller has given up.
+    // The state follows the daemon's reply, even after the caller has given up.
     await this.#requests.call('join', signal, (limit) =>
       this.#askToJoin(name, flags, limit).then(
         () => this.#enter('joining', 'joined'),
@@ -210,7 +210,7 @@ export class Session implements OwnMessages {
     );
   }
 
-  /** Asks again with another pid while the one that is taken was ours to choose. */
+  /** Joins, and retries with another pid if the drawn one is taken. */
   async #askToJoin(group: Uint8Array, flags: number, limit: Deadline): Promise<void> {
     for (;;) {
       try {
@@ -254,9 +254,9 @@ export class Session implements OwnMessages {
         remedy: 'name a group',
       });
     }
-    // Never membershipGet: a group of more members than its reply holds makes the daemon overrun its stack and abort.
+    // Never membershipGet: if the group has more members than the reply holds, the daemon overruns its stack and aborts.
     const rows = this.#iterations.rows('membership', IterationType.ONE_GROUP, name, signal);
-    // The daemon puts the first member first and each further one right behind it.
+    // The daemon inserts each later member right after the first one.
     const [first, ...others] = await collect(rows);
     const members = first === undefined ? [] : [first, ...others.reverse()];
     return members.map(({ nodeId, pid }) => ({ nodeId, pid, reason: Reason.UNDEFINED }));
@@ -267,7 +267,7 @@ export class Session implements OwnMessages {
     return (await this.#requests.query('localNodeId', { type: 'localGet' }, 'localGet', signal)).nodeId;
   }
 
-  /** The daemon's snapshot of groups, row by row; it is released when the loop over it ends. */
+  /** The rows of a snapshot of groups, which is released when the loop over it ends. */
   async *groups(
     iterationType: number,
     group: Uint8Array,
@@ -282,7 +282,7 @@ export class Session implements OwnMessages {
   }
 
   /**
-   * Sends a message. Resolves when the daemon's ring has it; with `confirm`, when it was delivered back.
+   * Sends a message. Resolves when it is in the daemon's ring; with `confirm`, when it was delivered back.
    * The bytes must not change before that.
    */
   mcast(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
@@ -296,7 +296,7 @@ export class Session implements OwnMessages {
     }
   }
 
-  /** Sends without waiting. False: it was not sent, since there is no room now; onDrain() follows. */
+  /** Sends without waiting. False: not sent, for lack of room; onDrain() follows. */
   tryMcast(parts: readonly Uint8Array[], length: number, guarantee: number): boolean {
     assertAllowed(this.#state, 'mcast', 'tryMcast');
     if (length > this.maxAtomicMessageSize) {
@@ -311,14 +311,14 @@ export class Session implements OwnMessages {
     return this.#sender.trySend({ parts, length, guarantee });
   }
 
-  /** Memory for a message of `size` bytes that goes out without a copy. */
+  /** Allocates a message of `size` bytes that is sent without a copy. */
   alloc(size: number): Buffer {
     assertAllowed(this.#state, 'query', 'alloc');
     assertSendable(size);
     return allocMessage(this.#transport, size);
   }
 
-  /** Asks the daemon to finalize, ends the connection and settles everything pending. Can be called again. */
+  /** Asks the daemon to finalize, ends the connection and settles everything pending. Idempotent. */
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
   }
@@ -326,7 +326,7 @@ export class Session implements OwnMessages {
   async #close(): Promise<void> {
     this.#state = 'closed';
     const deadline = new Deadline('close', Math.min(CLOSE_GRACE_MS, this.#timeoutMs));
-    // Requests keep their order, so the reply also says that everything sent before was taken.
+    // Requests keep their order, so the reply also means that the daemon took everything sent before.
     const finalized = this.#requests.ask('close', { type: 'finalize' }, 'finalize', deadline);
     await untilAborted(finalized, deadline.signal).catch((error: unknown) =>
       debug('finalize: %s', String(error)),
@@ -345,12 +345,12 @@ export class Session implements OwnMessages {
   async #sendConfirmed(parts: readonly Uint8Array[], length: number, options: McastOptions): Promise<void> {
     if (this.#window.pending >= MAX_CONFIRMATIONS) throw tooManyConfirmations();
     const confirm = deferred<void>();
-    // It may fail while we still wait for the message to be sent.
+    // It may reject while the message is still being sent.
     confirm.promise.catch(() => undefined);
     const message: OutgoingMessage = { parts, length, guarantee: options.guarantee, confirm };
     this.#confirming++;
     try {
-      // Sending has a limit of its own, which a large message that makes progress does not meet.
+      // Sending has its own time limit, which restarts while a large message makes progress.
       await this.#sender.send(message, options.signal);
       await this.#requests.call('mcast with confirm', options.signal, (limit) => {
         limit.reason = 'not-confirmed';

@@ -1,8 +1,7 @@
 /**
- * The life of a handle, and what each call may do in each state of it. A call the table refuses is rejected
- * before anything is sent: the daemon's own answers to these are traps (it accepts a leave of a foreign
- * group and leaves a ghost member behind, answers a second join with CS_ERR_EXIST or CS_ERR_BUSY for ever,
- * and takes an mcast without a join only to drop it).
+ * The states of a handle, and the calls each state allows. A call the table refuses is rejected before anything is
+ * sent, because the daemon's own answers are traps: it accepts a leave of a foreign group and keeps a ghost member,
+ * answers a second join with CS_ERR_EXIST or CS_ERR_BUSY forever, and accepts an mcast without a join only to drop it.
  *
  *     unjoined --join--> joining --ok--> joined --leave--> leaving --ok--> left
  *         ^                 |               ^                 |
@@ -10,10 +9,10 @@
  */
 import { CpgError, type CpgErrorCode, type CpgErrorReason } from '../errors';
 
-/** Where a handle is in its life: it joins one group once, and is spent after it has left. */
+/** The state of a handle: it joins one group once, and cannot join again after it has left. */
 export type SessionState = 'unjoined' | 'joining' | 'joined' | 'leaving' | 'left' | 'closed';
 
-/** Calls by what they need: `query` is membership, groups, localNodeId and alloc. */
+/** Calls by required state: `query` is membership, groups, localNodeId and alloc. */
 export type SessionCall = 'join' | 'leave' | 'mcast' | 'query';
 
 interface Refusal {

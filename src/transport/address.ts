@@ -1,4 +1,4 @@
-/** Where a daemon listens. */
+/** The address of a daemon. */
 import { existsSync, type PathLike } from 'node:fs';
 import { check, kind } from '../arguments';
 import { failure, FORCE_FILESYSTEM_SOCKETS } from './causes';
@@ -6,10 +6,10 @@ import { failure, FORCE_FILESYSTEM_SOCKETS } from './causes';
 /** sizeof(sockaddr_un.sun_path); libqb's abstract names fill all of it. */
 const SUN_PATH_BYTES = 108;
 
-/** The service name corosync registers CPG under, and so the default address. */
+/** The service name under which corosync registers CPG. */
 export const DEFAULT_ADDRESS = '@cpg';
 
-/** Where libqb puts filesystem sockets is compiled in (SOCKETDIR): /tmp on Debian 12, a run directory elsewhere. */
+/** libqb's compiled-in directory for filesystem sockets (SOCKETDIR): /tmp on Debian 12, a run directory elsewhere. */
 export const SOCKET_DIRECTORIES = ['/run', '/var/run', '/tmp'];
 
 export interface Address {
@@ -17,7 +17,7 @@ export interface Address {
   text: string;
   /** For net.connect; abstract names begin with NUL. */
   path: string;
-  /** The other places of a '@name' that is a file here: to be tried when nobody listens at the path. */
+  /** Other paths of a '@name' that is a file here: tried if nothing listens at `path`. */
   others?: string[];
 }
 
@@ -31,8 +31,8 @@ export const ADDRESS = kind<string>(
 );
 
 /**
- * '@name' is an abstract socket, padded with NUL to 108 bytes as libqb binds it; '/path' a filesystem socket. Without
- * `given` the environment's CPG_ADDRESS counts unless it is empty, then '@cpg'. Throws CS_ERR_INVALID_PARAM for anything
+ * '@name' is an abstract socket, padded with NUL to 108 bytes as libqb binds it; '/path' is a filesystem socket. The
+ * default is the environment variable CPG_ADDRESS if not empty, else '@cpg'. Throws CS_ERR_INVALID_PARAM for anything
  * else.
  */
 export function resolveAddress(given?: string, fileExists: typeof existsSync = exists): Address {
@@ -49,7 +49,7 @@ export function resolveAddress(given?: string, fileExists: typeof existsSync = e
   return abstractAddress(name);
 }
 
-/** What this process may not look at, by Node's permission model, is not there. */
+/** Like existsSync(), but false where Node's permission model forbids access. */
 export function exists(path: PathLike): boolean {
   try {
     return existsSync(path);
@@ -58,25 +58,25 @@ export function exists(path: PathLike): boolean {
   }
 }
 
-/** The files at which libqb may listen for the service `name`, when it listens at files. */
+/** The possible filesystem sockets of libqb's service `name`. */
 export function socketFiles(name: string): string[] {
   return SOCKET_DIRECTORIES.map((directory) => `${directory}/${name}`);
 }
 
-/** The abstract socket `name`, also where @names are files. */
+/** The abstract socket `name`, even where @names are files. */
 export function abstractAddress(name: string): Address {
   const text = `@${name}`;
   return { text, path: `\0${name}${'\0'.repeat(SUN_PATH_BYTES - Buffer.byteLength(text))}` };
 }
 
-/** An address as it stands in an error. */
+/** An address for an error text. */
 export function describeAddress({ text, path }: Address): string {
   return text.startsWith('@') && path.startsWith('/')
     ? `${text}, which is ${path} as ${FORCE_FILESYSTEM_SOCKETS} exists`
     : text;
 }
 
-/** Before 20.8, Node cuts the name of a socket at the first NUL, with which every abstract name begins. */
+/** Before 20.8, Node cuts a socket name at the first NUL, and every abstract name begins with one. */
 export function assertUsable({ text, path }: Address, verb: 'connect to' | 'listen at'): void {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   if (path.startsWith('/') || major > 20 || (major === 20 && minor >= 8)) return;

@@ -1,43 +1,43 @@
 /**
- * Why a daemon cannot be reached, and what to do about it: the one table of causes, for the errors of connect() and for
- * `cpg info`. docs/troubleshooting.md shows each of them as it is seen.
+ * Why a daemon cannot be reached, and what to do about it: one table of causes for the errors of connect() and for
+ * `cpg info`. docs/troubleshooting.md lists them by symptom.
  *
- * A cause is named where something shows that it is this one. Where nothing does it is `unknown`: the error then has the facts
- * alone, and advice that holds for each of the possible causes.
+ * A cause is only named on evidence. Otherwise it is `unknown`: the error then states only the facts, with advice that
+ * holds for every possible cause.
  */
 import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { CpgError, isCpgError, type CpgErrorCode, type CpgErrorReason } from '../errors';
 import { systemError, systemErrorCode, type Remedies } from '../system-error';
 
-/** Whom the system and the daemon take this process for. */
+/** The identity of this process for the system and the daemon. */
 export interface User {
   uid: number;
   gid: number;
   euid: number;
   egid: number;
-  /** Of `uid` and `gid`, outside of the user namespace of this process; undefined when it is in none of its own. */
+  /** `uid` and `gid` outside the user namespace of this process; undefined if it has no namespace of its own. */
   outer: { uid: number | undefined; gid: number | undefined } | undefined;
 }
 
-/** What a row may say; each row is used where the facts that it needs are known. */
+/** The facts a remedy may use; a row is only used where its facts are known. */
 export interface Facts {
   user: User;
-  /** The file or directory that it is about. */
+  /** The file or directory concerned. */
   path: string;
   /** The address at which a daemon answers. */
   known: string;
-  /** The daemon, or the process that holds its place. */
+  /** The daemon, or the process in its place. */
   pid: number;
-  /** It was seen to be stopped. */
+  /** That process is stopped. */
   stopped: boolean;
-  /** Who owns what should be ours. */
+  /** The actual owner of files that should be ours. */
   owner: number;
 }
 
 interface Row {
   reason?: CpgErrorReason;
-  /** What was found, as a sentence. */
+  /** What we found, as a sentence. */
   finding: string;
   /** What to do. */
   remedy: string | ((facts: Facts) => string);
@@ -47,12 +47,12 @@ export const FORCE_FILESYSTEM_SOCKETS = '/etc/libqb/force-filesystem-sockets';
 
 const START =
   'start it (systemctl start corosync); in a container, share the network namespace and /dev/shm of the host';
-/** What a connection needs of a /dev/shm. */
+/** How much of /dev/shm a connection needs. */
 export const SHM_REMEDY =
   'a connection takes about 3.2 MB and 7 files (inodes) of /dev/shm: make it larger (mount -o remount,size=256m,nr_inodes=10k /dev/shm; docker run --shm-size); df and df -i show which it lacks';
 
 export const CAUSES = {
-  // Nobody answers.
+  // Nothing answers.
   'not-running': {
     reason: 'no-daemon',
     finding: 'Nobody listens there, and no corosync was found.',
@@ -113,7 +113,7 @@ export const CAUSES = {
     finding: 'Something answers there, and not as corosync does.',
     remedy: 'find out which program answers on this address (ss -xlp)',
   },
-  // The daemon answers, and refuses.
+  // The daemon answers and refuses.
   permission: {
     reason: 'not-allowed',
     finding: 'The daemon is there and does not allow this user.',
@@ -145,7 +145,7 @@ export const CAUSES = {
     finding: 'The daemon is there and does not offer this service.',
     remedy: 'see in the log of the daemon why its service cpg is not loaded',
   },
-  // The daemon is of a kind that we cannot talk to.
+  // The daemon's variant is not supported.
   'ipc-type-socket': {
     reason: 'socket-mode',
     finding: 'The daemon is there and uses datagrams instead of shared memory, which nothing here can open.',
@@ -183,7 +183,7 @@ export const CAUSES = {
     finding: 'This Node cuts the name of a socket at the first NUL, with which abstract names begin.',
     remedy: "use Node 20.8 or later, or a filesystem socket ('/path')",
   },
-  // The daemon let us in; its rings cannot be opened.
+  // The daemon accepted us, but its rings cannot be opened.
   'shm-not-shared': {
     reason: 'rings-not-there',
     finding: 'The daemon answered, and its rings are not in the /dev/shm that we see.',
@@ -237,22 +237,22 @@ export type Cause = keyof typeof CAUSES;
 
 const causes = new WeakMap<CpgError, Cause>();
 
-/** The cause of an error that was made here. */
+/** The cause of an error from failure() or unexplained(). */
 export function causeOf(error: unknown): Cause | undefined {
   return causes.get(error as CpgError);
 }
 
-/** What a row needs, beside the user, and what else the error has. */
+/** The facts a row needs, and other properties of the error. */
 export interface Circumstances extends Partial<Omit<Facts, 'user'>> {
-  /** The error of the system. */
+  /** The system error. */
   error?: unknown;
-  /** Default: that of the system's error. */
+  /** Default: the code of the system error. */
   code?: CpgErrorCode;
-  /** Default: that of the row. */
+  /** Default: the reason of the row. */
   reason?: CpgErrorReason;
 }
 
-/** The error that `what` happened, by `cause`. */
+/** The error `what` with the reason and remedy of `cause`. */
 export function failure(cause: Cause, what: string, circumstances: Circumstances = {}): CpgError {
   const row: Row = CAUSES[cause];
   const { error, code, reason = row.reason, ...facts } = circumstances;
@@ -266,20 +266,20 @@ export function failure(cause: Cause, what: string, circumstances: Circumstances
   return failed;
 }
 
-/** What to do about `cause`, whose row must find all that it needs in `facts`. */
+/** The remedy for `cause`; `facts` must hold all that its row needs. */
 export function remedyOf(cause: Cause, facts: Partial<Omit<Facts, 'user'>> = {}): string {
   const { remedy }: Row = CAUSES[cause];
   return typeof remedy === 'string' ? remedy : remedy({ ...(facts as Facts), user: currentUser() });
 }
 
-/** An error of the system that fits no other row: what the error says, and whom it says it to. */
+/** A system error that fits no other row, with the user it happened to. */
 export function unexplained(error: unknown, what: string): CpgError {
   const failed = systemError(error, `${what} as ${describeUser(currentUser())}`, UNEXPLAINED);
   if (!isCpgError(error)) causes.set(failed, 'unknown');
   return failed;
 }
 
-/** What is right whatever the cause. */
+/** Advice that holds for every cause. */
 const UNEXPLAINED: Remedies = {
   CS_ERR_ACCESS:
     'the system forbids it, and file permissions do not show why: see whether a security module or a sandbox (SELinux, AppArmor, Landlock, seccomp) does',
@@ -288,7 +288,7 @@ const UNEXPLAINED: Remedies = {
   CS_ERR_TRY_AGAIN: 'the daemon has too many connections waiting: see whether it is stopped or overloaded',
 };
 
-/** The cause of an error of the system that does not depend on what was done. */
+/** The cause of a system error, where it does not depend on the call. */
 export function causeInSystem(error: unknown): Cause | undefined {
   return CAUSES_IN_SYSTEM[(error as NodeJS.ErrnoException).code ?? ''];
 }
@@ -301,7 +301,7 @@ const CAUSES_IN_SYSTEM: Readonly<Record<string, Cause>> = {
 
 // -------------------------------------------------------------------------------------------------------- the user
 
-/** Whom the system takes this process for. Where there are no users, all numbers are 0. */
+/** The user of this process; all numbers are 0 on systems without users. */
 export function currentUser(): User {
   const uid = process.getuid?.() ?? 0;
   const gid = process.getgid?.() ?? 0;
@@ -322,16 +322,16 @@ export function currentUser(): User {
 /** The real user first: the kernel shows that one to the daemon. */
 export function describeUser({ uid, gid, euid, egid, outer }: User): string {
   const effective = euid === uid && egid === gid ? '' : `, effective uid ${euid} gid ${egid}`;
-  const beyond =
+  const outsideIds =
     outer === undefined
       ? ''
       : `, outside of this user namespace uid ${outer.uid ?? 'unknown'} gid ${outer.gid ?? 'unknown'}`;
-  return `uid ${uid} gid ${gid}${effective}${beyond}`;
+  return `uid ${uid} gid ${gid}${effective}${outsideIds}`;
 }
 
 const CAP_DAC_OVERRIDE = 2n;
 
-/** Whether permissions of files do not bind this process, as they do not bind root as a rule. */
+/** Whether this process, usually as root, bypasses file permissions. */
 export function overridesPermissions(): boolean {
   try {
     const [, mask = '0'] = /^CapEff:\s*([\da-f]+)/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
@@ -344,7 +344,7 @@ export function overridesPermissions(): boolean {
 type IdRange = readonly [inside: number, outside: number, count: number];
 const ALL_IDS = 2 ** 32 - 1;
 
-/** The ids of this user namespace in the one around it; undefined where they are the same. */
+/** Maps ids of this user namespace to its parent; undefined if they are identical. */
 function idMap(name: 'uid_map' | 'gid_map'): readonly IdRange[] | undefined {
   let text: string;
   try {
@@ -365,7 +365,7 @@ function outside(id: number, ranges: readonly IdRange[] | undefined): number | u
   return range && range[1] + (id - range[0]);
 }
 
-/** corosync lets root in, user or group, whatever its configuration says. */
+/** corosync always accepts root, as user or group. */
 export function isRootForDaemon({ uid, gid, outer }: User): boolean {
   const seen = outer ?? { uid, gid };
   return seen.uid === 0 || seen.gid === 0;

@@ -1,11 +1,11 @@
 /**
- * Coalesces the wake-ups of a busy receive-only member: it stops reading the service socket for a moment, so that one
- * wake-up finds many events, as network cards do with interrupts. A wake-up costs several times what an event does.
- * A member that sends waits for something, its own messages at least, so it never coalesces until some time after.
+ * Coalesces the wake-ups of a busy receive-only member, as network cards do with interrupts: it stops reading the
+ * service socket for a moment, so that one wake-up finds many events. A wake-up costs several times as much as an event.
+ * A member that sends is waiting at least for its own messages, so it does not coalesce for some time afterwards.
  */
 import { clearTimeout, monotonicMs, setTimeout } from '../clock';
 
-/** This many events within one pause, or in the time of one, make the next pause worthwhile. */
+/** With this many events in the time of one pause, the next pause is worthwhile. */
 const BUSY_EVENTS = 16;
 /** No pause for this long after something was sent. */
 const AFTER_SENDING_MS = 50;
@@ -14,8 +14,8 @@ export interface CoalescerOptions {
   /** Milliseconds of one pause; 0 for none. */
   readonly coalesceMs: number;
   /**
-   * No pause while more bytes of events than this arrive in the time of one: the ring would be full before its end, and
-   * the daemon would wait.
+   * No pause while more event bytes than this arrive in the time of one: the ring would be full before the pause ends,
+   * and the daemon would have to wait.
    */
   readonly maxBytes: number;
   readonly onEnd: () => void;
@@ -27,7 +27,7 @@ export class Coalescer {
   #pausing = false;
   #events = 0;
   #bytes = 0;
-  /** Bytes that arrived in the time of one pause before this count began. */
+  /** Bytes of the previous count, if it ended just before this one. */
   #bytesBefore = 0;
   #countingSinceMs = 0;
   #notBeforeMs = 0;
@@ -36,7 +36,7 @@ export class Coalescer {
     this.#options = options;
   }
 
-  /** Events arrived that take `bytes` of the ring. True when a pause begins: do not read before onEnd(). */
+  /** Events arrived that take `bytes` of the ring. True starts a pause: do not read before onEnd(). */
   received(events: number, bytes: number): boolean {
     const { coalesceMs, maxBytes } = this.#options;
     if (coalesceMs === 0 || this.#pausing) return false;
@@ -59,7 +59,7 @@ export class Coalescer {
     this.#end();
   }
 
-  /** No pause any more, and no onEnd. */
+  /** No more pauses, and no onEnd(). */
   stop(): void {
     this.#pausing = false;
     this.#notBeforeMs = Infinity;

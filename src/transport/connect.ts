@@ -1,4 +1,4 @@
-/** From an address to a working transport. */
+/** Connects to an address and opens the transport. */
 import { malformed } from '../codec/fields';
 import { ConnectionType } from '../codec/handshake';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
@@ -11,7 +11,7 @@ import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
 import type { Transport, TransportOptions } from './transport';
 
-/** One try; see ServiceSocket.open for what it rejects with. */
+/** One attempt; see ServiceSocket.open() for the errors. */
 export async function connectTransport(
   addressText: string | undefined,
   signal: AbortSignal,
@@ -24,7 +24,7 @@ export async function connectTransport(
     if (answer.connectionType === ConnectionType.SOCKET) {
       return openDatagramTransport(service, answer, options);
     }
-    // A daemon grants at least what we asked for, so its largest frame holds any message of ours and its header.
+    // A daemon grants at least the requested size, so its largest frame holds any of our messages and its header.
     if (answer.maxMessageSize < IPC_REQUEST_SIZE_BYTES) {
       throw malformed(
         `a largest frame of ${answer.maxMessageSize} bytes`,
@@ -35,13 +35,13 @@ export async function connectTransport(
     return new ShmTransport(service, files, answer.maxMessageSize, announced, options);
   } catch (error) {
     service.socket.destroy();
-    // The daemon removes what it made, unless it dies. What is not ours stays as it is.
+    // The daemon removes its files unless it dies. Leave files alone that may not be ours.
     if (!isCpgError(error) || error.code !== 'CS_ERR_SECURITY') removeUnopened(answer);
     throw error;
   }
 }
 
-/** Where nobody listens at the first place of a '@name' that is a file here, somebody may at another. */
+/** Tries the other paths of a '@name' that is a file here while nothing listens. */
 async function openSocket(address: Address, signal: AbortSignal): ReturnType<typeof ServiceSocket.open> {
   const [next, ...others] = address.others ?? [];
   try {

@@ -1,4 +1,4 @@
-/** The directory that holds the rings of one connection (ring/paths.ts): opened with care, and removed at the end. */
+/** The directory that holds the rings of one connection (ring/paths.ts): validated, opened, and removed at the end. */
 import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
 import { basename, dirname, isAbsolute, normalize } from 'node:path';
 import { ConnectionType, type HandshakeResponse } from '../codec/handshake';
@@ -19,34 +19,33 @@ import type { Ring } from '../ring/ring';
 import { storeInFiles, type OpenStorage } from '../ring/storage';
 import { causeInSystem, currentUser, describeUser, failure, unexplained, type Cause } from './causes';
 
-/** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
+/** libqb before 1.0.4 has no directory: its names are relative. */
 const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
-/** And of its sockets. */
 const OLD_SOCKET_NAME = /^\d+-\d+-\d+-[^/]+$/;
-/** libqb makes the directory 0770; a member of our group can at worst break this connection. */
+/** libqb creates the directory with mode 0770; a member of our group can at worst break this connection. */
 const OTHERS_MAY_WRITE = 0o002;
 
 export interface ConnectionFiles extends ConnectionPath {
   readonly rings: Record<RingName, Ring>;
-  /** Closes the rings and removes their files and the directory. Can be called again, and never throws. */
+  /** Closes the rings and removes their files and the directory. Idempotent; never throws. */
   readonly remove: () => void;
 }
 
-/** A directory that was found to be ours, with the files in it that a handshake named. */
+/** A directory that is known to be ours, and its files named by the handshake. */
 export interface OwnDirectory extends ConnectionPath {
-  /** What it is by, whatever its name stands for later. */
+  /** Device and inode identify it, even if its name is reused. */
   dev: number;
   ino: number;
   files: string[];
 }
 
-/** The directories of connections that are open. */
+/** The directories of open connections. */
 const inUse = new Set<OwnDirectory>();
 
 /**
- * Opens the three rings a handshake named. A spoofed daemon could name anything, so the names must have
- * libqb's form and lie in one directory, and all of it must belong to us; else CS_ERR_SECURITY, and nothing
- * was opened for writing elsewhere.
+ * Opens the three rings named by a handshake. A spoofed daemon could name anything, so the names must have libqb's form
+ * and share one directory, and everything must belong to us. Otherwise throws CS_ERR_SECURITY, without having opened
+ * anything elsewhere for writing.
  */
 export function openConnectionFiles(
   answer: HandshakeResponse,
@@ -58,7 +57,7 @@ export function openConnectionFiles(
     const own = ownDirectory(answer, ringsOf(answer), uid);
     const rings = forEachRing((ring) => openRing(answer[ring], uid, store));
     opened = Object.values(rings);
-    // Only now that all three are known to be ours.
+    // Only once all three are known to be ours.
     for (const ring of opened) ring.attach();
     return { ...own, rings, remove: heldUntilRemoved(own, opened) };
   } catch (error) {
@@ -67,19 +66,19 @@ export function openConnectionFiles(
   }
 }
 
-/** Removes the files of a connection that came to nothing, if all that is asked of their names holds. */
+/** Removes the files of a failed connection, if the same checks hold. */
 export function removeUnopened(answer: HandshakeResponse, uid = process.getuid?.()): void {
   const filesOf = answer.connectionType === ConnectionType.SOCKET ? controlFile : ringsOf;
   quietly(() => removeFiles(ownDirectory(answer, filesOf(answer), uid)));
 }
 
-/** The files of the rings that the handshake names, whose names have libqb's form and lie in one directory. */
+/** The ring files named by the handshake, once their names have libqb's form and share one directory. */
 function ringsOf(answer: HandshakeResponse): string[] {
   if (connectionOf(answer) === undefined) throw misnamed(answer);
   return RING_NAMES.flatMap((ring) => ringFiles(answer[ring]));
 }
 
-/** The one file of a connection by datagrams; the names of its sockets begin with a path beside it. */
+/** The single file of a datagram connection; its socket names begin with a path in the same directory. */
 export function controlFile(answer: HandshakeResponse): string[] {
   const { request, response, event } = answer;
   const path = dirname(request);
@@ -97,7 +96,7 @@ function isNamed(file: string, directory: string, prefix: string): boolean {
   );
 }
 
-/** The directory of a connection, with the `files` that are in it. */
+/** The directory of a connection with its `files`, once it is known to be ours. */
 export function ownDirectory(
   answer: HandshakeResponse,
   files: string[],
@@ -137,13 +136,12 @@ function misnamed(answer: HandshakeResponse): CpgError {
 }
 
 /**
- * The function that ends the connection's hold on its files.
+ * Returns the function that closes and removes the files of a connection.
  *
- * Once the connection is over nobody looks for them any more, so they are removed at once, by the client: whether
- * its daemon lives, and will remove them too, cannot be known (it may hang and be killed later, or have its pid in
- * another namespace), and need not be, because a daemon works in its mapping and does not mind that a name is gone.
- * For the same reason they are never truncated. A process that exits does this for all of its connections, of which
- * some may not have learned yet that their daemon is dead.
+ * The client removes them as soon as the connection ends, because it cannot know whether the daemon lives and will
+ * remove them too: it may hang and be killed later, or have its pid in another namespace. A daemon works in its mapping
+ * and does not need the names. For the same reason we never truncate the files. A process that exits does this for all
+ * its connections, as some may not know yet that their daemon is dead.
  */
 export function heldUntilRemoved(own: OwnDirectory, opened: readonly { close(): void }[]): () => void {
   if (inUse.size === 0) process.on('exit', removeOnExit);
@@ -156,7 +154,7 @@ export function heldUntilRemoved(own: OwnDirectory, opened: readonly { close(): 
   };
 }
 
-/** The rings stay open: another listener may want to say goodbye. */
+/** The rings stay open: another exit listener may still send. */
 function removeOnExit(): void {
   for (const own of inUse) removeFiles(own);
 }
@@ -174,12 +172,12 @@ function quietly(action: () => void): void {
   try {
     action();
   } catch (error) {
-    // The daemon may have been first.
+    // The daemon may have removed it first.
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') debug('clean-up: %s', (error as Error).message);
   }
 }
 
-/** open() of what is no plain file. */
+/** Errors of open() for anything but a plain file. */
 const NO_PLAIN_FILE: readonly unknown[] = ['ELOOP', 'EISDIR', 'ENXIO', 'ENODEV'];
 
 export function openError(error: unknown, directory: string): CpgError {
@@ -208,7 +206,7 @@ function causeOfOpenError(code: string | undefined, directory: string): Cause | 
     case 'EACCES': {
       const { uid, euid } = currentUser();
       try {
-        // The daemon gave it to the real user.
+        // The daemon gives the directory to the real user.
         return lstatSync(directory).uid === uid && uid !== euid ? 'effective-user' : undefined;
       } catch (error) {
         return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'shm-permission' : undefined;

@@ -1,4 +1,4 @@
-/** From the answer of a daemon in socket mode to a transport. */
+/** Opens the transport for a daemon in socket mode. */
 import { malformed } from '../codec/fields';
 import type { HandshakeResponse } from '../codec/handshake';
 import { CpgError } from '../errors';
@@ -11,10 +11,10 @@ import { remedyOf } from './causes';
 import type { ServiceSocket } from './service-socket';
 import type { TransportOptions } from './transport';
 
-/** The smallest SO_SNDBUF of Linux carries this much. */
+/** The smallest SO_SNDBUF on Linux carries this much. */
 const LEAST_FRAME_BYTES = 4096;
 
-/** Throws CpgError; the service socket and the files are the caller's to remove then, and nothing else is left. */
+/** Throws CpgError; the caller then removes the service socket and the files. Nothing else is left. */
 export function openDatagramTransport(
   service: ServiceSocket,
   answer: HandshakeResponse,
@@ -42,7 +42,7 @@ export function openDatagramTransport(
     return socket;
   };
   try {
-    // At once: a daemon that has something to send waits, and does nothing else, until these are bound.
+    // Immediately: a daemon with something to send blocks until these are bound.
     const sockets = {
       requests: open(names.response, names.request),
       events: open(names.event, names.eventTx),

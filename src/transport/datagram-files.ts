@@ -1,10 +1,10 @@
 /**
- * What a connection by datagrams has in the file system: a directory as with rings, and in it
+ * The files of a datagram connection: a directory as with rings, with
  *
  *     qb-control-<service>    24 bytes, three pairs of int32 { sent, flow control }: request, response, event
  *
- * The daemon counts down what it took and looks there how much it may take at a time; with no count it takes one frame
- * each time it wakes. So we count where that can be done atomically, and otherwise leave it alone, as we may.
+ * The daemon decrements the counts of what it received, and reads there how much it may receive at a time; without a
+ * count it takes one frame per wake-up. So we count where we can do it atomically; otherwise counting is optional.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -17,7 +17,7 @@ import { WORD_BYTES } from '../ring/layout';
 import { controlFile, heldUntilRemoved, openError, ownDirectory } from './connection-files';
 
 export const CONTROL_BYTES = 24;
-/** What the control file counts, by the word in which it does. */
+/** The word of each counter in the control file. */
 export const Counter = { request: 0, response: 2, event: 4 } as const;
 const FLOW_CONTROL_WORD = 1;
 
@@ -26,11 +26,11 @@ export interface DatagramFiles {
   readonly serverPid: number;
   readonly clientPid: number;
   readonly control: ControlFile;
-  /** Closes and removes it all. Can be called again, and never throws. */
+  /** Closes and removes everything. Idempotent; never throws. */
   readonly remove: () => void;
 }
 
-/** The names of the four sockets of a connection. A daemon's are abstract; `event` says so when they are files. */
+/** The names of the four sockets of a connection: abstract for a daemon, files if `event` is not empty. */
 export function socketNames(answer: Pick<HandshakeResponse, 'response' | 'event'>): {
   request: DatagramAddress;
   response: DatagramAddress;
@@ -47,7 +47,7 @@ export function socketNames(answer: Pick<HandshakeResponse, 'response' | 'event'
   };
 }
 
-/** Opens the control file that a handshake named, by the same rules as the files of rings. */
+/** Opens the control file named by a handshake, with the same checks as for ring files. */
 export function openDatagramFiles(
   answer: HandshakeResponse,
   mapper: Mapper | undefined,
@@ -101,7 +101,7 @@ export class ControlFile {
     return value === 1 || value === 2;
   }
 
-  /** Adds to what is on its way, as far as we can count it. */
+  /** Changes a counter, if we can do so atomically. */
   count(counter: keyof typeof Counter, difference: number): void {
     if (this.#words.length > 0) Atomics.add(this.#words, Counter[counter], difference);
   }

@@ -1,6 +1,6 @@
 /**
- * The transport of libqb's socket mode: every frame is one datagram, and the service socket only says when the
- * connection ends.
+ * The transport of libqb's socket mode: every frame is one datagram, and the service socket only signals the end of the
+ * connection.
  *
  *     we                            daemon
  *     B-response  -- requests -->   B-request       one pair of sockets, both ways
@@ -24,20 +24,19 @@ import type { Transport, TransportListener, TransportOptions } from './transport
 
 /** Flow control lasts milliseconds. */
 const FLOW_CONTROL_POLLING = { turns: 8, maxPauseMs: 4 };
-/** Busy polling ends by time, so it never comes to timers. */
+/** Busy polling has a time limit, so it never uses timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
-/** As many events in a row as a socket holds (net.unix.max_dgram_qlen): the daemon may have found it full. */
+/** The capacity of a socket (net.unix.max_dgram_qlen): after this many events in a row, it may have been full. */
 const FULL_QUEUE = 10;
 /**
- * What may be in flight, in bytes: the queue of a socket holds but a few frames, and what the daemon cannot send it tries
- * again later.
+ * The limit of bytes in flight: a socket's queue holds only a few frames, and the daemon retries the others later.
  */
 const IN_FLIGHT_BYTES = 256 * 1024;
 
-/** Events kept for a consumer that has no room; with more, they stay in the daemon's queue. As much as a ring holds. */
+/** Events kept for a consumer without room, as much as a ring holds; more stay in the daemon's queue. */
 const MAX_KEPT_BYTES = 1024 * 1024;
 
-/** Frames up to this are put together in memory of all connections. */
+/** Frames up to this size are assembled in memory shared by all connections. */
 const SMALL_FRAME_BYTES = 64 * 1024;
 const smallFrame = Buffer.allocUnsafeSlow(SMALL_FRAME_BYTES);
 
@@ -59,19 +58,19 @@ export class DatagramTransport implements Transport {
   readonly #events: DatagramSocket;
   readonly #borrowed: BorrowedBuffer | undefined;
   readonly #busyPollMs: number;
-  readonly #holding = new Poller(() => this.#mayGoOn(), FLOW_CONTROL_POLLING);
+  readonly #holding = new Poller(() => this.#flowControlEnded(), FLOW_CONTROL_POLLING);
   readonly #watching = new Poller(() => monotonicMs() >= this.#busyUntilMs, BUSY_POLLING);
   readonly #closed: Promise<unknown>;
   #listener: TransportListener | undefined;
-  /** The event that is being reported, in memory that is read into again. */
+  /** The event being reported, in memory that the next read reuses. */
   #arriving: Buffer | undefined;
-  /** Those that were not consumed when they came. */
+  /** Events that were not consumed on arrival. */
   #kept: Buffer[] = [];
   #keptBytes = 0;
   #paused = false;
   #wantsRoom = false;
   #busyUntilMs = 0;
-  /** Events that came without a pause, and whether one came in this turn. */
+  /** Events received turn after turn, and whether one came in this turn. */
   #inARow = 0;
   #cameNow = false;
   #turn: NodeJS.Immediate | undefined;
@@ -158,11 +157,11 @@ export class DatagramTransport implements Transport {
   }
 
   markConsumed(): void {
-    // The socket says itself whether it has room.
+    // The socket itself reports whether it has room.
   }
 
   expectResponse(): void {
-    // It comes by itself.
+    // Nothing to do: the socket delivers it.
   }
 
   consumeEvents(limit: number, handler: FrameHandler): number {
@@ -173,7 +172,7 @@ export class DatagramTransport implements Transport {
         const kept = this.#kept.shift();
         const frame = kept ?? this.#arriving;
         if (frame === undefined) break;
-        // Before the handler is called: should it throw, it has had its event.
+        // Before the handler: if it throws, the event is consumed all the same.
         if (kept === undefined) this.#arriving = undefined;
         else this.#keptBytes -= kept.length;
         consumed++;
@@ -208,7 +207,7 @@ export class DatagramTransport implements Transport {
     if (this.#ended) return false;
     if (!this.#requests.sending && !this.flowControl()) return true;
     this.#wantsRoom = true;
-    // A socket that has room again says so; flow control does not.
+    // The socket reports when it has room again; the end of flow control needs polling.
     if (!this.#requests.sending && !this.#holding.running) this.#holding.start();
     return false;
   }
@@ -222,29 +221,29 @@ export class DatagramTransport implements Transport {
     return true;
   }
 
-  /** What was sent is on its way; nothing waits any more. */
+  /** The waiting frame was sent. */
   #onSent(): void {
     if (this.#ended) return;
     this.#listener?.onPosted();
-    this.#goOn();
+    this.#reportRoom();
   }
 
-  #goOn(): void {
+  #reportRoom(): void {
     if (!this.#wantsRoom || this.#ended) return;
     this.#wantsRoom = false;
     this.#listener?.onRoom();
   }
 
   /** True when flow control ended. */
-  #mayGoOn(): boolean {
+  #flowControlEnded(): boolean {
     if (!this.#ended && this.flowControl()) return false;
-    if (!this.#requests.sending) this.#goOn();
+    if (!this.#requests.sending) this.#reportRoom();
     return true;
   }
 
   // ---- in --------------------------------------------------------------------------------------------------
 
-  /** Looks at a frame, of either socket; `take` says whether more may come. */
+  /** Validates a frame of either socket; `take` returns whether more may come. */
   #received(frame: Buffer, take: () => boolean): boolean {
     if (this.#ended) return false;
     this.#extendBusyPoll();
@@ -286,7 +285,7 @@ export class DatagramTransport implements Transport {
     this.#keptBytes += frame.length;
   }
 
-  /** Nothing tells that a queue was full; but then events come in turn after turn. */
+  /** A full queue is not reported, but then events arrive turn after turn. */
   #noteInARow(): void {
     this.#inARow++;
     this.#cameNow = true;
@@ -300,7 +299,7 @@ export class DatagramTransport implements Transport {
       this.#turn = setImmediate(this.#onTurnEnd);
       return;
     }
-    // Once reading goes on, it does so in a row.
+    // After a pause, the queue may have been full.
     if (this.#paused || this.#inARow < FULL_QUEUE) {
       this.#inARow = this.#paused ? FULL_QUEUE : 0;
       return;
@@ -311,16 +310,16 @@ export class DatagramTransport implements Transport {
   };
 
   #lend(frame: Buffer, handler: FrameHandler): boolean {
-    const lent = this.#borrowed!.take(frame.length);
-    frame.copy(lent);
+    const borrowed = this.#borrowed!.take(frame.length);
+    frame.copy(borrowed);
     try {
-      return handler(lent);
+      return handler(borrowed);
     } finally {
       this.#borrowed!.giveBack();
     }
   }
 
-  /** Something was sent or came: for a while the loop does not sleep. */
+  /** Something was sent or received: for a while the event loop does not sleep. */
   #extendBusyPoll(): void {
     if (this.#busyPollMs === 0 || this.#ended) return;
     this.#busyUntilMs = monotonicMs() + this.#busyPollMs;
@@ -354,7 +353,7 @@ export class DatagramTransport implements Transport {
     this.#service.socket.destroy();
     void this.#requests.close();
     void this.#events.close();
-    // Before anybody hears of the end: they may end the process.
+    // Before the listener, which may end the process.
     this.#files.remove();
     this.#listener?.onClose(reason);
   }

@@ -1,6 +1,6 @@
 /**
- * Asks again and again until the answer is yes: first once per turn of the event loop, then by timers that
- * grow longer. Rings announce neither replies nor free space, so somebody has to look.
+ * Repeats a check until it succeeds: first once per turn of the event loop, then with growing timers. Rings announce
+ * neither replies nor free space, so we have to poll.
  */
 import { clearImmediate, clearTimeout, setImmediate, setTimeout } from '../clock';
 
@@ -17,13 +17,13 @@ export class Poller {
   readonly #options: PollerOptions;
   #immediate: NodeJS.Immediate | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Somebody waits: set by start(), cleared by a yes or stop(). */
+  /** Set by start(), cleared by success or stop(). */
   #wanted = false;
   #checking = false;
-  #asked = 0;
+  #turns = 0;
   #pauseMs = 1;
 
-  /** `check` returns true when there is nothing left to wait for; it must not throw, and must be true after stop(). */
+  /** `check` returns true when there is nothing left to wait for; it must not throw, and must return true after stop(). */
   constructor(check: () => boolean, options: PollerOptions) {
     this.#check = check;
     this.#options = options;
@@ -33,10 +33,10 @@ export class Poller {
     return this.#wanted || this.#checking;
   }
 
-  /** Begins asking on the next turn; while it runs already, it becomes quick again. */
+  /** Starts polling on the next turn, or restarts with short intervals. */
   start(): void {
     this.#wanted = true;
-    this.#asked = 0;
+    this.#turns = 0;
     this.#pauseMs = 1;
     if (!this.#checking && this.#immediate === undefined) this.#schedule();
   }
@@ -46,11 +46,11 @@ export class Poller {
     this.#unschedule();
   }
 
-  readonly #ask = (): void => {
+  readonly #poll = (): void => {
     this.#unschedule();
     this.#wanted = false;
     this.#checking = true;
-    // The check itself may call start() for something new, or stop().
+    // The check may itself call start() or stop().
     const wanted = !this.#check();
     this.#checking = false;
     if (wanted) this.#wanted = true;
@@ -59,10 +59,10 @@ export class Poller {
 
   #schedule(): void {
     this.#unschedule();
-    if (this.#asked++ < this.#options.turns) {
-      this.#immediate = setImmediate(this.#ask);
+    if (this.#turns++ < this.#options.turns) {
+      this.#immediate = setImmediate(this.#poll);
     } else {
-      this.#timer = setTimeout(this.#ask, this.#pauseMs);
+      this.#timer = setTimeout(this.#poll, this.#pauseMs);
       if (this.#options.unref === true) this.#timer.unref();
       this.#pauseMs = Math.min(this.#pauseMs * 2, this.#options.maxPauseMs);
     }

@@ -1,6 +1,6 @@
 /**
- * The service socket: connecting, and the handshake. Node's `onread` puts what arrives into one buffer
- * shared by the process, so the single bytes that announce events are counted without allocating.
+ * The service socket: connecting and the handshake. Node's `onread` reads into one buffer shared by the process, so
+ * counting the bytes that announce events allocates nothing.
  */
 import { statSync, writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -31,16 +31,16 @@ import {
 } from './causes';
 
 const RECEIVE_BYTES = 64 * 1024;
-/** Enough of the answer to know how long it claims to be. */
+/** Enough of the answer to know its claimed size. */
 const ANSWER_SIZE_KNOWN_BYTES = 12;
 
-/** One byte for each chunk; any value will do. */
+/** One byte per chunk; the value does not matter. */
 const WAKE_UP_BYTES = 32 * 1024;
 const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
 
-/** How many bytes came in, told to whoever owns the socket now. False reads no more until readOn(). */
+/** Called with the number of bytes received. False pauses the reading until readOn(). */
 type ByteCounter = (count: number) => boolean;
 
 export class ServiceSocket {
@@ -56,8 +56,8 @@ export class ServiceSocket {
   }
 
   /**
-   * Connects and shakes hands. Event bytes that come right behind the answer are counted in `announced`.
-   * Rejects with CpgError, or with the signal's reason; nothing is left open then.
+   * Connects and shakes hands. `announced` counts event bytes that arrived together with the answer.
+   * Rejects with CpgError or the signal's reason, and then leaves nothing open.
    */
   static async open(
     address: Address,
@@ -78,31 +78,31 @@ export class ServiceSocket {
     }
   }
 
-  /** The descriptor: not public in Node, and the only way to learn what cpg_fd_get tells. -1 when closed. */
+  /** The descriptor that cpg_fd_get returns, from a private field of Node; -1 when closed. */
   get fd(): number {
     return (this.socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1;
   }
 
-  /** Sends `count` bytes, whose values mean nothing, in one write. */
+  /** Sends `count` bytes in one write. */
   wakeUp(count: number): void {
     let sent = 0;
     try {
-      // Past the machinery of streams, which costs several times what the write itself does. What does not go
-      // now can go through the stream: the order of bytes that are all alike does not matter.
+      // Bypasses the stream, which costs several times as much as the write. The rest can go through the stream:
+      // the bytes are all alike, so their order does not matter.
       if (this.fd >= 0) sent = writeSync(this.fd, wakeUps, 0, Math.min(count, WAKE_UP_BYTES));
     } catch (error) {
-      // A full socket, or one that is gone: the stream finds out, waits or ends.
+      // The socket is full or gone: the stream waits or ends.
       debug('wake-up: %s', String(error));
     }
     if (sent < count) this.socket.write(Buffer.alloc(count - sent));
   }
 
-  /** From now on `counter` is told of incoming bytes. */
+  /** From now on `counter` is called for incoming bytes. */
   count(counter: ByteCounter): void {
     this.#onBytes = counter;
   }
 
-  /** After a counter said false. */
+  /** Resumes reading after a counter returned false. */
   readOn(): void {
     this.socket.resume();
   }
@@ -160,7 +160,7 @@ export class ServiceSocket {
           }
         }
       };
-      // The kernel attaches our credentials to this write; the daemon authenticates us by them.
+      // The kernel attaches our credentials to this write; the daemon uses them to authenticate us.
       const request = { maxMessageSize: IPC_REQUEST_SIZE_BYTES };
       debugMessage('>', { type: 'handshake', ...request });
       socket.write(encodeHandshakeRequest(request));
@@ -179,7 +179,7 @@ function foreignError(machine: '32-bit' | 'byte-order', address: Address): CpgEr
   return failure(machine, `${address.text} ${kind}`, { code: 'CS_ERR_NOT_SUPPORTED' });
 }
 
-/** What net.connect() failed with, as an error that says what to do about it. */
+/** An error of net.connect() as a CpgError with a remedy. */
 function connectError(error: NodeJS.ErrnoException, address: Address): CpgError {
   const { code } = error;
   if (code === 'ECONNRESET' || code === 'EPIPE') return closedInHandshake(address, 0, error);
@@ -187,7 +187,7 @@ function connectError(error: NodeJS.ErrnoException, address: Address): CpgError 
   const circumstances = { error, path: address.path };
   const inSystem = causeInSystem(error);
   if (inSystem !== undefined) return failure(inSystem, `${what} (${code})`, circumstances);
-  // EPROTOTYPE is a socket for datagrams; the others, something in the path that is no directory.
+  // EPROTOTYPE: a datagram socket. The others: a component of the path is not a directory.
   if (code === 'EPROTOTYPE' || code === 'ENOTDIR' || code === 'ELOOP' || isOtherFile(address.path)) {
     return failure('not-a-socket', `${what} (${code})`, circumstances);
   }
@@ -202,12 +202,12 @@ function connectError(error: NodeJS.ErrnoException, address: Address): CpgError 
       path: closed.path,
     });
   }
-  // The queue of a daemon that accepts nothing is full.
+  // The daemon does not accept, and its queue is full.
   if (code === 'EAGAIN') return failure('not-answering', `${what} (${code})`, circumstances);
   return unexplained(error, what);
 }
 
-/** True for what is there and is not a socket. */
+/** Whether the path exists and is not a socket. */
 function isOtherFile(path: string): boolean {
   try {
     return path.startsWith('/') && !statSync(path).isSocket();
@@ -216,7 +216,7 @@ function isOtherFile(path: string): boolean {
   }
 }
 
-/** The first thing on the way to a socket file that keeps us out by its permissions; undefined where these do not show it. */
+/** The first component of a socket's path whose permissions deny us; undefined if none does. */
 function closedPath(path: string): { path: string; why: string } | undefined {
   if (!path.startsWith('/') || overridesPermissions()) return undefined;
   try {
@@ -243,7 +243,7 @@ function permissionsOf(path: string, wanted: number): { closed: boolean; permiss
   };
 }
 
-/** The daemon's refusal, a negative errno, as an error that says what to do about it. */
+/** The daemon's refusal, a negative errno, as a CpgError with a remedy. */
 function refusalError(refusal: number, address: Address): CpgError {
   const { errno } = constants;
   const [name] = Object.entries(errno).find(([, number]) => number === -refusal) ?? [];
@@ -255,7 +255,7 @@ function refusalError(refusal: number, address: Address): CpgError {
     case 'EACCES': {
       const whom = `${what} for ${describeUser(user)}`;
       if (!isRootForDaemon(user)) return failure('permission', whom, facts);
-      // It is not the list of users, then, but the system below the daemon.
+      // The user is allowed, so the system denies the daemon itself.
       const reason = 'not-allowed';
       return failure('daemon-cannot-write', `${whom}, whom corosync allows without "uidgid { uid: 0 }"`, {
         ...facts,
@@ -282,7 +282,7 @@ function refusalError(refusal: number, address: Address): CpgError {
   }
 }
 
-/** True for the refusals that pass by themselves. */
+/** Whether a refusal is temporary. */
 export function isTransient(error: unknown): error is CpgError {
   return isCpgError(error) && error.code === 'CS_ERR_TRY_AGAIN';
 }

@@ -1,4 +1,4 @@
-/** The transport over shared memory: the service socket for wake-ups, three rings for the frames. */
+/** The transport over shared memory: three rings for frames, and the service socket for wake-ups. */
 import { clearImmediate, monotonicMs, nextTick, setImmediate } from '../clock';
 import { debugTransport as debug } from '../debug';
 import { CpgError } from '../errors';
@@ -15,18 +15,18 @@ import { Submitter, type Staging } from './submitter';
 import type { Transport, TransportListener, TransportOptions } from './transport';
 
 /**
- * A busy daemon takes its chunks within microseconds, and its events say when to look too; one that holds us takes
+ * A busy daemon consumes its chunks within microseconds, and its events also trigger a poll. Flow control lasts
  * milliseconds.
  */
 const POST_POLLING = { turns: 8, maxPauseMs: 4 };
-/** A reply comes within a few turns, or after a round of the ring. */
+/** A reply comes within a few turns, or after a rotation of the totem token. */
 const RESPONSE_POLLING = { turns: 50, maxPauseMs: 8 };
-/** Busy polling ends by time, so it never comes to timers. */
+/** Busy polling has a time limit, so it never uses timers. */
 const BUSY_POLLING = { turns: Infinity, maxPauseMs: 1 };
-/** The part of the event ring that may fill during a pause of the coalescer. */
+/** The fraction of the event ring that may fill during a pause of the coalescer. */
 const COALESCE_FRACTION = 8;
-/** Looks at the event ring in one turn of busy polling: a turn costs several times what a look does. */
-const LOOKS_PER_TURN = 8;
+/** Polls of the event ring per turn: a turn costs several times as much as a poll. */
+const POLLS_PER_TURN = 8;
 
 export class ShmTransport implements Transport {
   readonly serverPid: number;
@@ -41,7 +41,7 @@ export class ShmTransport implements Transport {
   readonly #events: EventReader;
   readonly #posting = new Poller(() => this.#submit(), POST_POLLING);
   readonly #replying = new Poller(() => this.#tryResponse(), RESPONSE_POLLING);
-  readonly #watching = new Poller(() => this.#lookForEvents(), BUSY_POLLING);
+  readonly #watching = new Poller(() => this.#busyPoll(), BUSY_POLLING);
   readonly #coalescer: Coalescer;
   readonly #busyPollMs: number;
   #busyUntilMs = 0;
@@ -102,7 +102,7 @@ export class ShmTransport implements Transport {
   }
 
   get wantsWakeUp(): boolean {
-    // Frames that wait for the daemon, or for room, go out without further ado.
+    // Frames that wait for the daemon or for room will wake it anyway.
     if (this.#ended || this.staged > 0 || this.#submitter.state.wantsRoom) return false;
     return this.#guarded(() => this.#events.holdsBack(), false);
   }
@@ -115,7 +115,7 @@ export class ShmTransport implements Transport {
       if (this.pendingEvents > 0) listener.onEvents();
       this.#reclaimLater();
       this.#extendBusyPoll();
-      // The daemon is at work on our connection: its reply may come now, and it may take what waits.
+      // The daemon is serving our connection: it may reply now, and consume waiting frames.
       if (this.#replying.running) this.#replying.start();
       if (this.#posting.running && !this.#submit()) this.#posting.start();
       return !this.#coalescer.received(count, count * this.#events.averageBytes);
@@ -178,7 +178,7 @@ export class ShmTransport implements Transport {
     return this.#closed;
   }
 
-  /** Acts on what became of a frame. */
+  /** Acts on the result of staging. */
   #staged(staging: Staging): boolean {
     if (staging === 'posted') this.#posted();
     if (staging === 'posted' && !this.#submitter.waiting) nextTick(this.#onTurnEnd);
@@ -188,7 +188,7 @@ export class ShmTransport implements Transport {
 
   readonly #onTurnEnd = (): void => this.#submitter.endTurn();
 
-  /** Posts what is staged if the daemon can take it; true when nothing is left to wait for. */
+  /** Posts staged frames if the daemon is ready; true when nothing is left to wait for. */
   #submit(): boolean {
     const submitter = this.#submitter;
     if (this.#ended || !submitter.waiting) return true;
@@ -224,7 +224,7 @@ export class ShmTransport implements Transport {
     }, true);
   }
 
-  /** At the end of the turn, so that what a listener sends goes out before; a little may stay for the next time. */
+  /** Reclaims at the end of the turn, so that listeners' messages go out first. A small rest may stay. */
   #reclaimLater(): void {
     if (!this.#events.shouldReclaim && !this.#events.wasCrowded) return;
     this.#reclaiming ??= setImmediate(() => {
@@ -235,18 +235,18 @@ export class ShmTransport implements Transport {
     });
   }
 
-  /** Something was sent or came: for a while the next event is not waited for but looked for. */
+  /** Something was sent or received: busy-poll for a while. */
   #extendBusyPoll(): void {
     if (this.#busyPollMs === 0 || this.#ended) return;
     this.#busyUntilMs = monotonicMs() + this.#busyPollMs;
     if (!this.#watching.running) this.#watching.start();
   }
 
-  /** True when it was long enough. */
-  #lookForEvents(): boolean {
-    // What is known already waits for its reader, and is no reason to stay awake.
+  /** Polls for events; true when the time is up. */
+  #busyPoll(): boolean {
+    // Known events wait for their reader and do not extend the time.
     if (this.pendingEvents > 0) return monotonicMs() >= this.#busyUntilMs;
-    for (let looks = 0; looks < LOOKS_PER_TURN; looks++) {
+    for (let polls = 0; polls < POLLS_PER_TURN; polls++) {
       if (this.#ended) return true;
       if (!this.#guarded(() => this.#events.peek(), false)) continue;
       this.#extendBusyPoll();
@@ -256,7 +256,7 @@ export class ShmTransport implements Transport {
     return this.#ended || monotonicMs() >= this.#busyUntilMs;
   }
 
-  /** A ring that is not what it should be is the end of the connection. */
+  /** An invalid ring ends the connection. */
   #guarded<T>(action: () => T, otherwise: T): T {
     try {
       return action();
@@ -275,7 +275,7 @@ export class ShmTransport implements Transport {
     );
   }
 
-  /** What the daemon had announced is still in the ring: the connection ends when it is read, or nobody reads now. */
+  /** Announced events are still in the ring: ends the connection once they are read or the reader stops. */
   #onHangUp(cause?: Error): void {
     if (this.#hungUp) return;
     this.#hungUp = true;
@@ -302,7 +302,7 @@ export class ShmTransport implements Transport {
     clearImmediate(this.#reclaiming);
     this.#coalescer.stop();
     this.#service.socket.destroy();
-    // Before anybody hears of the end: they may end the process.
+    // Before the listener, which may end the process.
     this.#files.remove();
     this.#listener?.onClose(reason);
   }

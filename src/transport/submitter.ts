@@ -1,20 +1,20 @@
 /**
- * When staged frames are posted.
+ * Decides when staged frames are posted.
  *
- * A single frame is posted at once if the daemon has taken everything. What follows in the same turn of the event loop
- * goes out in batches: each posting wakes the daemon, which on a small machine may take our CPU for that. Nothing
- * announces that the daemon is done, so while anything waits, the caller polls with findRoom() and post().
+ * A single frame is posted immediately if the daemon has consumed everything. Later frames of the same event loop turn
+ * go out in batches: each post wakes the daemon, which on a small machine may take our CPU. Nothing announces that the
+ * daemon is done, so while anything waits, the caller polls with findRoom() and post().
  */
 import type { RequestWriter, SubmitState } from '../ring/request-writer';
 
-/** What became of a frame: refused for now, staged to be posted later, or posted with all that was staged. */
+/** The result for a frame: refused for now, staged to be posted later, or posted with all staged frames. */
 export type Staging = 'full' | 'staged' | 'posted';
 
-/** Between two polls, look at the ring after this much was staged; each frame counts for LEAST_BYTES at least. */
+/** Between two polls, check the ring after staging this much; each frame counts as at least LEAST_BYTES. */
 const RECHECK_BYTES = 512 * 1024;
 const LEAST_BYTES = 8 * 1024;
-/** How long the daemon is taken to be done once it is known to be: long enough for an answer. */
-const KNOWN_FOR_MS = 1;
+/** How long markConsumed() stays valid: long enough to send an answer. */
+const CONSUMED_FOR_MS = 1;
 
 export class Submitter {
   readonly #ring: RequestWriter;
@@ -22,19 +22,19 @@ export class Submitter {
   readonly #now: () => number;
   readonly state = {
     /**
-     * ready: nothing waits, the next frame may be posted at once; gathering: that was done in this turn. Otherwise
-     * frames or a caller wait: busy, or flowControlled while the daemon asks us not to send.
+     * ready: nothing waits, and the next frame may be posted immediately; gathering: one was posted so in this turn.
+     * Otherwise frames or a caller wait: busy, or flowControlled while the daemon asks us not to send.
      */
     phase: 'ready' as SubmitState | 'gathering',
     /** A frame was refused. */
     wantsRoom: false,
-    /** Skip the look at the ring until this time: everything posted is known to be taken. */
-    takenUntilMs: 0,
-    /** Staged since the last look or posting. */
+    /** Skip the semaphore read until this time: everything posted is known to be consumed. */
+    consumedUntilMs: 0,
+    /** Staged since the last check or post. */
     uncheckedBytes: 0,
   };
 
-  /** `wakeUp` sends so many bytes on the service socket. */
+  /** `wakeUp` sends one byte per chunk on the service socket. */
   constructor(ring: RequestWriter, wakeUp: (chunks: number) => void, now: () => number) {
     this.#ring = ring;
     this.#wakeUp = wakeUp;
@@ -61,38 +61,38 @@ export class Submitter {
     if (this.state.phase === 'gathering') this.state.phase = 'ready';
   }
 
-  /** There is proof that the daemon has taken all that was posted. */
+  /** The daemon is known to have consumed everything posted. */
   markConsumed(): void {
-    // Flow control may come meanwhile: the daemon then leaves the next frame in the ring until it is over.
-    if (!this.waiting) this.state.takenUntilMs = this.#now() + KNOWN_FOR_MS;
+    // If flow control starts meanwhile, the daemon leaves the next frame in the ring until it ends.
+    if (!this.waiting) this.state.consumedUntilMs = this.#now() + CONSUMED_FOR_MS;
   }
 
-  /** After a frame was refused: whether it is worth trying again. */
+  /** After a frame was refused: whether to try again. */
   findRoom(): boolean {
-    const found = this.#look();
-    // While the daemon works on one batch, the next one can be laid out in what it has freed.
+    const found = this.#check();
+    // While the daemon works on one batch, stage the next one in the space it has freed.
     if (found === 'flowControlled' || (found === 'busy' && !this.#ring.hasQuarterFree())) return false;
     this.state.phase = 'busy';
     this.state.wantsRoom = false;
     return true;
   }
 
-  /** Posts what is staged, if the daemon is ready for it; true when anything was posted. */
+  /** Posts all staged frames if the daemon is ready; true if anything was posted. */
   post(): boolean {
-    const posts = this.#ring.stagedChunks > 0 && this.#look() === 'ready';
+    const posts = this.#ring.stagedChunks > 0 && this.#check() === 'ready';
     if (posts) this.#post();
     if (this.#ring.stagedChunks === 0 && !this.state.wantsRoom) this.state.phase = 'ready';
     else this.#wait();
     return posts;
   }
 
-  /** Looks, unless a poll does or the answer is known. False while flow control holds us. */
+  /** Checks the ring unless the caller polls or the state is known. False under flow control. */
   #maySend(): boolean {
-    if (this.state.phase === 'ready' && this.#now() > this.state.takenUntilMs) this.#look();
+    if (this.state.phase === 'ready' && this.#now() > this.state.consumedUntilMs) this.#check();
     return this.state.phase !== 'flowControlled';
   }
 
-  #look(): SubmitState {
+  #check(): SubmitState {
     this.state.uncheckedBytes = 0;
     return (this.state.phase = this.#ring.submitState());
   }
@@ -106,7 +106,7 @@ export class Submitter {
   #staged(length: number): Staging {
     this.state.uncheckedBytes += Math.max(length, LEAST_BYTES);
     const single = this.state.phase === 'ready';
-    const posts = single || (this.state.uncheckedBytes >= RECHECK_BYTES && this.#look() === 'ready');
+    const posts = single || (this.state.uncheckedBytes >= RECHECK_BYTES && this.#check() === 'ready');
     this.#wait();
     if (!posts) return 'staged';
     if (single) this.state.phase = 'gathering';
@@ -119,7 +119,7 @@ export class Submitter {
   }
 
   #post(): void {
-    this.state.takenUntilMs = 0;
+    this.state.consumedUntilMs = 0;
     this.state.uncheckedBytes = 0;
     this.#wakeUp(this.#ring.post());
   }

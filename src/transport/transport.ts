@@ -3,86 +3,81 @@ import type { CpgError } from '../errors';
 import type { Mapped } from '../native/mapping';
 import type { FrameHandler } from '../ring/event-reader';
 
-/** What a sender wants to know. No method may throw. */
+/** Callbacks for a sender. No method may throw. */
 export interface SendListener {
-  /** The reply to the request in flight; the frame is the listener's to keep. */
+  /** The reply to the request in flight; the listener may keep the frame. */
   onResponse(frame: Buffer): void;
-  /** After stage() said false: it is worth trying again. */
+  /** After stage() returned false: try again. */
   onRoom(): void;
-  /** Staged frames were handed to the daemon. */
+  /** Staged frames were posted to the daemon. */
   onPosted(): void;
-  /**
-   * Room was made in an event ring that was nearly full. See `wantsWakeUp`; frames that are staged by then, or soon
-   * after, do as well as any.
-   */
+  /** We freed space in an event ring that was nearly full: see `wantsWakeUp`. */
   onRingEmptied(): void;
 }
 
-/** All that a transport reports. No method may throw. */
+/** All callbacks of a transport. No method may throw. */
 export interface TransportListener extends SendListener {
   /** Events can be read with consumeEvents(). */
   onEvents(): void;
-  /** The connection ended; `reason` is absent when close() was called. Nothing follows. */
+  /** The connection ended; `reason` is absent after close(). No callback follows. */
   onClose(reason?: CpgError): void;
 }
 
-/** How frames are to be moved. */
+/** How to move frames. */
 export interface TransportOptions {
-  /** Whether rings are mapped into memory. */
+  /** Whether to map rings into memory. */
   readonly mapped: Mapped;
-  /** Frames are lent for the duration of the call: see FrameHandler. */
+  /** Frames are valid only during the call: see FrameHandler. */
   readonly lend: boolean;
-  /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */
+  /** Microseconds of polling for the next event after sending or receiving. */
   readonly busyPollUs: number;
-  /** Milliseconds for which events may gather while many come and nothing is sent; 0 to be told of each at once. */
+  /** Milliseconds for which a busy receive-only member coalesces events; 0 reports each immediately. */
   readonly coalesceMs: number;
 }
 
 export interface Transport {
   readonly serverPid: number;
-  /** Our pid as the daemon sees it: another than process.pid inside a pid namespace. */
+  /** Our pid as the daemon sees it: inside a pid namespace it differs from process.pid. */
   readonly clientPid: number;
-  /** Bytes of the largest frame, either way. */
+  /** Size of the largest frame in either direction. */
   readonly maxFrameBytes: number;
-  /** Bytes of events that the daemon can hand over before it has to queue them itself. */
+  /** Event bytes that the daemon can deliver before it has to queue them itself. */
   readonly eventCapacityBytes: number;
   /** The descriptor of the service socket. */
   readonly fd: number;
-  /** Frames staged and not yet handed to the daemon. */
+  /** Frames staged but not posted. */
   readonly staged: number;
-  /** Events that are known to be there and were not consumed yet. */
+  /** Events known to be available and not consumed. */
   readonly pendingEvents: number;
   /**
-   * The daemon may hold events back for which the event ring had no room, and there is room now. It looks again only
-   * when something wakes it, up to 50 ms later; any frame does, and none is on its way.
+   * The daemon may hold back events for which the ring had no room, and there is room now. It retries when something
+   * wakes it, or up to 50 ms later. Any frame wakes it, and none is staged.
    */
   readonly wantsWakeUp: boolean;
 
-  /** To be called once, before anything else. */
+  /** Call this once, before anything else. */
   listen(listener: TransportListener): void;
   /** The daemon's flow control: true while it asks us not to send. */
   flowControl(): boolean;
   /**
-   * Takes over one frame made of `head` and `parts`, together `length` bytes; the memory is free again when
-   * this returns, and the frame goes out unless the connection ends. False when there is no room now, or
-   * flow control holds us: onRoom() follows.
+   * Takes one frame of `head` and `parts`, together `length` bytes. The caller may reuse the memory afterwards, and the
+   * frame is sent unless the connection ends. False when there is no room, or under flow control: onRoom() follows.
    */
   stage(head: Buffer, parts: readonly Uint8Array[], length: number): boolean;
-  /** Bytes to keep free before a frame that is given to stagePrepared(). */
+  /** Bytes to reserve before a frame for stagePrepared(). */
   readonly headroomBytes: number;
   /**
-   * As stage(), for a frame that stands in `memory` behind headroomBytes and is padded to a multiple of 4:
-   * it goes out without being copied.
+   * Like stage() but without a copy, for a frame in `memory` after headroomBytes, padded to a multiple of 4.
    */
   stagePrepared(memory: Buffer, length: number): boolean;
-  /** There is proof that the daemon has taken all that was handed over: it has come back. */
+  /** The daemon is known to have consumed everything posted, because it was delivered back. */
   markConsumed(): void;
   /** A request with a reply was staged: onResponse() follows. At most one at a time. */
   expectResponse(): void;
-  /** Hands up to `limit` events to `handler` and returns how many. */
+  /** Passes up to `limit` events to `handler` and returns how many. */
   consumeEvents(limit: number, handler: FrameHandler): number;
   /** Whether the connection keeps the process alive. */
   keepAlive(on: boolean): void;
-  /** Ends the connection, for a reason that onClose() gives; resolves when nothing of it is left. Can be called again. */
+  /** Ends the connection with `reason` for onClose(); resolves when everything is released. Idempotent. */
   close(reason?: CpgError): Promise<void>;
 }

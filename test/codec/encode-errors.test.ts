@@ -1,4 +1,4 @@
-/** Values that no frame can hold are refused before there is a frame. */
+/** Encoding rejects values that no frame can hold. */
 import {
   encodeEvent,
   encodeHandshakeRequest,

@@ -1,4 +1,4 @@
-/** The recorded frames, what our codec should make of them, and which of their bytes mean something. */
+/** The recorded frames, their expected values, and which of their bytes are significant. */
 import {
   decodeEvent,
   decodeHandshakeRequest,
@@ -170,7 +170,7 @@ export function expectedValue({ dir, name, values, bytes }: Frame): Value {
   throw new Error(`no expectation for ${dir} ${name}`);
 }
 
-/** Which bytes of a frame carry something: the fields C read there. All others are padding. */
+/** The significant bytes of a frame: the fields C read. All others are padding. */
 export function meaningfulBytes(frame: Frame): Uint8Array {
   const { dir, name, values, bytes } = frame;
   const mask = new Uint8Array(bytes.length);
@@ -179,7 +179,7 @@ export function meaningfulBytes(frame: Frame): Uint8Array {
   mark(0, 4);
   mark(8, 4);
   if (values.error !== undefined) mark(16, 4);
-  // Behind an error nothing is set.
+  // After an error nothing is set.
   if (dir === 'response' && values.error !== 1) return mask;
   for (const [field, { offset, size }] of Object.entries(layout.fields)) {
     if (field === 'name' || field === 'description.name') {

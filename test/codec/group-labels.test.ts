@@ -50,7 +50,7 @@ test.each([
   expect(error.message).toMatch(message);
 });
 
-test('any bytes come back, and their label is one line that a terminal can show', () =>
+test('any bytes survive the round trip, and their label is one safe line', () =>
   assertProperty(
     fc.property(
       fc.oneof(
@@ -68,7 +68,7 @@ test('any bytes come back, and their label is one line that a terminal can show'
     ),
   ));
 
-test('who asks for a name means it with NULs at its end, too', () => {
+test('a wanted name also matches with trailing NULs', () => {
   const means = (wanted: string, group: string): boolean => meansGroup(Buffer.from(wanted), group);
   expect(means('crmd', 'crmd')).toBe(true);
   expect(means('crmd', 'crmd\0')).toBe(true);

@@ -1,4 +1,4 @@
-/** Group names are bytes; text is only how they are shown. */
+/** Group names are bytes; text is only for display. */
 import fc from 'fast-check';
 import { groupBytes, groupText, MAX_GROUP_NAME_BYTES } from '../../src/codec';
 import { thrownBy } from '../support/errors';
@@ -6,7 +6,7 @@ import { assertProperty } from '../support/property';
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 
-describe('from what the user gave', () => {
+describe('from user input', () => {
   test.each([
     ['a', [0x61]],
     ['größe', [0x67, 0x72, 0xc3, 0xb6, 0xc3, 0x9f, 0x65]],
@@ -17,14 +17,14 @@ describe('from what the user gave', () => {
     expect([...groupBytes(text)]).toEqual(expected);
   });
 
-  test('bytes stay what they are, and are copied', () => {
+  test('bytes stay unchanged, and are copied', () => {
     const given = bytes(0xff, 0xfe, 0x80, 0);
     const taken = groupBytes(given);
     given.fill(1);
     expect([...taken]).toEqual([0xff, 0xfe, 0x80, 0]);
   });
 
-  test('128 bytes are the most, in bytes and not in characters', () => {
+  test('the limit is 128 bytes, not characters', () => {
     expect(groupBytes('x'.repeat(128))).toHaveLength(MAX_GROUP_NAME_BYTES);
     expect(groupBytes(new Uint8Array(128))).toHaveLength(128);
     expect(groupBytes('ö'.repeat(64))).toHaveLength(128);
@@ -33,13 +33,13 @@ describe('from what the user gave', () => {
     expect(thrownBy(() => groupBytes(new Uint8Array(129))).code).toBe('CS_ERR_NAME_TOO_LONG');
   });
 
-  test('none at all is refused', () => {
+  test('an empty name is refused', () => {
     expect(thrownBy(() => groupBytes('')).code).toBe('CS_ERR_INVALID_PARAM');
     expect(thrownBy(() => groupBytes(bytes())).code).toBe('CS_ERR_INVALID_PARAM');
   });
 });
 
-describe('to what the user sees', () => {
+describe('for display', () => {
   test.each([
     ['text', 'größe'],
     ['with a NUL at the end', 'ends\0'],
@@ -61,14 +61,14 @@ describe('to what the user sees', () => {
     expect(Buffer.compare(shown as Uint8Array, name)).toBe(0);
   });
 
-  test('bytes that are handed out are a copy', () => {
+  test('returned bytes are a copy', () => {
     const frame = bytes(0xff, 0xfe);
     const shown = groupText(frame) as Uint8Array;
     frame.fill(0);
     expect([...shown]).toEqual([0xff, 0xfe]);
   });
 
-  test('whatever it looks like, it leads back to the same bytes', async () => {
+  test('any displayed name converts back to the same bytes', async () => {
     await assertProperty(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 128 }), (name) => {
         expect(Buffer.compare(groupBytes(groupText(name)), name)).toBe(0);

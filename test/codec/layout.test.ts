@@ -454,7 +454,7 @@ describe('events', () => {
     expect(decodeEvent(frame)).toMatchObject(lists);
   });
 
-  test('totemConfchg: ring, count, and the list right behind it', () => {
+  test('totemConfchg: ring, count, and the list right after it', () => {
     const layout = facts.events['totem_confchg']!;
     const plain = encodeEvent(totemConfchg);
     const marked = encodeEvent({ ...totemConfchg, ringId: { nodeId: MARK, seq: 0n } });
@@ -486,7 +486,7 @@ describe('numbers', () => {
     expect(CpgError.fromReply(errno, 'a test').code).toBe(code);
   });
 
-  test('a number C does not know is CS_ERR_LIBRARY, and stands in the text', () => {
+  test('an unknown number is CS_ERR_LIBRARY, and the text contains it', () => {
     const known = new Set(Object.values(facts.cs_error_t));
     for (const errno of [0, 29, 31, 99, 101, -1]) {
       expect(known.has(errno)).toBe(false);

@@ -207,7 +207,7 @@ test.each(
   expect(values(title)).toEqual(table);
 });
 
-test('links within the page lead somewhere', () => {
+test('links within the page have a target', () => {
   const anchors = [...page.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
     heading!
       .toLowerCase()

@@ -1,4 +1,4 @@
-/** For any bytes a decoder returns a value or throws CS_ERR_MESSAGE_ERROR; nothing else ever comes out of it. */
+/** Decoding is total: any input yields either a value or CS_ERR_MESSAGE_ERROR. */
 import fc from 'fast-check';
 import { checkDeliver, DELIVER } from '../../src/codec';
 import { isCpgError } from '../../src/errors';
@@ -9,7 +9,7 @@ import { CODECS, encodeAs, recordedFrames } from './frames';
 
 const directions = Object.keys(CODECS) as FrameDirection[];
 
-/** True when the bytes were decoded, false when they were refused as they should be. */
+/** True if the bytes were decoded, false if they were rejected properly. */
 function decodes(dir: FrameDirection, bytes: Uint8Array): boolean {
   try {
     CODECS[dir].decode(bytes);
@@ -28,7 +28,7 @@ describe('arbitrary bytes', () => {
     );
   });
 
-  test.each(directions)('behind a plausible header, as %s', async (dir) => {
+  test.each(directions)('after a plausible header, as %s', async (dir) => {
     let decoded = 0;
     let refused = 0;
     await assertProperty(
@@ -38,7 +38,7 @@ describe('arbitrary bytes', () => {
       }),
       { numRuns: 3000 },
     );
-    // Otherwise the frames were not plausible, and the test is worth nothing.
+    // Otherwise the frames were not plausible, and the test useless.
     expect(decoded).toBeGreaterThan(0);
     expect(refused).toBeGreaterThan(0);
   });
@@ -136,7 +136,7 @@ describe('damaged recorded frames', () => {
   });
 });
 
-describe('lengths that lie', () => {
+describe('wrong lengths', () => {
   const NAME_LENGTH = { request: 16, event: 24, response: 24 } as const;
 
   function sample(dir: FrameDirection, name: string): Buffer {
@@ -165,7 +165,7 @@ describe('lengths that lie', () => {
     expect(decodes(dir, bytes)).toBe(true);
   });
 
-  // Each would be gigabytes if it were believed: the decoder must say no at once, by what is there.
+  // Each claims gigabytes: the decoder must reject it immediately, by the bytes present.
   test.each([
     ['request', 'mcast', 32],
     ['request', 'partial_mcast', 40],
@@ -194,14 +194,14 @@ describe('lengths that lie', () => {
     }
   });
 
-  test('a ring name without its end', () => {
+  test('a ring name without a terminator', () => {
     for (const offset of [40, 4136, 8232]) {
       const bytes = sample('handshake-response', 'cpg').fill('x', offset, offset + 4096);
       expect(decodes('handshake-response', bytes)).toBe(false);
     }
   });
 
-  test('the rest of a refused handshake does not count', () => {
+  test('the rest of a refused handshake is ignored', () => {
     const bytes = sample('handshake-response', 'cpg').fill(0xff, 20);
     bytes.writeInt32LE(-13, 16);
     expect(CODECS['handshake-response'].decode(bytes)).toMatchObject({ error: -13, request: '' });

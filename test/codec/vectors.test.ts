@@ -53,7 +53,7 @@ function firstDifference(a: Buffer, b: Buffer): number {
   return offset;
 }
 
-describe('the recordings are worth something', () => {
+describe('the recordings are a useful test', () => {
   const kinds = new Set(frames.map(({ dir, name }) => `${dir} ${name}`));
   const facts = loadLayout();
 
@@ -88,7 +88,7 @@ describe('the recordings are worth something', () => {
 describe('a frame inside a larger piece of memory', () => {
   const small = frames.filter(({ bytes }) => bytes.length < 16 * 1024);
 
-  test('is decoded at its place, also when it is not a Buffer', () => {
+  test('is decoded in place, even if it is not a Buffer', () => {
     for (const frame of small) {
       const memory = new Uint8Array(frame.bytes.length + 12).fill(0xee);
       memory.set(frame.bytes, 7);

@@ -4,16 +4,16 @@ import fs from 'node:fs';
 import { connect, type ConfchgEvent, type CpgClient, type CpgError, type CpgEvent } from '../../src';
 import { encodeEvent } from '../../src/codec';
 import { MAX_QUEUED_EVENTS } from '../../src/dispatcher/event-log';
-import { Bench, stateOf, turns, type Pair } from '../support/fake-client';
+import { ClientHarness, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
 const text = ({ message }: { message: Uint8Array }): string => Buffer.from(message).toString();
 const numbers = (count: number, from = 0): string[] =>
   Array.from({ length: count }, (_, index) => `${from + index}`);
 
-/** Texts of messages as a listener sees them. */
+/** The texts of messages that a listener gets. */
 function listen(client: CpgClient): string[] {
   const seen: string[] = [];
   client.on('deliver', (event) => seen.push(text(event)));
@@ -25,8 +25,8 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 describe('events', () => {
-  test('are handed to listeners with their fields, in the order of the daemon', async () => {
-    const { client, connection } = await bench.joined();
+  test("reach listeners with their fields, in the daemon's order", async () => {
+    const { client, connection } = await harness.joined();
     const log: unknown[] = [];
     client.on('confchg', (event) => log.push(event));
     client.on('deliver', (event) => log.push({ ...event, message: text(event) }));
@@ -51,8 +51,8 @@ describe('events', () => {
     ]);
   });
 
-  test('a loop gives the same', async () => {
-    const { client, connection } = await bench.joined();
+  test('a loop yields the same', async () => {
+    const { client, connection } = await harness.joined();
     const loop = client[Symbol.asyncIterator]();
     connection.send({ type: 'totemConfchg', ringId: { nodeId: 1, seq: 1n }, members: [] });
     connection.deliver('m', 3, 4);
@@ -68,7 +68,7 @@ describe('events', () => {
     ['text', Buffer.from('größe\0'), 'größe\0'],
     ['bytes', Buffer.from([0xff, 0]), new Uint8Array([0xff, 0])],
   ])('the group is %s where it can be', async (_, group, expected) => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const groups: unknown[] = [];
     client.on('deliver', (event) => groups.push(event.group));
     client.on('confchg', (event) => groups.push(event.group));
@@ -90,7 +90,7 @@ describe('events', () => {
     ['text', Buffer.from('größe\0')],
     ['bytes', Buffer.from([0xff, 0])],
   ])('groupBytes are the bytes of a group that is %s, one object for all events', async (_, group) => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const bytes: Uint8Array[] = [];
     client.on('deliver', (event) => bytes.push(event.groupBytes));
     client.on('confchg', (event) => bytes.push(event.groupBytes));
@@ -108,8 +108,8 @@ describe('events', () => {
     for (const other of bytes) expect(other).toBe(bytes[0]);
   });
 
-  test('own tells our messages from those of others, whole ones and those in fragments', async () => {
-    const { client, connection } = await bench.joined();
+  test('`own` marks our messages, whole and fragmented', async () => {
+    const { client, connection } = await harness.joined();
     const own: boolean[] = [];
     client.on('deliver', (event) => own.push(event.own));
     const group = Buffer.from('g');
@@ -131,7 +131,7 @@ describe('events', () => {
   });
 
   test('listeners and loops get the same objects, whose message is a Buffer', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const heard: CpgEvent[] = [];
     client.on('deliver', (event) => heard.push(event));
     client.on('totemConfchg', (event) => heard.push(event));
@@ -145,8 +145,8 @@ describe('events', () => {
     expect(heard[0]!.type === 'deliver' && Buffer.isBuffer(heard[0]!.message)).toBe(true);
   });
 
-  test('messages are the receiver’s own: what comes later does not change them', async () => {
-    const { client, connection } = await bench.joined({}, { words: 2048 });
+  test('messages are the receiver’s own: later events do not change them', async () => {
+    const { client, connection } = await harness.joined({}, { words: 2048 });
     const kept: Uint8Array[] = [];
     client.on('deliver', ({ message }) => kept.push(message));
     const sizes = Array.from({ length: 60 }, (_, index) => (index * 97) % 3000);
@@ -157,8 +157,8 @@ describe('events', () => {
     });
   });
 
-  test('fragments are one event, and are dropped with a sender that leaves', async () => {
-    const { client, connection } = await bench.joined();
+  test('fragments become one event, and are dropped when their sender leaves', async () => {
+    const { client, connection } = await harness.joined();
     const seen = listen(client);
     const group = Buffer.from('g');
     const piece = (fragmentType: number, from: string, pid = 5): void =>
@@ -183,8 +183,8 @@ describe('events', () => {
     expect(seen).toEqual(['between', 'uvwxyz', 'end']);
   });
 
-  test('a message that cannot be put together is reported once, and the connection goes on', async () => {
-    const { client, connection } = await bench.joined();
+  test('a message that cannot be reassembled is reported once, and the connection continues', async () => {
+    const { client, connection } = await harness.joined();
     const errors: Error[] = [];
     client.on('error', (error) => errors.push(error));
     const seen = listen(client);
@@ -204,7 +204,7 @@ describe('events', () => {
   test.each(['auto', 'manual'] as const)(
     'more than maxReassemblyBytes of unfinished messages end the connection, dispatch: %s',
     async (dispatch) => {
-      const { client, connection } = await bench.joined({ dispatch, maxReassemblyBytes: 5 });
+      const { client, connection } = await harness.joined({ dispatch, maxReassemblyBytes: 5 });
       const errors: Error[] = [];
       client.on('error', (error) => errors.push(error));
       const seen = listen(client);
@@ -227,7 +227,7 @@ describe('events', () => {
   );
 
   test('more than maxReassemblyBytes: a loop gets what came before, and throws', async () => {
-    const { client, connection } = await bench.joined({ maxReassemblyBytes: 2 });
+    const { client, connection } = await harness.joined({ maxReassemblyBytes: 2 });
     const base = { type: 'partialDeliver' as const, group: Buffer.from('g'), nodeId: 2, messageLength: 9 };
     const loop = client[Symbol.asyncIterator]();
     connection.deliver('before');
@@ -243,9 +243,9 @@ describe('events', () => {
   });
 });
 
-describe('what comes before anybody listens', () => {
-  test('is for the first listener', async () => {
-    const { client, connection } = await bench.joined();
+describe('the backlog', () => {
+  test('goes to the first listener', async () => {
+    const { client, connection } = await harness.joined();
     for (const number of numbers(5)) connection.deliver(number);
     await turns();
     const seen = listen(client);
@@ -254,8 +254,8 @@ describe('what comes before anybody listens', () => {
     expect(seen).toEqual(numbers(6));
   });
 
-  test('is for all that begin to listen in the same turn', async () => {
-    const { client, connection } = await bench.joined();
+  test('goes to all listeners added in the same turn', async () => {
+    const { client, connection } = await harness.joined();
     connection.send({ type: 'confchg', group: Buffer.from('g'), members: [], left: [], joined: [] });
     connection.deliver('a');
     await turns();
@@ -267,8 +267,8 @@ describe('what comes before anybody listens', () => {
     expect([first, second, confchgs.length]).toEqual([['a'], ['a'], 1]);
   });
 
-  test('is for the first loop; the second begins with what comes then', async () => {
-    const { client, connection } = await bench.joined();
+  test('goes to the first loop; the second begins with later events', async () => {
+    const { client, connection } = await harness.joined();
     connection.deliver('early');
     await turns();
     const first = client[Symbol.asyncIterator]();
@@ -279,8 +279,8 @@ describe('what comes before anybody listens', () => {
     expect((await second.next()).value).toMatchObject({ message: Buffer.from('late') });
   });
 
-  test('so is what comes between one loop and the next, and what the first did not take', async () => {
-    const { client, connection } = await bench.joined();
+  test('takes events between two loops, and those the first did not take', async () => {
+    const { client, connection } = await harness.joined();
     for (const number of numbers(5)) connection.deliver(number);
     const seen: string[] = [];
     const take = async (count: number): Promise<void> => {
@@ -301,8 +301,8 @@ describe('what comes before anybody listens', () => {
     expect([...seen, ...rest]).toEqual(numbers(10));
   });
 
-  test('what a loop did not take is not for others that listened all the time', async () => {
-    const { client, connection } = await bench.joined();
+  test('events that a loop left are not repeated to others that were listening', async () => {
+    const { client, connection } = await harness.joined();
     const seen = listen(client);
     const first = client[Symbol.asyncIterator]();
     const second = client[Symbol.asyncIterator]();
@@ -317,8 +317,8 @@ describe('what comes before anybody listens', () => {
     expect(seen).toEqual(numbers(4));
   });
 
-  test('is for a listener and a loop that begin in the same turn', async () => {
-    const { client, connection } = await bench.joined();
+  test('goes to a listener and a loop that begin in the same turn', async () => {
+    const { client, connection } = await harness.joined();
     connection.deliver('early');
     await turns();
     const seen = listen(client);
@@ -333,7 +333,7 @@ describe('what comes before anybody listens', () => {
   test.each(['before', 'after'])(
     'so is what follows the one event of a `once`, with events that came %s it',
     async (when) => {
-      const { client, connection } = await bench.joined();
+      const { client, connection } = await harness.joined();
       const come = (): void => {
         connection.send({ type: 'confchg', group: Buffer.from('g'), members: [], left: [], joined: [] });
         for (const number of numbers(3)) connection.deliver(number);
@@ -355,9 +355,9 @@ describe('what comes before anybody listens', () => {
     },
   );
 
-  describe('is given up when it is too much, rather than that the ring fills up', () => {
+  describe('is dropped at its limit, so that the ring does not fill up', () => {
     async function overrun(): Promise<Pair> {
-      const pair = await bench.joined();
+      const pair = await harness.joined();
       const { connection } = pair;
       for (const number of numbers(MAX_QUEUED_EVENTS + 100)) connection.deliver(number);
       // All but a little, which may wait for more to be given back.
@@ -366,7 +366,7 @@ describe('what comes before anybody listens', () => {
       return pair;
     }
 
-    test('the first listener is told, once, that it missed something', async () => {
+    test('the first listener gets one error about it', async () => {
       const { client, connection } = await overrun();
       const seen = listen(client);
       const errors: Error[] = [];
@@ -379,7 +379,7 @@ describe('what comes before anybody listens', () => {
       expect(errors).toMatchObject([cpgError('CS_ERR_QUEUE_FULL')]);
     });
 
-    test('so is the first loop, by a warning where there are no error listeners', async () => {
+    test('so does the first loop, as a warning without an error listener', async () => {
       const { client, connection } = await overrun();
       const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
       try {
@@ -397,9 +397,9 @@ describe('what comes before anybody listens', () => {
   });
 });
 
-describe('a loop that is slow', () => {
+describe('a slow loop', () => {
   test('stops the reading: events stay in the ring, and then in the daemon; nothing is lost', async () => {
-    const { client, connection } = await bench.joined({}, { words: 16 * 1024 });
+    const { client, connection } = await harness.joined({}, { words: 16 * 1024 });
     const loop = client[Symbol.asyncIterator]();
     const many = 3 * MAX_QUEUED_EVENTS;
     for (const number of numbers(many)) connection.deliver(number);
@@ -415,8 +415,8 @@ describe('a loop that is slow', () => {
     expect(seen).toEqual(numbers(many));
   });
 
-  test('holds up listeners too, until it goes on or is left', async () => {
-    const { client, connection } = await bench.joined();
+  test('holds up listeners too, until it continues or is left', async () => {
+    const { client, connection } = await harness.joined();
     const loop = client[Symbol.asyncIterator]();
     const seen = listen(client);
     const many = 2 * MAX_QUEUED_EVENTS;
@@ -433,8 +433,8 @@ describe('a loop that is slow', () => {
     expect(seen).toEqual(numbers(many));
   });
 
-  test('counts bytes as well', async () => {
-    const { client, connection } = await bench.joined();
+  test('is also limited by bytes', async () => {
+    const { client, connection } = await harness.joined();
     const loop = client[Symbol.asyncIterator]();
     const seen = listen(client);
     for (let index = 0; index < 12; index++) connection.deliver(Buffer.alloc(1024 * 1024 - 1024, index));
@@ -450,8 +450,8 @@ describe('a loop that is slow', () => {
 describe('a loop with a signal', () => {
   const reason = new Error('of the test');
 
-  test('that waits throws the reason at once; then it is over', async () => {
-    const { client } = await bench.joined();
+  test('throws the reason immediately while it waits, and is then done', async () => {
+    const { client } = await harness.joined();
     const controller = new AbortController();
     const loop = client.events({ signal: controller.signal });
     const waiting = Promise.allSettled([loop.next(), loop.next()]);
@@ -465,8 +465,8 @@ describe('a loop with a signal', () => {
     expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
   });
 
-  test('what it has not taken is for the next', async () => {
-    const { client, connection } = await bench.joined();
+  test('the next loop gets the remaining events', async () => {
+    const { client, connection } = await harness.joined();
     const controller = new AbortController();
     for (const number of numbers(3)) connection.deliver(number);
     const seen: string[] = [];
@@ -485,8 +485,8 @@ describe('a loop with a signal', () => {
     expect([...seen, ...rest]).toEqual(numbers(3));
   });
 
-  test('a full one that is aborted does not hold up the reading any more', async () => {
-    const { client, connection } = await bench.joined();
+  test('a full loop that is aborted no longer holds up the reading', async () => {
+    const { client, connection } = await harness.joined();
     const controller = new AbortController();
     const loop = client.events({ signal: controller.signal });
     const seen = listen(client);
@@ -501,7 +501,7 @@ describe('a loop with a signal', () => {
   });
 
   test.each(['left', 'ended'])('a loop that is %s forgets its signal', async (how) => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const { signal } = new AbortController();
     const loop = client.events({ signal });
     connection.deliver('m');
@@ -512,8 +512,8 @@ describe('a loop with a signal', () => {
     expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
-  test('after the end of the connection it still ends by the signal, with events left', async () => {
-    const { client, connection } = await bench.joined();
+  test('after the connection ended, the signal still ends it with events left', async () => {
+    const { client, connection } = await harness.joined();
     const controller = new AbortController();
     const loop = client.events({ signal: controller.signal });
     connection.deliver('m');
@@ -527,8 +527,8 @@ describe('a loop with a signal', () => {
 });
 
 describe('a listener that throws', () => {
-  test('is reported to error listeners; reading goes on', async () => {
-    const { client, connection } = await bench.joined();
+  test('is reported to error listeners; reading continues', async () => {
+    const { client, connection } = await harness.joined();
     const errors: Error[] = [];
     client.on('error', (error) => errors.push(error));
     const seen: string[] = [];
@@ -544,7 +544,7 @@ describe('a listener that throws', () => {
   });
 
   test('is a process warning without them, and no uncaught exception', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     try {
       client.on('deliver', () => {
@@ -564,7 +564,7 @@ describe('a listener that throws', () => {
   });
 
   test('the warning shows where it was thrown', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     try {
       client.on('deliver', function listenerOfAUser() {
@@ -579,8 +579,8 @@ describe('a listener that throws', () => {
     }
   });
 
-  test('also an error listener that throws is only a warning', async () => {
-    const { client, connection } = await bench.joined();
+  test('an error listener that throws is also only a warning', async () => {
+    const { client, connection } = await harness.joined();
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     try {
       client.on('error', () => {
@@ -598,7 +598,7 @@ describe('a listener that throws', () => {
   });
 
   test.each(['drain', 'close'] as const)('%s', async (name) => {
-    const { client, connection } = await bench.joined({}, { words: 1024 });
+    const { client, connection } = await harness.joined({}, { words: 1024 });
     const errors: Error[] = [];
     client.on('error', (error) => errors.push(error));
     client.on(name, () => {
@@ -615,8 +615,8 @@ describe('a listener that throws', () => {
     expect(errors).toMatchObject([{ message: 'of the test' }]);
   });
 
-  test('listeners may close, send and ask', async () => {
-    const { client, connection } = await bench.joined();
+  test('listeners may close, send and make requests', async () => {
+    const { client, connection } = await harness.joined();
     const done = new Promise<number>((resolve, reject) => {
       client.once('deliver', () => {
         client
@@ -635,7 +635,7 @@ describe('a listener that throws', () => {
   });
 });
 
-describe('an event that is not one ends the connection', () => {
+describe('an invalid event ends the connection', () => {
   function frame(id: number, length: number): Buffer {
     const bytes = Buffer.alloc(length);
     if (length >= 12) {
@@ -656,7 +656,7 @@ describe('an event that is not one ends the connection', () => {
     ['deliver with a group of 129 bytes', withLength(withLength(frame(5, 190), 160, 6), 24, 129)],
     ['confchg with more members than it has', withLength(frame(4, 208), 160, 2)],
   ])('%s', async (_, bytes) => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const seen = listen(client);
     const loop = client[Symbol.asyncIterator]();
     const closed = new Promise<CpgError | undefined>((resolve) => client.on('close', resolve));
@@ -676,7 +676,7 @@ describe('an event that is not one ends the connection', () => {
   }
 
   test('a byte without an event', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const closed = new Promise<CpgError | undefined>((resolve) => client.on('close', resolve));
     connection.socket.write(Buffer.alloc(1));
     expect(await closed).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
@@ -684,8 +684,8 @@ describe('an event that is not one ends the connection', () => {
 });
 
 describe('the end', () => {
-  test('close() ends loops after what they have', async () => {
-    const { client, connection } = await bench.joined();
+  test('close() ends loops after their queued events', async () => {
+    const { client, connection } = await harness.joined();
     const loop = client[Symbol.asyncIterator]();
     connection.deliver('a');
     await turns();
@@ -696,15 +696,15 @@ describe('the end', () => {
     expect(await client[Symbol.asyncIterator]().next()).toEqual({ value: undefined, done: true });
   });
 
-  test('close() ends a loop that waits', async () => {
-    const { client } = await bench.joined();
+  test('close() ends a waiting loop', async () => {
+    const { client } = await harness.joined();
     const waiting = client[Symbol.asyncIterator]().next();
     await client.close();
     expect(await waiting).toEqual({ value: undefined, done: true });
   });
 
   test('a lost connection is thrown by each loop, once', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const loops = [client[Symbol.asyncIterator](), client[Symbol.asyncIterator]()];
     const waiting = loops.map((loop) => rejectionOf(loop.next()));
     connection.drop();
@@ -712,9 +712,9 @@ describe('the end', () => {
     for (const loop of loops) expect(await loop.next()).toEqual({ value: undefined, done: true });
   });
 
-  test('close is told once, without a reason when it was asked for, with one when not', async () => {
+  test("'close' is emitted once: without a reason after close(), else with one", async () => {
     for (const lost of [false, true]) {
-      const { client, connection } = await bench.joined();
+      const { client, connection } = await harness.joined();
       const reasons: unknown[][] = [];
       client.on('close', (...args) => reasons.push(args));
       if (lost) connection.drop();
@@ -726,9 +726,9 @@ describe('the end', () => {
     }
   });
 
-  test('after close() in a listener nothing more arrives, also of what was read before', async () => {
+  test('after close() in a listener nothing more arrives, not even events already read', async () => {
     for (const early of [false, true]) {
-      const { client, connection } = await bench.joined();
+      const { client, connection } = await harness.joined();
       const seen: string[] = [];
       const listening = (): void => {
         client.on('deliver', (event) => {
@@ -746,8 +746,8 @@ describe('the end', () => {
     }
   });
 
-  test('after close() in a loop it gets what it had, and no more', async () => {
-    const { client, connection } = await bench.joined();
+  test('after close() in a loop it gets its queued events, and no more', async () => {
+    const { client, connection } = await harness.joined();
     for (const number of numbers(5)) connection.deliver(number);
     await turns();
     const seen: string[] = [];
@@ -763,7 +763,7 @@ describe('the end', () => {
   });
 
   test('a confirmation that arrives while closing still counts', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     connection.echo = false;
     listen(client);
     const sent = client.mcast('a', { confirm: true });
@@ -777,8 +777,8 @@ describe('the end', () => {
     await closing;
   });
 
-  test('what came before the end still reaches a listener that is added in time', async () => {
-    const { client, connection } = await bench.joined();
+  test('events from before the end still reach a listener that is added in time', async () => {
+    const { client, connection } = await harness.joined();
     connection.deliver('early');
     await turns();
     const seen = listen(client);
@@ -788,7 +788,7 @@ describe('the end', () => {
 });
 
 describe('manual dispatch', () => {
-  const manual = (): Promise<Pair> => bench.joined({ dispatch: 'manual' });
+  const manual = (): Promise<Pair> => harness.joined({ dispatch: 'manual' });
 
   test('leaves events in the ring until it is called', async () => {
     const { client, connection } = await manual();
@@ -801,7 +801,7 @@ describe('manual dispatch', () => {
     expect(seen).toEqual(['a']);
   });
 
-  test('all: what is there, also nothing', async () => {
+  test('all: the available events, possibly none', async () => {
     const { client, connection } = await manual();
     const seen = listen(client);
     expect(await client.dispatch('all')).toBe(0);
@@ -872,7 +872,7 @@ describe('manual dispatch', () => {
     expect(seen).toEqual(['abc']);
   });
 
-  test.each(['one', 'blocking'] as const)('%s: a signal ends the waiting', async (flag) => {
+  test.each(['one', 'blocking'] as const)('%s: a signal ends the wait', async (flag) => {
     const { client, connection } = await manual();
     const seen = listen(client);
     const controller = new AbortController();
@@ -945,7 +945,7 @@ describe('manual dispatch', () => {
     }
   });
 
-  test('from a listener, for the events behind its own', async () => {
+  test('from a listener, for the events after its own', async () => {
     const { client, connection } = await manual();
     const seen = listen(client);
     let inner: Promise<number> | undefined;
@@ -973,7 +973,7 @@ describe('manual dispatch', () => {
     expect(await client.dispatch('all')).toBe(1);
   });
 
-  test('a loop that is full stops dispatching until it goes on', async () => {
+  test('a full loop stops dispatching until it continues', async () => {
     const { client, connection } = await manual();
     const loop = client[Symbol.asyncIterator]();
     const many = MAX_QUEUED_EVENTS + 5;
@@ -995,15 +995,15 @@ describe('manual dispatch', () => {
     expect(await rest).toBe(4);
   });
 
-  test('is refused on a handle that dispatches by itself', async () => {
-    const { client } = await bench.joined();
+  test('is refused on a handle with automatic dispatch', async () => {
+    const { client } = await harness.joined();
     expect(await rejectionOf(client.dispatch('all'))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
   });
 });
 
-describe('lent messages', () => {
-  test('are there during the call, and empty afterwards', async () => {
-    const { client, connection } = await bench.joined({ lend: true });
+describe('borrowed messages', () => {
+  test('are valid during the call and detached afterwards', async () => {
+    const { client, connection } = await harness.joined({ lend: true });
     const kept: Uint8Array[] = [];
     const seen: string[] = [];
     client.on('deliver', (event) => {
@@ -1018,8 +1018,8 @@ describe('lent messages', () => {
     expect(kept.map(({ length }) => length)).toEqual([0, 0]);
   });
 
-  test('loops get bytes of their own, and so does who comes late', async () => {
-    const { client, connection } = await bench.joined({ lend: true });
+  test('loops and late listeners get copies', async () => {
+    const { client, connection } = await harness.joined({ lend: true });
     connection.deliver('early');
     await turns();
     const kept: Uint8Array[] = [];
@@ -1034,7 +1034,7 @@ describe('lent messages', () => {
 });
 
 describe('busy polling', () => {
-  /** After its time has passed, no ring is looked at any more. */
+  /** After its time has passed, it no longer polls the ring. */
   async function expectSleep(): Promise<void> {
     const begin = performance.now();
     while (performance.now() - begin < 50) await turns(1);
@@ -1047,8 +1047,8 @@ describe('busy polling', () => {
     }
   }
 
-  test('hands out an event before its byte comes, and once', async () => {
-    const { client, connection } = await bench.joined({ busyPollUs: 1_000_000 });
+  test('delivers an event once, before its byte comes', async () => {
+    const { client, connection } = await harness.joined({ busyPollUs: 1_000_000 });
     const seen = listen(client);
     connection.deliver('wakes it up');
     await until(() => seen.length === 1);
@@ -1065,8 +1065,8 @@ describe('busy polling', () => {
     expect(seen).toEqual(['wakes it up', message.toString()]);
   });
 
-  test('ends when nothing has come for its time', async () => {
-    const { client, connection } = await bench.joined({ busyPollUs: 1000 });
+  test('ends when nothing comes within its time', async () => {
+    const { client, connection } = await harness.joined({ busyPollUs: 1000 });
     const seen = listen(client);
     connection.deliver('a');
     await until(() => seen.length === 1);
@@ -1074,14 +1074,14 @@ describe('busy polling', () => {
   });
 
   test('ends although an event waits for its reader', async () => {
-    const { client, connection } = await bench.joined({ busyPollUs: 1000, dispatch: 'manual' });
+    const { client, connection } = await harness.joined({ busyPollUs: 1000, dispatch: 'manual' });
     connection.deliver('a');
     await expectSleep();
     expect(await client.dispatch('all')).toBe(1);
   });
 
   test.each([-1, NaN, 1_000_001])('busyPollUs %p is CS_ERR_INVALID_PARAM', async (busyPollUs) => {
-    const { address } = await bench.daemon();
+    const { address } = await harness.daemon();
     expect(await rejectionOf(connect({ address, busyPollUs }))).toMatchObject(
       cpgError('CS_ERR_INVALID_PARAM'),
     );
@@ -1093,7 +1093,7 @@ describe('coalescing', () => {
 
   /** Members that have not sent for long enough, and to whom a burst came just now. */
   async function coalescing(coalesceMs: number): Promise<Pair & { seen: string[] }> {
-    const pair = await bench.joined({ coalesceMs });
+    const pair = await harness.joined({ coalesceMs });
     const seen = listen(pair.client);
     const begin = performance.now();
     while (performance.now() - begin < 60) await turns(1);
@@ -1103,14 +1103,14 @@ describe('coalescing', () => {
     return { ...pair, seen };
   }
 
-  test('waits after many messages, and gives what arrived meanwhile at the end', async () => {
+  test('pauses after many messages, and then delivers those that arrived meanwhile', async () => {
     const { seen } = await coalescing(1000);
     await turns(20);
     expect(seen).toHaveLength(BURST);
     await until(() => seen.length === BURST + 1);
   });
 
-  test('ends at once with a message of our own', async () => {
+  test('ends immediately when we send a message', async () => {
     const { client, connection, seen } = await coalescing(1000);
     await turns(20);
     expect(seen).toHaveLength(BURST);
@@ -1120,7 +1120,7 @@ describe('coalescing', () => {
     await connection.untilTaken('mcast');
   });
 
-  test('coalesceMs 0 is none', async () => {
+  test('coalesceMs 0 disables it', async () => {
     const { seen } = await coalescing(0);
     await turns();
     expect(seen).toHaveLength(BURST + 1);
@@ -1139,16 +1139,16 @@ describe('coalescing', () => {
   });
 
   test.each([-1, NaN, 1001])('coalesceMs %p is CS_ERR_INVALID_PARAM', async (coalesceMs) => {
-    const { address } = await bench.daemon();
+    const { address } = await harness.daemon();
     expect(await rejectionOf(connect({ address, coalesceMs }))).toMatchObject(
       cpgError('CS_ERR_INVALID_PARAM'),
     );
   });
 });
 
-describe('reading that has stopped', () => {
-  test('a burst before anybody listens waits in the ring for the one who comes soon', async () => {
-    const { client, connection } = await bench.joined();
+describe('stopped reading', () => {
+  test('a burst without a consumer waits in the ring for one that comes soon', async () => {
+    const { client, connection } = await harness.joined();
     const count = 3 * MAX_QUEUED_EVENTS;
     for (const number of numbers(count)) connection.deliver(number);
     await turns();
@@ -1157,8 +1157,8 @@ describe('reading that has stopped', () => {
     expect(seen).toEqual(numbers(count));
   });
 
-  test('goes on when a full loop is left and nobody follows', async () => {
-    const { client, connection } = await bench.joined();
+  test('resumes when a full loop is left and no consumer follows', async () => {
+    const { client, connection } = await harness.joined();
     const loop = client[Symbol.asyncIterator]();
     for (const number of numbers(3 * MAX_QUEUED_EVENTS)) connection.deliver(number);
     await loop.next();
@@ -1167,8 +1167,8 @@ describe('reading that has stopped', () => {
     await until(() => connection.event.free > connection.event.words * 4 - 4096);
   });
 
-  test('goes on for a loop that awaits a confirmation behind more events than it holds', async () => {
-    const { client, connection } = await bench.joined();
+  test('resumes for a loop that awaits a confirmation after more events than its limit', async () => {
+    const { client, connection } = await harness.joined();
     const count = 3 * MAX_QUEUED_EVENTS;
     const loop = client[Symbol.asyncIterator]();
     for (const number of numbers(count)) connection.deliver(number, 2);
@@ -1181,8 +1181,8 @@ describe('reading that has stopped', () => {
   });
 });
 
-test('removing all listeners does not keep the next one from what came before it', async () => {
-  const { client, connection } = await bench.joined();
+test('the next listener gets the backlog after all listeners were removed', async () => {
+  const { client, connection } = await harness.joined();
   const removed = listen(client);
   client.removeAllListeners();
   expect(client.listenerCount('deliver')).toBe(0);

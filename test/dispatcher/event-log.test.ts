@@ -1,4 +1,4 @@
-/** The events that wait for loops. */
+/** The events queued for loops. */
 import { Consumers } from '../../src/dispatcher/consumers';
 import {
   EventLog,
@@ -33,7 +33,7 @@ describe('a loop', () => {
     loop = consumers.loop(undefined);
   });
 
-  test('events come out in order, whether they or the loop came first', async () => {
+  test('events come in order, whether they or the loop came first', async () => {
     consumers.give(event(1));
     const waiting = [loop.next(), loop.next(), loop.next()];
     consumers.give(event(2));
@@ -43,7 +43,7 @@ describe('a loop', () => {
     expect(results).toEqual([1, 2, 3, 4].map((text) => ({ value: event(text), done: false })));
   });
 
-  test('it is full by number', async () => {
+  test('it is full by the number of events', async () => {
     for (let index = 0; index < MAX_QUEUED_EVENTS; index++) {
       expect(full()).toBe(false);
       consumers.give(event(index));
@@ -66,7 +66,7 @@ describe('a loop', () => {
     expect([full(), room]).toEqual([false, 1]);
   });
 
-  test('while a confirmation is awaited it is full at 16 times as much', () => {
+  test('while a confirmation is awaited its limit is 16 times higher', () => {
     const many = 16 * MAX_QUEUED_EVENTS;
     for (let index = 1; index < many; index++) consumers.give(event(index));
     expect(consumers.hasRoom(true)).toBe(true);
@@ -74,7 +74,7 @@ describe('a loop', () => {
     expect(consumers.hasRoom(true)).toBe(false);
   });
 
-  test('at its end it gives what it has, then it is done, again and again', async () => {
+  test('at the end it yields its queued events, then stays done', async () => {
     consumers.give(event(1));
     consumers.end();
     expect(await loop.next()).toEqual({ value: event(1), done: false });
@@ -92,7 +92,7 @@ describe('a loop', () => {
     expect(await loop.next()).toEqual({ value: undefined, done: true });
   });
 
-  test('an error reaches the one that waits longest', async () => {
+  test('an error reaches the call that waits longest', async () => {
     const error = new Error('of the test');
     const waiting = [loop.next(), loop.next()];
     loop.end(error);
@@ -103,14 +103,14 @@ describe('a loop', () => {
     ]);
   });
 
-  test('a loop that is left gives up what it has, and is not full any more', async () => {
+  test('a loop that is left drops its events and is no longer full', async () => {
     for (let index = 0; index < MAX_QUEUED_EVENTS; index++) consumers.give(event(index));
     expect(await loop.return()).toEqual({ value: undefined, done: true });
     expect([full(), room]).toEqual([false, 1]);
     expect(await loop.next()).toEqual({ value: undefined, done: true });
   });
 
-  test('a slow loop keeps no other one from what follows', async () => {
+  test('a slow loop does not delay others', async () => {
     const other = consumers.loop(undefined);
     for (let index = 0; index < 3; index++) consumers.give(event(index));
     await other.next();
@@ -159,7 +159,7 @@ describe('the log', () => {
     return taken;
   };
 
-  test('keeps what a cursor has before it, and nothing without one', () => {
+  test('keeps the events that a cursor has still to take, and nothing without one', () => {
     const log = new EventLog(() => undefined);
     log.append(event('a'));
     const first = log.open();
@@ -176,7 +176,7 @@ describe('the log', () => {
     expect(take(log, log.open())).toEqual([]);
   });
 
-  test.each([1, 16])('a cursor is full %s times by what it alone has before it', (times) => {
+  test.each([1, 16])('a cursor is full %s times by its own remaining events', (times) => {
     const log = new EventLog(() => undefined);
     const slow = log.open();
     for (let index = 0; index < times * MAX_QUEUED_EVENTS; index++) log.append(event(index));

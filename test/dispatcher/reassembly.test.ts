@@ -1,4 +1,4 @@
-/** Fragments put together: per sender, with the same result for all receivers of the same fragments. */
+/** Reassembly of fragments per sender, with the same result for all receivers of the same fragments. */
 import fc from 'fast-check';
 import { MAX_MESSAGE_BYTES, type CpgWireEvent } from '../../src/codec';
 import { Reassembly } from '../../src/dispatcher/reassembly';
@@ -98,7 +98,7 @@ test('any interleaving of senders gives each its messages', async () => {
   );
 });
 
-test('the end of a message whose beginning we did not get is passed over', () => {
+test('the end of a message whose beginning we missed is ignored', () => {
   expect(add(CONTINUED, 'de', 8)).toBeUndefined();
   expect(add(LAST, 'fgh', 8)).toBeUndefined();
   add(FIRST, 'a', 2);
@@ -185,7 +185,7 @@ describe('memory', () => {
     }
   };
 
-  test('follows what came, not what is claimed', () => {
+  test('follows the bytes received, not the claimed length', () => {
     for (const pieces of [0, 1, 2, 3, 5, 8, 13, 21, 31]) {
       const taken = allocations(() => {
         addPiece(FIRST, MAX_MESSAGE_BYTES, 10, Buffer.alloc(0));
@@ -236,7 +236,7 @@ describe('memory', () => {
     });
   });
 
-  test('that cannot be had is CS_ERR_NO_MEMORY', () => {
+  test('that cannot be allocated is CS_ERR_NO_MEMORY', () => {
     const allocate = jest.spyOn(Buffer, 'allocUnsafeSlow').mockImplementation(() => {
       throw new RangeError('Array buffer allocation failed');
     });

@@ -1,9 +1,9 @@
 /**
  * Each rule of the rings broken on purpose: the explorer must find every one of them.
  *
- * Not here, because nothing breaks: chunks, write_pt and the semaphore of a posting in another order before the bytes
- * go out (libqb does not look before it is woken; our embedded server does), and events given back before their bytes
- * have come (what was consumed has been posted, which is all that libqb's side asks for).
+ * Omitted, because nothing breaks: writing the chunks, write_pt and the semaphore of a post in another order before the
+ * bytes are sent (libqb does not read before it is woken; our embedded server does), and reclaiming events before their
+ * bytes have come (consumed chunks have been posted, which is all that libqb's side requires).
  */
 import { Magic, RingHeader as Header, WORD_BYTES } from '../../src/ring/layout';
 import type { RingStorage } from '../../src/ring/storage';

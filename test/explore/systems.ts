@@ -1,4 +1,4 @@
-/** Each ring as the client uses it, against libqb's side of it. */
+/** Each ring as the client uses it, against libqb's side. */
 import { EventReader } from '../../src/ring/event-reader';
 import { RequestWriter } from '../../src/ring/request-writer';
 import { ResponseReader } from '../../src/ring/response-reader';
@@ -16,25 +16,25 @@ export interface Configuration {
   readonly at: number;
   /** Bytes of each message. */
   readonly lengths: readonly number[];
-  /** request: how often flow control comes. */
+  /** request: how often flow control starts. */
   readonly holds?: number;
-  /** request: what is known of our messages that came back (markConsumed) is used. */
+  /** request: uses markConsumed() when our messages come back. */
   readonly proof?: boolean;
-  /** request: frames are larger than what is gathered. */
+  /** request: frames are too large to be gathered. */
   readonly direct?: boolean;
   /** request: the bytes of a batch go out one by one. */
   readonly split?: boolean;
   /** event: bytes that the socket holds. */
   readonly socket?: number;
-  /** event: looks ahead of the bytes. */
+  /** event: peeks ahead of the bytes. */
   readonly ahead?: boolean;
-  /** event: what must always have room, so that consumed chunks may stay. */
+  /** event: the space always kept free, so that consumed chunks may stay. */
   readonly largestFrame?: number;
   /** A pread or pwrite of data is not atomic. */
   readonly wordByWord?: boolean;
   /** Nor is one of less than 8 bytes of the header. */
   readonly torn?: boolean;
-  /** It is no violation that the daemon may find the ring full that is empty: only whether it goes on is asked. */
+  /** Ignore that the daemon may take an empty ring for full: only check for dead ends. */
   readonly patient?: boolean;
 }
 
@@ -62,7 +62,7 @@ export function build(configuration: Configuration, scheduler: Scheduler, mutati
   return new ResponseSystem(configuration, scheduler, mutation);
 }
 
-/** The clock of the submitter stands; what it knows expires when an action says so. */
+/** The submitter's clock is stopped; its knowledge expires by an action. */
 const NOW_MS = 1;
 const NO_PARTS: readonly Uint8Array[] = [];
 
@@ -75,9 +75,9 @@ export class RequestSystem implements System {
   readonly requests: RequestWriter;
   readonly submitter: Submitter;
   readonly #ours: { next: number; waits: boolean } = { next: 0, waits: false };
-  /** Sends so many bytes. */
+  /** Sends this many bytes. */
   wakeUp: (count: number) => void;
-  /** Whether all that was posted is known to have come back. */
+  /** Whether everything posted is known to have come back. */
   allCameBack = (): boolean => this.daemon.state.processed === this.#ours.next;
 
   constructor(
@@ -127,7 +127,7 @@ export class RequestSystem implements System {
     if (submitter.waiting) actions.push('poll');
     if (submitter.state.phase === 'gathering') actions.push('end the turn');
     if (this.configuration.proof === true) {
-      if (submitter.state.takenUntilMs > 0) actions.push('let time pass');
+      if (submitter.state.consumedUntilMs > 0) actions.push('let time pass');
       else if (!submitter.waiting && this.#ours.next > 0 && this.allCameBack())
         actions.push('see that all came back');
     }
@@ -139,7 +139,7 @@ export class RequestSystem implements System {
     if (action === 'stage') this.#stage();
     else if (action === 'poll') this.#poll();
     else if (action === 'end the turn') submitter.endTurn();
-    else if (action === 'let time pass') submitter.state.takenUntilMs = 0;
+    else if (action === 'let time pass') submitter.state.consumedUntilMs = 0;
     else submitter.markConsumed();
   }
 
@@ -183,7 +183,7 @@ export class RequestSystem implements System {
     return staging;
   }
 
-  /** As ShmTransport does it, for a session that sends all it can when there is room. */
+  /** Like ShmTransport, for a session that sends all it can when there is room. */
   #poll(): void {
     const { submitter } = this;
     if (submitter.state.wantsRoom) {
@@ -337,7 +337,7 @@ function openRing({ ring }: Configuration, memory: MemoryRing, mutation: Mutatio
   return memory.open(ring, mutation?.storage?.(memory, memory));
 }
 
-/** To libqb equal pointers with a count mean full. */
+/** For libqb equal pointers with a count mean full. */
 function checkEmpty(memory: MemoryRing): void {
   const { writePointer, readPointer, semaphore } = memory.state;
   if (writePointer === readPointer && semaphore > 0)

@@ -1,4 +1,4 @@
-/** Datagram sockets through the C library, on the kernel that is here. */
+/** Datagram sockets through the C library, on the running kernel. */
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ function open(local: DatagramAddress, remote?: DatagramAddress): DatagramSocket 
   return socket;
 }
 
-/** Collects what comes; `room` of them, then no more before resume(). */
+/** Collects up to `room` frames, then pauses until resume(). */
 function listen(socket: DatagramSocket, room = Infinity) {
   const frames: Buffer[] = [];
   let error: Error | undefined;
@@ -88,7 +88,7 @@ test.each(['abstract', 'path'] as const)('frames travel whole, both ways, by %s 
   expect(names.map(({ name }) => existsSync(name))).toEqual([false, false]);
 });
 
-test('the largest frame is what it says, and one byte more is EMSGSIZE', async () => {
+test('maxBytes is the largest frame, and one byte more is EMSGSIZE', async () => {
   const { a, b } = pair();
   const atB = listen(b);
   const atA = listen(a);
@@ -114,7 +114,7 @@ test('a full queue makes the sender wait, and nothing is lost', async () => {
   expect(atB.frames.map(String)).toEqual(Array.from({ length: sent }, (_, index) => String(index)));
 });
 
-test('a reader that has enough is not given more before resume()', async () => {
+test('a paused reader gets no frames before resume()', async () => {
   const { a, b } = pair();
   const atB = listen(b, 2);
   for (let number = 0; number < 5; number++) a.send(Buffer.from([number]));
@@ -134,7 +134,7 @@ test('strangers cannot send to a socket that was opened with its peer', async ()
   expect(String(atB.frames[0])).toBe('from the peer');
 });
 
-test('a peer that is gone is the end, with its error', async () => {
+test('a peer that is gone ends the socket with its error', async () => {
   const { a, b } = pair();
   const atA = listen(a);
   await b.close();

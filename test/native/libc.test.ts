@@ -1,4 +1,4 @@
-/** Which provider is taken, and what a mapping can do. */
+/** The choice of a provider, and what a mapping can do. */
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -37,13 +37,13 @@ function withProviders(
   });
 }
 
-test("'auto' takes node:ffi where it prints no warning", () => {
+test("'auto' uses node:ffi if it prints no warning", () => {
   const warned = jest.spyOn(process, 'emitWarning').mockReturnValue();
   withProviders(absent, nodeFfi(process.pid, false), (find) => expect(find('auto')).toBeDefined());
   expect(warned).not.toHaveBeenCalled();
 });
 
-test("'auto' leaves an experimental node:ffi alone, in silence; true takes it, and the warning is printed once", () => {
+test("'auto' silently skips an experimental node:ffi; true uses it and prints the warning once", () => {
   const warned = jest.spyOn(process, 'emitWarning').mockReturnValue();
   withProviders(absent, nodeFfi(process.pid, true), (find) => {
     expect(find('auto')).toBeUndefined();
@@ -88,7 +88,7 @@ describe('a mapping', () => {
     rmSync(directory, { recursive: true });
   });
 
-  test('is the file, and can be changed atomically', () => {
+  test('shares the file, and can be changed atomically', () => {
     const words = new Int32Array(mapper.view(address, 24));
     Atomics.add(words, 1, 5);
     writeSync(fd, Buffer.from([7, 0, 0, 0]), 0, 4, 8);
@@ -96,7 +96,7 @@ describe('a mapping', () => {
     expect(Atomics.load(words, 2)).toBe(7);
   });
 
-  test('has words on which others sleep, and are woken', async () => {
+  test('has words on which others sleep and can be woken', async () => {
     interface Koffi {
       load(path: null): {
         func(declaration: string): { async(...values: unknown[]): void };

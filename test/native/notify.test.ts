@@ -32,6 +32,6 @@ test('READY goes to a path', async () => {
 });
 
 test.each([undefined, '', 'vsock:2:1', '/nowhere/notify', '@nobody', `/${'x'.repeat(200)}`])(
-  'NOTIFY_SOCKET %s: nothing is told, and nothing goes wrong',
+  'NOTIFY_SOCKET %s: nothing is sent, and nothing is thrown',
   (given) => expect(notifyReady({ NOTIFY_SOCKET: given })).toBe(false),
 );

@@ -69,7 +69,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('a limit below what is announced leaves the rest for later', () => {
+  test('a limit below the announced number leaves the rest for later', () => {
     for (let at = 0; at < WORDS; at++) {
       pair.reset(at);
       const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
@@ -84,7 +84,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('no more than announced is consumed, whatever lies in the ring', () => {
+  test('no more than announced is consumed, whatever is in the ring', () => {
     pair.reset(30);
     const frames = [pattern(20, 1), pattern(21, 2), pattern(22, 3)];
     put(...frames);
@@ -112,7 +112,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     expect(difference(consume(ring), [late])).toBe('');
   });
 
-  test('saying false stops behind the frame it was said for', () => {
+  test('returning false stops after that frame', () => {
     pair.reset(38);
     const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
     put(...frames);
@@ -122,7 +122,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     expect(difference(consume(ring), frames.slice(1))).toBe('');
   });
 
-  test('a handler that throws has had its event: the next one follows, none comes twice', () => {
+  test('an event is consumed even if its handler throws: the next one follows, none comes twice', () => {
     for (let at = 0; at < WORDS; at++) {
       pair.reset(at);
       const frames = [pattern(10, 1), pattern(11, 2), pattern(12, 3)];
@@ -142,7 +142,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('a handler that closes the ring is the last one called, and nothing is written behind it', () => {
+  test('after a handler closes the ring, no handler is called and nothing is written', () => {
     const own = new RingPair('event', WORDS, store);
     try {
       own.theirs.put(pattern(10, 1));
@@ -190,7 +190,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('the semaphore is written before the pointer: the daemon never sees a full ring that is empty', () => {
+  test('the semaphore is written before the pointer: the daemon never takes an empty ring for full', () => {
     const { theirs } = pair;
     for (const count of [1, 2, 3]) {
       pair.reset(37);
@@ -259,8 +259,8 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     );
   });
 
-  describe('looking before the bytes come', () => {
-    test('finds events, hands them out once, and gives back no place before its byte', () => {
+  describe('peeking before the bytes come', () => {
+    test('finds events, delivers each once, and reclaims no space before its byte', () => {
       for (let at = 0; at < WORDS; at++) {
         pair.reset(at);
         const ring = new EventReader(pair.ours);
@@ -285,7 +285,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       }
     });
 
-    test('any mixture of puts, bytes, looks and givings back keeps order and content', async () => {
+    test('any mixture of puts, bytes, peeks and reclaims keeps order and content', async () => {
       const action = fc.oneof(
         fc.record({ put: fc.nat(30) }),
         fc.record({ announce: fc.nat(3) }),
@@ -333,7 +333,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     });
   });
 
-  describe('a ring that is not what it should be is CS_ERR_MESSAGE_ERROR', () => {
+  describe('an invalid ring is CS_ERR_MESSAGE_ERROR', () => {
     test.each([
       ['an announced event that is not there', (): void => undefined],
       ['bad magic', (): void => pair.theirs.stage(pattern(8, 1), 0x12345678)],
@@ -364,7 +364,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
       pair.theirs.setWord(35, length);
     }
 
-    test('the good events before a bad one are handed out', () => {
+    test('valid events before an invalid one are delivered', () => {
       pair.reset(35);
       const good = pattern(8, 1);
       put(good);
@@ -452,7 +452,7 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     }
   });
 
-  test('a window that stops early does not lose its place', () => {
+  test('a window that stops early does not lose its position', () => {
     pair.reset(LARGE_WORDS - 5);
     const frames = Array.from({ length: 50 }, (_, index) => pattern(index * 25, index));
     for (const frame of frames) pair.theirs.put(frame);
@@ -463,7 +463,7 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     expect(difference(seen, frames)).toBe('');
   });
 
-  test('frames stay as they are, and few of them share their memory', () => {
+  test('frames stay unchanged, and few of them share memory', () => {
     const LENGTH = 5000;
     pair.reset(LARGE_WORDS - 10);
     const ring = new EventReader(pair.ours);
@@ -499,7 +499,7 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     for (const { buffer } of kept) expect(buffer.byteLength).toBeLessThan(72_000);
   });
 
-  test('frames that share their memory cannot be taken from each other by a transfer', () => {
+  test('a transfer cannot detach frames that share memory', () => {
     pair.reset(0);
     const ring = new EventReader(pair.ours);
     const frames = [pattern(5000, 1), pattern(5000, 2), pattern(5000, 3)];
@@ -520,7 +520,7 @@ describe.each(STORAGES)('a large ring, which is read in windows, %s', (_storage,
     expect(difference(kept, [...frames, ...frames])).toBe('');
   });
 
-  test('what is kept of a lent frame is empty afterwards', () => {
+  test('a borrowed frame is detached afterwards', () => {
     const lengths = [10, 17_000, 20, 140_000, 30];
     pair.reset(LARGE_WORDS - 10);
     const frames = lengths.map((length, index) => pattern(length, index));

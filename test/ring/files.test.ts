@@ -1,4 +1,4 @@
-/** The files of a ring: as a daemon makes them, as a client opens them, and as a tap does. */
+/** The files of a ring, as created by a daemon and opened by a client or a tap. */
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ afterEach(() => {
   expect(openedSince(before)).toEqual([]);
 });
 
-test('are made with the header that libqb expects', () => {
+test('are created with the header that libqb expects', () => {
   keep(createRing(stem, DATA_BYTES));
   const header = readFileSync(`${stem}-header`);
   const text = (offset: number): string => header.toString('utf8', offset, header.indexOf(0, offset));
@@ -49,7 +49,7 @@ test('are made with the header that libqb expects', () => {
   for (const path of [`${stem}-header`, `${stem}-data`]) expect(statSync(path).mode & 0o777).toBe(0o600);
 });
 
-test('are not made over others', () => {
+test('do not overwrite existing files', () => {
   keep(createRing(stem, DATA_BYTES));
   expect(() => createRing(stem, DATA_BYTES)).toThrow('EEXIST');
 });
@@ -73,7 +73,7 @@ test('are never changed by a tap', () => {
   expect(files.map((path) => readFileSync(path))).toEqual(contents);
 });
 
-// libqb's own client asks for no user data in two of its rings, and cuts their headers.
+// libqb's client requests no user data in two of its rings, and truncates their headers.
 test.each([
   [8252, true, true],
   [8248, false, true],
@@ -92,7 +92,7 @@ test.each([
   }
 });
 
-test.each([0, 4, DATA_BYTES - 4, DATA_BYTES + 4])('whose data file has %i bytes are no ring', (bytes) => {
+test.each([0, 4, DATA_BYTES - 4, DATA_BYTES + 4])('with a data file of %i bytes are not a ring', (bytes) => {
   keep(createRing(stem, DATA_BYTES)).close();
   truncateSync(`${stem}-data`, bytes);
   for (const open of [openRing, openReadOnly])

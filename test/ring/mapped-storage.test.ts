@@ -1,4 +1,4 @@
-/** Rings in mapped memory: what a mapping takes is given back, and what comes afterwards finds nothing. */
+/** Rings in mapped memory: close() releases everything, and later accesses fail. */
 import {
   closeSync,
   fstatSync,
@@ -45,7 +45,7 @@ const mappings = (): string[] =>
     .split('\n')
     .filter((line) => line.includes(directory));
 
-test('it takes over the files, and unmaps them when it is closed', () => {
+test('it owns the files, and unmaps them when it is closed', () => {
   const given = files();
   const storage = mappedStorage()(given);
   expect(mappings()).toHaveLength(2);
@@ -75,7 +75,7 @@ test("a file that cannot be mapped is CS_ERR_NO_MEMORY, and still the caller's",
   for (const fd of [given.headerFd, given.dataFd]) closeSync(fd);
 });
 
-test('files with holes are read and written as files: a page that finds no room would end the process', () => {
+test('sparse files are not mapped: a page without room would end the process', () => {
   const given = files();
   ftruncateSync(given.dataFd, 0);
   ftruncateSync(given.dataFd, DATA_BYTES);

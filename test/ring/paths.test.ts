@@ -1,4 +1,4 @@
-/** The names of libqb's rings: made here, and read back as a client and as a tap do. */
+/** The names of libqb's rings: created, and parsed as by a client and a tap. */
 import {
   connectionOf,
   directoryPrefix,
@@ -19,7 +19,7 @@ function stems(directory: string, service = 'cpg', changed: Partial<Record<RingN
   return { request: request!, response: response!, event: event!, ...changed };
 }
 
-test('a directory that a server names tells its pids', () => {
+test('a directory named by a server contains its pids', () => {
   expect(pidsOf(`${directoryPrefix(815, 4711, 27)}AbCdEf`)).toEqual({ serverPid: 815, clientPid: 4711 });
 });
 
@@ -60,7 +60,7 @@ test.each([
   ['no names', { request: '', response: '', event: '' }],
 ])('%s is no connection', (_, names) => expect(connectionOf(names)).toBeUndefined());
 
-test('the request ring tells the service, and the service which files there should be', () => {
+test('the request ring gives the service, and the service gives the expected files', () => {
   const files = RING_NAMES.flatMap((ring) => ringFiles(`qb-${ring}-a-b`));
   expect(serviceOf([...files, 'something'])).toBe('a-b');
   expect(serviceOf(files.slice(1))).toBeUndefined();
@@ -74,7 +74,7 @@ test('the request ring tells the service, and the service which files there shou
     ).toEqual([missing]);
 });
 
-test('what was made for one ring is closed when the next cannot be', () => {
+test('what was created for one ring is closed if the next one fails', () => {
   const closed: string[] = [];
   const make = (ring: RingName): { close: () => void } => {
     if (ring === 'event') throw new Error('no event ring');

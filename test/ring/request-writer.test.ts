@@ -1,4 +1,4 @@
-/** We write, the daemon reads: every way to stage a frame, at every place of the circle. */
+/** We write, the daemon reads: every way to stage a frame, at every position of the ring. */
 import fc from 'fast-check';
 import { RequestWriter } from '../../src/ring/request-writer';
 import { assertProperty } from '../support/property';
@@ -27,7 +27,7 @@ const prepared: Stage = (ring, frame) => {
   return ring.stagePrepared(memory, frame.length);
 };
 
-/** Stages, posts, and lets the daemon take everything. */
+/** Stages, posts, and lets the daemon consume everything. */
 function transfer(pair: RingPair, ring: RequestWriter, frames: readonly Buffer[], stage: Stage): string {
   const { theirs } = pair;
   const { writePointer } = theirs;
@@ -83,7 +83,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('many rounds through one ring', async () => {
+  test('many times around one ring', async () => {
     await assertProperty(
       fc.property(
         fc.nat(WORDS - 1),
@@ -107,7 +107,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     );
   });
 
-  test('room is what libqb says it is: the frame, and 12 bytes', () => {
+  test('the required room is as in libqb: the frame and 12 bytes', () => {
     for (const at of starts) {
       for (const before of [0, 1, 4, 17, 60, 100]) {
         for (const frame of [0, 1, 2, 3, 4, 5, 31, 32, 33, LARGEST - 40, LARGEST]) {
@@ -128,7 +128,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('an empty ring holds its size less 12 bytes, and no byte more', () => {
+  test('an empty ring holds its size minus 12 bytes, and no more', () => {
     for (const at of starts) {
       for (const stage of [whole, inParts, prepared]) {
         pair.reset(at);
@@ -140,7 +140,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('a full ring refuses, loses nothing, and takes again when the daemon took some', () => {
+  test('a full ring refuses, loses nothing, and accepts again after the daemon took some', () => {
     for (const at of starts) {
       pair.reset(at);
       const ring = new RequestWriter(pair.ours);
@@ -166,7 +166,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('staging beside posted chunks leaves them alone', () => {
+  test('staging does not change posted chunks', () => {
     for (const at of starts) {
       pair.reset(at);
       const ring = new RequestWriter(pair.ours);
@@ -228,7 +228,7 @@ describe.each(STORAGES)('a small ring, %s', (_storage, store) => {
   });
 });
 
-describe.each(STORAGES)('a ring with room for frames that are written directly, %s', (_storage, store) => {
+describe.each(STORAGES)('a ring with room for directly written frames, %s', (_storage, store) => {
   // Frames of more than 16 KiB are not copied together before they are written.
   const WORDS = 6000;
   let pair: RingPair;
@@ -254,7 +254,7 @@ describe.each(STORAGES)('a ring with room for frames that are written directly, 
     }
   });
 
-  test('small and large frames in turns keep their order', () => {
+  test('alternating small and large frames keep their order', () => {
     const lengths = [5, 17_000, 6, 0, 3_000];
     const frames = lengths.map((length, index) => pattern(length, index));
     pair.reset(0);
@@ -267,7 +267,7 @@ describe.each(STORAGES)('a ring with room for frames that are written directly, 
     }
   });
 
-  test('a message of more pieces than the system writes at once', () => {
+  test('a message of more pieces than one system call writes', () => {
     pair.reset(5990);
     for (const at of [0, 5990]) {
       pair.reset(at);

@@ -32,7 +32,7 @@ describe.each(STORAGES)('%s', (_storage, store) => {
     }
   });
 
-  test('one after the other, round and round', () => {
+  test('one after the other, many times around the ring', () => {
     pair.reset(39);
     for (let index = 0; index < 500; index++) {
       const frame = pattern(index % (LARGEST + 1), index);
@@ -80,7 +80,7 @@ describe.each(STORAGES)('%s', (_storage, store) => {
     expect(seen).not.toContain('full');
   });
 
-  describe('a ring that is not what it should be is CS_ERR_MESSAGE_ERROR', () => {
+  describe('an invalid ring is CS_ERR_MESSAGE_ERROR', () => {
     test.each([
       ['bad magic', (): void => pair.theirs.stage(pattern(8, 1), 0x12345678)],
       ['a chunk still being written', (): void => pair.theirs.stage(pattern(8, 1), BEING_WRITTEN)],

@@ -1,4 +1,4 @@
-/** One ring in a directory of its own, seen from both sides. */
+/** One ring in its own directory, from both sides. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import type { Ring } from '../../src/ring/ring';
 import { storeInFiles, type OpenStorage, type RingStorage } from '../../src/ring/storage';
 import { FakeRing } from '../support/fake-ring';
 
-/** The ways our side reaches its bytes. */
+/** The storages of our side. */
 export const STORAGES: readonly (readonly [string, OpenStorage])[] = [
   ['through files', storeInFiles],
   ['mapped', mappedStorage()],
@@ -33,10 +33,10 @@ export class RingPair {
     this.ours.readPointers();
   }
 
-  /** What `look` says after each single write of our side while `work` is done. */
-  afterEachWrite<T>(work: () => void, look: () => T): T[] {
+  /** The results of `observe` after each single write of our side during `work`. */
+  afterEachWrite<T>(work: () => void, observe: () => T): T[] {
     const seen: T[] = [];
-    this.#onWrite = () => seen.push(look());
+    this.#onWrite = () => seen.push(observe());
     try {
       work();
     } finally {
@@ -52,7 +52,7 @@ export class RingPair {
   }
 }
 
-/** The same storage, which tells when it was written to. */
+/** The same storage, with a callback for each write. */
 function watched(storage: RingStorage, onWrite: () => void): RingStorage {
   const telling =
     <Args extends unknown[]>(write: (...args: Args) => void) =>
@@ -70,14 +70,14 @@ function watched(storage: RingStorage, onWrite: () => void): RingStorage {
   };
 }
 
-/** Bytes that differ from frame to frame and from place to place. */
+/** Bytes that differ between frames and positions. */
 export function pattern(length: number, seed: number): Buffer {
   const bytes = Buffer.alloc(length);
   for (let index = 0; index < length; index++) bytes[index] = (seed * 37 + index * 11 + (index >> 8)) & 0xff;
   return bytes;
 }
 
-/** The first of `actual` that is not as `expected`, as a text for the test's message; '' when all are. */
+/** Describes the first difference from `expected` for the test's message; '' if there is none. */
 export function difference(
   actual: readonly (Uint8Array | undefined)[],
   expected: readonly Uint8Array[],

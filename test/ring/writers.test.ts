@@ -8,10 +8,10 @@ import { difference, pattern, RingPair, STORAGES } from './ring-fixture';
 
 const WORDS = 40;
 const LARGEST = WORDS * 4 - 12;
-/** With chunks that end before, at and after the end of the circle. */
+/** With chunks that end before, at and after the end of the ring. */
 const PLACES = [0, 17, WORDS - 3, WORDS - 2, WORDS - 1];
 
-/** Chunks one after the other. */
+/** Contiguous chunks. */
 function laidOut(frames: readonly Buffer[]): Buffer {
   const chunks = frames.map((frame) => {
     const chunk = Buffer.alloc(chunkWords(frame.length) * WORD_BYTES);
@@ -52,7 +52,7 @@ describe.each(STORAGES)('in a small ring, %s', (_storage, store) => {
     }
   });
 
-  test('as many events are staged as libqb finds room for', () => {
+  test('it stages as many events as libqb would have room for', () => {
     for (const at of PLACES) {
       for (let length = 0; length <= LARGEST; length++) {
         pair.reset(at);

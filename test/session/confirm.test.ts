@@ -1,15 +1,15 @@
-/** mcast with confirm: resolves when the message came back, rejects when it cannot any more. */
+/** mcast with confirm: resolves when the message came back, rejects once it cannot. */
 import type { CpgError } from '../../src';
 import { encodeEvent } from '../../src/codec';
 import { Random } from '../../src/server/random';
-import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
+import { ClientHarness, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
-/** A member whose messages come back only when the test says so. */
+/** A member whose messages come back only on request of the test. */
 async function member(timeoutMs?: number): Promise<Pair> {
-  const pair = await bench.joined(timeoutMs === undefined ? {} : { timeoutMs });
+  const pair = await harness.joined(timeoutMs === undefined ? {} : { timeoutMs });
   pair.connection.echo = false;
   return pair;
 }
@@ -17,7 +17,7 @@ async function member(timeoutMs?: number): Promise<Pair> {
 const confirmed = ({ client }: Pair, message: string | Buffer): Promise<void> =>
   client.mcast(message, { confirm: true });
 
-test('resolves with the own delivery, not before', async () => {
+test('resolves when our own message is delivered, not before', async () => {
   const pair = await member();
   const sent = confirmed(pair, 'a');
   await pair.connection.untilTaken('mcast');
@@ -26,7 +26,7 @@ test('resolves with the own delivery, not before', async () => {
   await sent;
 });
 
-test('the delivery of another member does not count, not even with equal bytes', async () => {
+test('a delivery from another member does not count, even with equal bytes', async () => {
   const pair = await member();
   const sent = confirmed(pair, 'a');
   await pair.connection.untilTaken('mcast');
@@ -37,7 +37,7 @@ test('the delivery of another member does not count, not even with equal bytes',
   await sent;
 });
 
-test('a later own message that arrives first means that it was dropped', async () => {
+test('if a later message of ours arrives first, it was dropped', async () => {
   const pair = await member();
   const first = confirmed(pair, 'a');
   const second = confirmed(pair, 'b');
@@ -52,7 +52,7 @@ test('a later own message that arrives first means that it was dropped', async (
   await third;
 });
 
-describe('unconfirmed messages beside confirmed ones', () => {
+describe('unconfirmed messages among confirmed ones', () => {
   const [FIRST] = [1];
 
   /** The fence that keeps the next message apart from those before it, once the daemon has it. */
@@ -62,7 +62,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
     expect(connection.taken('partialMcast').at(-1)!.fragment).toHaveLength(0);
   }
 
-  test('one that is sent later shows that a confirmed one was dropped', async () => {
+  test('a later one shows that a confirmed one was dropped', async () => {
     const pair = await member();
     const lost = rejectionOf(confirmed(pair, 'a'));
     await pair.client.mcast('b');
@@ -112,8 +112,8 @@ describe('unconfirmed messages beside confirmed ones', () => {
     expect(await lost).toMatchObject(cpgError('CS_ERR_FAILED_OPERATION'));
   });
 
-  test('no fence where none is needed: all confirmed, none confirmed, or each awaited', async () => {
-    const pair = await bench.joined();
+  test('no fence when all or none are confirmed, or each is awaited', async () => {
+    const pair = await harness.joined();
     await Promise.all(['a', 'a', 'b'].map((text) => confirmed(pair, text)));
     for (const text of ['c', 'd', 'c']) {
       await confirmed(pair, text);
@@ -126,7 +126,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
     expect(pair.connection.taken('partialMcast')).toEqual([]);
   });
 
-  test('the fence is asked for again while the daemon cannot take it, and the order is kept', async () => {
+  test('the fence is retried while the daemon cannot take it, and the order is kept', async () => {
     const pair = await member();
     await pair.client.mcast('a');
     pair.connection.script('partialMcast', 6, 6);
@@ -141,7 +141,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
     await all;
   });
 
-  test('a fence that is refused is the error of the message behind it, and of no other', async () => {
+  test('a refused fence fails only the message after it', async () => {
     const pair = await member();
     await pair.client.mcast('a');
     pair.connection.script('partialMcast', 8);
@@ -157,7 +157,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
     expect(pair.connection.texts).toEqual(['a', 'c']);
   });
 
-  test('tryMcast says false while it waits for a fence, and drain follows', async () => {
+  test('tryMcast returns false while it waits for a fence, and drain follows', async () => {
     const pair = await member();
     const sent = confirmed(pair, 'a');
     await pair.connection.untilTaken('mcast');
@@ -188,7 +188,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
     await sent;
   });
 
-  test('fences of others, and first fragments of our own large messages, say nothing', async () => {
+  test('fences of others, and first fragments of our large messages, are ignored', async () => {
     const pair = await member();
     const sent = confirmed(pair, 'a');
     await pair.connection.untilTaken('mcast');
@@ -207,7 +207,7 @@ describe('unconfirmed messages beside confirmed ones', () => {
   });
 
   test.each([1, 2, 3, 4, 5, 6, 7, 8])(
-    'any mixture, any drops: each is told rightly (seed %i)',
+    'any mixture, any drops: each outcome is correct (seed %i)',
     async (seed) => {
       const random = new Random(seed);
       const pair = await member();
@@ -251,13 +251,13 @@ describe('unconfirmed messages beside confirmed ones', () => {
       // Whatever was dropped at the end is known by the next fence.
       await client.mcast('end');
       connection.deliverFence();
-      const told = await Promise.all(fates.map(async ({ outcome }) => await outcome));
+      const received = await Promise.all(fates.map(async ({ outcome }) => await outcome));
       const delivered = (text: string, values: unknown[]): number =>
         fates.filter((fate, index) => fate.text === text && values[index] === 'delivered').length;
       const really = fates.map(({ kept, outcome }) => outcome !== undefined && kept && 'delivered');
       // Of equal messages in a row nobody can say which one was dropped, but how many were.
-      for (const { text } of fates) expect(delivered(text, told)).toBe(delivered(text, really));
-      expect(new Set(told)).toEqual(new Set([undefined, 'delivered', 'CS_ERR_FAILED_OPERATION']));
+      for (const { text } of fates) expect(delivered(text, received)).toBe(delivered(text, really));
+      expect(new Set(received)).toEqual(new Set([undefined, 'delivered', 'CS_ERR_FAILED_OPERATION']));
     },
   );
 });
@@ -275,7 +275,7 @@ test('equal bytes are confirmed one delivery each, in order', async () => {
   }
 });
 
-test('messages of equal length, and one that begins like another, are told apart', async () => {
+test('messages of equal length, or with a common prefix, are distinguished', async () => {
   const pair = await member();
   const first = rejectionOf(confirmed(pair, 'aaaa'));
   const second = rejectionOf(confirmed(pair, 'aa'));
@@ -287,7 +287,7 @@ test('messages of equal length, and one that begins like another, are told apart
   expect(await second).toMatchObject(cpgError('CS_ERR_FAILED_OPERATION'));
 });
 
-test('the pieces a message is made of do not matter', async () => {
+test('the split into pieces does not matter', async () => {
   const pair = await member();
   const sent = pair.client.mcast([Buffer.from('ab'), Buffer.from(''), Buffer.from('c')], { confirm: true });
   await pair.connection.untilTaken('mcast');
@@ -296,12 +296,12 @@ test('the pieces a message is made of do not matter', async () => {
 });
 
 test.each(['', 'a message'])('the message %j', async (text) => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   await confirmed(pair, text);
 });
 
-test('listeners see the delivery as well, and may send on from there', async () => {
-  const pair = await bench.joined();
+test('listeners see the delivery too, and may send from there', async () => {
+  const pair = await harness.joined();
   const seen: string[] = [];
   pair.client.on('deliver', ({ message }) => {
     seen.push(Buffer.from(message).toString());
@@ -312,7 +312,7 @@ test('listeners see the delivery as well, and may send on from there', async () 
   expect(seen).toEqual(['first', 'second']);
 });
 
-test('own leave: nothing of ours arrives any more', async () => {
+test('our own leave: none of our messages arrives any more', async () => {
   const pair = await member();
   const sent = rejectionOf(confirmed(pair, 'a'));
   await pair.connection.untilTaken('mcast');
@@ -325,7 +325,7 @@ test('own leave: nothing of ours arrives any more', async () => {
   expect(await sent).toMatchObject(cpgError('CS_ERR_INTERRUPT'));
 });
 
-test('another member leaving changes nothing', async () => {
+test('the leave of another member changes nothing', async () => {
   const pair = await member();
   const sent = confirmed(pair, 'a');
   await pair.connection.untilTaken('mcast');
@@ -374,7 +374,7 @@ test('a signal', async () => {
   await expect(sent).rejects.toThrow('of the test');
 });
 
-test('a message that was held for too long is not awaited: the next one is confirmed', async () => {
+test('a message that timed out in the queue is not awaited: the next one is confirmed', async () => {
   const pair = await member(SHORT_MS);
   pair.connection.request.flowControl = 1;
   expect(await rejectionOf(confirmed(pair, 'a'))).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
@@ -387,8 +387,8 @@ test('a message that was held for too long is not awaited: the next one is confi
   await sent;
 });
 
-test('a message in fragments, begun anew once', async () => {
-  const pair = await bench.joined();
+test('a fragmented message that restarts once', async () => {
+  const pair = await harness.joined();
   // The echo of the last attempt is what comes back.
   pair.connection.script('partialMcast', 1, 16);
   const bytes = Buffer.alloc(2 ** 20 + 5, 'fragmented');
@@ -396,8 +396,8 @@ test('a message in fragments, begun anew once', async () => {
   expect(pair.connection.taken('partialMcast').map(({ fragmentType }) => fragmentType)).toEqual([1, 3, 1, 3]);
 });
 
-test('a message in fragments has its time for coming back once it was sent', async () => {
-  const { client, connection } = await bench.joined({ timeoutMs: 2 * SHORT_MS }, { words: 1024 * 1024 });
+test('the confirmation deadline of a fragmented message starts once it was sent', async () => {
+  const { client, connection } = await harness.joined({ timeoutMs: 2 * SHORT_MS }, { words: 1024 * 1024 });
   connection.echo = false;
   connection.script('partialMcast', 'silence', 'silence', 'silence');
   const message = Buffer.alloc(3 * 1024 * 1024 - 65536);
@@ -414,7 +414,7 @@ test('a message in fragments has its time for coming back once it was sent', asy
   await sent;
 });
 
-test('a message in fragments whose last one is refused', async () => {
+test('a fragmented message whose last fragment is refused', async () => {
   const pair = await member();
   pair.connection.script('partialMcast', 1, 8);
   const sent = confirmed(pair, Buffer.alloc(2 ** 20 + 5));
@@ -425,8 +425,8 @@ test('a message in fragments whose last one is refused', async () => {
   await next;
 });
 
-test('many at once, some of them dropped: each is told rightly', async () => {
-  const pair = await bench.joined({}, { words: 2048 });
+test('many at once, some dropped: each outcome is correct', async () => {
+  const pair = await harness.joined({}, { words: 2048 });
   const { client, connection } = pair;
   connection.echo = false;
   const all = Array.from({ length: 500 }, (_, index) => client.mcast(`${index}`, { confirm: true }));

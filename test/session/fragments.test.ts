@@ -1,18 +1,18 @@
 /** Messages larger than a frame: fragments, each answered; whole or not at all. */
 import { Guarantee } from '../../src';
-import { Bench, SHORT_MS, turns, type Pair } from '../support/fake-client';
+import { ClientHarness, SHORT_MS, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf, thrownBy } from '../support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
 const ATOMIC = 1024 * 1024 - 1024;
-/** What a fragment carries: its header is 16 bytes longer than that of a message. */
+/** The payload of a fragment, whose header is 16 bytes longer than that of a message. */
 const FRAGMENT = ATOMIC - 16;
 const LIMIT = 64 * 1024 * 1024;
 const [FIRST, CONTINUED, LAST] = [1, 2, 3];
 const [TRY_AGAIN, INTERRUPT] = [6, 16];
 
-/** Bytes that differ from fragment to fragment. */
+/** Bytes that differ between fragments. */
 function message(length: number): Buffer {
   const bytes = Buffer.alloc(length, 'abcdefghijklmnopqrstuvwxyz0123456789-');
   for (let offset = 0; offset < length; offset += 4096) bytes[offset] = (offset >> 12) & 0xff;
@@ -22,7 +22,7 @@ function message(length: number): Buffer {
 const types = ({ connection }: Pair): number[] =>
   connection.taken('partialMcast').map(({ fragmentType }) => fragmentType);
 
-/** The bytes of all fragments from the last first one on. */
+/** The bytes of all fragments since the last first fragment. */
 function assembled({ connection }: Pair): Buffer {
   const fragments = connection.taken('partialMcast');
   const start = fragments.findLastIndex(({ fragmentType }) => fragmentType === FIRST);
@@ -30,7 +30,7 @@ function assembled({ connection }: Pair): Buffer {
 }
 
 test('a message of one frame is not fragmented, one byte more is', async () => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   pair.connection.echo = false;
   expect(pair.client.maxAtomicMessageSize).toBe(ATOMIC);
   await pair.client.mcast(Buffer.alloc(ATOMIC));
@@ -50,7 +50,7 @@ test.each([
   [3 * FRAGMENT - 1, [FIRST, CONTINUED, LAST]],
   [4 * FRAGMENT, [FIRST, CONTINUED, CONTINUED, LAST]],
 ])('%i bytes', async (length, expected) => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   pair.connection.echo = false;
   const bytes = message(length);
   await pair.client.mcast([bytes.subarray(0, 5), bytes.subarray(5)], { guarantee: 'SAFE' });
@@ -62,7 +62,7 @@ test.each([
 });
 
 test('one fragment is in flight at a time', async () => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   pair.connection.script('partialMcast', 'silence', 'silence');
   const sent = pair.client.mcast(message(2 * FRAGMENT));
   await pair.connection.untilTaken('partialMcast');
@@ -75,7 +75,7 @@ test('one fragment is in flight at a time', async () => {
 });
 
 test('CS_ERR_TRY_AGAIN repeats the fragment, and no other', async () => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   pair.connection.echo = false;
   pair.connection.script('partialMcast', 1, TRY_AGAIN, TRY_AGAIN, 1, TRY_AGAIN);
   const bytes = message(3 * FRAGMENT);
@@ -90,8 +90,8 @@ test.each([
   ['in the first', [INTERRUPT], [FIRST, FIRST, CONTINUED, LAST]],
   ['in the middle', [1, INTERRUPT], [FIRST, CONTINUED, FIRST, CONTINUED, LAST]],
   ['in the last', [1, 1, INTERRUPT], [FIRST, CONTINUED, LAST, FIRST, CONTINUED, LAST]],
-])('CS_ERR_INTERRUPT %s begins anew', async (_, script, expected) => {
-  const pair = await bench.joined();
+])('CS_ERR_INTERRUPT %s restarts the message', async (_, script, expected) => {
+  const pair = await harness.joined();
   pair.connection.echo = false;
   pair.connection.script('partialMcast', ...script);
   const bytes = message(2 * FRAGMENT + 100);
@@ -100,8 +100,8 @@ test.each([
   expect(assembled(pair).equals(bytes)).toBe(true);
 });
 
-test('CS_ERR_INTERRUPT without end is given up', async () => {
-  const pair = await bench.joined();
+test('endless CS_ERR_INTERRUPT is given up', async () => {
+  const pair = await harness.joined();
   pair.connection.script('partialMcast', ...Array.from({ length: 100 }, () => INTERRUPT));
   expect(await rejectionOf(pair.client.mcast(message(ATOMIC + 1)))).toMatchObject(
     cpgError('CS_ERR_INTERRUPT'),
@@ -111,8 +111,8 @@ test('CS_ERR_INTERRUPT without end is given up', async () => {
   await pair.client.localNodeId();
 });
 
-test('any other error rejects the message, and the next one goes', async () => {
-  const pair = await bench.joined();
+test('any other error rejects the message, and the next one is sent', async () => {
+  const pair = await harness.joined();
   pair.connection.echo = false;
   pair.connection.script('partialMcast', 1, 8);
   const refused = rejectionOf(pair.client.mcast(message(3 * FRAGMENT)));
@@ -124,8 +124,8 @@ test('any other error rejects the message, and the next one goes', async () => {
   expect(pair.connection.texts).toEqual(['next']);
 });
 
-test('what is sent behind it waits for its end', async () => {
-  const pair = await bench.joined();
+test('later messages wait for its end', async () => {
+  const pair = await harness.joined();
   pair.connection.echo = false;
   const before = pair.connection.requests.length;
   const first = pair.client.mcast(message(2 * FRAGMENT));
@@ -141,8 +141,8 @@ test('what is sent behind it waits for its end', async () => {
   ]);
 });
 
-test('each fragment that is taken gives new time', async () => {
-  const pair = await bench.joined({ timeoutMs: 800 });
+test('each accepted fragment restarts the deadline', async () => {
+  const pair = await harness.joined({ timeoutMs: 800 });
   pair.connection.echo = false;
   // Pauses of 5 to 160 ms, 315 for each fragment: less than the limit, and together more.
   const slow = [TRY_AGAIN, TRY_AGAIN, TRY_AGAIN, TRY_AGAIN, TRY_AGAIN, TRY_AGAIN, 1];
@@ -153,7 +153,7 @@ test('each fragment that is taken gives new time', async () => {
 });
 
 test('a fragment without an answer ends in CS_ERR_TIMEOUT; its late answer is not taken for another', async () => {
-  const pair = await bench.joined({ timeoutMs: SHORT_MS });
+  const pair = await harness.joined({ timeoutMs: SHORT_MS });
   pair.connection.echo = false;
   pair.connection.script('partialMcast', 1, 'silence');
   expect(await rejectionOf(pair.client.mcast(message(3 * FRAGMENT)))).toMatchObject(
@@ -167,7 +167,7 @@ test('a fragment without an answer ends in CS_ERR_TIMEOUT; its late answer is no
 });
 
 test('a signal stops it between fragments', async () => {
-  const pair = await bench.joined();
+  const pair = await harness.joined();
   pair.connection.script('partialMcast', 1, 'silence');
   const controller = new AbortController();
   const sent = pair.client.mcast(message(4 * FRAGMENT), { signal: controller.signal });
@@ -181,7 +181,7 @@ test('a signal stops it between fragments', async () => {
 });
 
 test('close() in the middle rejects it', async () => {
-  const pair = await bench.joined({ timeoutMs: SHORT_MS });
+  const pair = await harness.joined({ timeoutMs: SHORT_MS });
   pair.connection.script('partialMcast', 'silence');
   const sent = rejectionOf(pair.client.mcast(message(4 * FRAGMENT)));
   await pair.connection.untilTaken('partialMcast');
@@ -189,8 +189,8 @@ test('close() in the middle rejects it', async () => {
   expect((await sent).code).toMatch(/CS_ERR_(TIMEOUT|BAD_HANDLE)/);
 });
 
-test('64 MiB go, one byte more is CS_ERR_TOO_BIG and nothing of it is sent', async () => {
-  const pair = await bench.joined({ timeoutMs: 30_000 });
+test('64 MiB are sent, one byte more is CS_ERR_TOO_BIG and nothing is sent', async () => {
+  const pair = await harness.joined({ timeoutMs: 30_000 });
   pair.connection.echo = false;
   const bytes = message(LIMIT);
   const tooBig = Buffer.alloc(LIMIT + 1);

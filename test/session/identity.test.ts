@@ -3,16 +3,16 @@ import crypto from 'node:crypto';
 import { startServer } from '../../src/server';
 import { Identity } from '../../src/session/identity';
 import { cpgError, rejectionOf } from '../support/errors';
-import { Bench, SHORT_MS } from '../support/fake-client';
+import { ClientHarness, SHORT_MS } from '../support/fake-client';
 
 const EXIST = 14;
-/** What a daemon in another pid namespace sees. */
+/** The pid that a daemon in another pid namespace sees. */
 const UNSEEN = { clientPid: 0 };
 
-const bench = new Bench();
+const harness = new ClientHarness();
 afterEach(() => jest.restoreAllMocks());
 
-/** Draws these, one after the other, instead of random ones. */
+/** Draws these in turn instead of random ones. */
 function draws(...pids: number[]): void {
   const randomInt = jest.spyOn(crypto, 'randomInt') as unknown as jest.Mock<number, [number, number]>;
   for (const pid of pids) randomInt.mockReturnValueOnce(pid);
@@ -22,18 +22,18 @@ function isDrawn(pid: number): boolean {
   return Number.isInteger(pid) && pid > 2 ** 22 && pid < 2 ** 31;
 }
 
-describe('which pid', () => {
-  test('the one given, before the one seen, before a drawn one', () => {
+describe('the choice of the pid', () => {
+  test('given, else seen by the daemon, else drawn', () => {
     expect(new Identity(5, 4711).pid).toBe(5);
     expect(new Identity(5, 0).pid).toBe(5);
     expect(new Identity(undefined, 4711).pid).toBe(4711);
     expect(isDrawn(new Identity(undefined, 0).pid)).toBe(true);
   });
 
-  test('0 is never announced, nor is process.pid, and no two handles draw the same', async () => {
+  test('neither 0 nor process.pid is announced, and no two handles draw the same', async () => {
     const announced: number[] = [];
     for (let index = 0; index < 4; index++) {
-      const { client, connection } = await bench.joined({}, UNSEEN);
+      const { client, connection } = await harness.joined({}, UNSEEN);
       const [join] = connection.taken('join');
       expect(join!.pid).toBe(client.pid);
       announced.push(client.pid);
@@ -51,9 +51,9 @@ describe('which pid', () => {
 });
 
 describe('a pid that is taken', () => {
-  test('another one is drawn; messages, confirmations and the leave go by it', async () => {
+  test('another one is drawn; messages, confirmations and the leave use it', async () => {
     draws(5_000_001, 5_000_002, 5_000_003);
-    const { client, connection } = await bench.unjoined({}, UNSEEN);
+    const { client, connection } = await harness.unjoined({}, UNSEEN);
     expect(client.pid).toBe(5_000_001);
     connection.script('join', EXIST, EXIST);
     await client.join('g');
@@ -64,8 +64,8 @@ describe('a pid that is taken', () => {
     expect(connection.taken('leave')[0]!.pid).toBe(5_000_003);
   });
 
-  test('not without end, and the error says what to do', async () => {
-    const { client, connection } = await bench.unjoined({}, UNSEEN);
+  test('the draws are limited, and the error says what to do', async () => {
+    const { client, connection } = await harness.unjoined({}, UNSEEN);
     connection.script('join', ...Array.from({ length: 100 }, () => EXIST));
     const error = await rejectionOf(client.join('g'));
     expect(error).toMatchObject(cpgError('CS_ERR_EXIST'));
@@ -79,7 +79,7 @@ describe('a pid that is taken', () => {
     ['given', { pid: 815 }, UNSEEN],
     ['seen by the daemon', {}, { clientPid: 815 }],
   ])('one that was %s stays, and the error says who may have it', async (_, options, daemon) => {
-    const { client, connection } = await bench.unjoined(options, daemon);
+    const { client, connection } = await harness.unjoined(options, daemon);
     connection.script('join', EXIST);
     const error = await rejectionOf(client.join('g'));
     expect(error).toMatchObject(cpgError('CS_ERR_EXIST'));
@@ -90,8 +90,8 @@ describe('a pid that is taken', () => {
     expect(client.pid).toBe(815);
   });
 
-  test('no other one is drawn for a caller who has given up', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS }, UNSEEN);
+  test('no more draws after the caller has given up', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS }, UNSEEN);
     connection.script('join', 'silence');
     expect(await rejectionOf(client.join('g'))).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     connection.respond({ type: 'join', error: EXIST });
@@ -101,7 +101,7 @@ describe('a pid that is taken', () => {
   });
 });
 
-test('a real service refuses a taken pid, and takes another one', async () => {
+test('a real service refuses a taken pid and accepts another one', async () => {
   const server = await startServer();
   const clients = await Promise.all([3, 3, 4].map((pid) => server.connect({ pid })));
   try {

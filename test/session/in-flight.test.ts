@@ -1,4 +1,4 @@
-/** The window of own messages in flight: how many may go, and when more may. What was delivered: confirm.test.ts. */
+/** The window of our messages in flight: how many may be sent, and when it opens. For deliveries see confirm.test.ts. */
 import { InFlightWindow } from '../../src/session/in-flight';
 
 jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-clock'));
@@ -13,7 +13,7 @@ function fresh(): { window: InFlightWindow; patienceOver: jest.Mock } {
 
 const ownMessage = (length: number) => ({ parts: [], length, guarantee: 2 });
 
-/** Sends while it is allowed; how many that were. */
+/** Sends while the window allows it; returns how many. */
 function fill(window: InFlightWindow, length: number): number {
   let count = 0;
   while (count < 1000 && window.allows(length)) {
@@ -57,7 +57,7 @@ test.each([CAPACITY, 3 * CAPACITY])(
   },
 );
 
-test('a sender that does not get its messages back waits for a moment only', () => {
+test('a sender that does not get its messages back waits only briefly', () => {
   const { window, patienceOver } = fresh();
   expect(fill(window, 1000)).toBeGreaterThan(0);
   expect(window.allows(1000)).toBe(false);
@@ -67,7 +67,7 @@ test('a sender that does not get its messages back waits for a moment only', () 
   window.end(new Error('of the test'));
 });
 
-test('nothing is called after the end, nor while nothing waits', () => {
+test('no callback after the end, or while nothing waits', () => {
   const { window, patienceOver } = fresh();
   window.sent(ownMessage(1000));
   window.delivered(Buffer.alloc(1000));
@@ -78,7 +78,7 @@ test('nothing is called after the end, nor while nothing waits', () => {
   expect(patienceOver).not.toHaveBeenCalled();
 });
 
-test('a fence that is refused after everything was given up changes nothing', () => {
+test('a fence that is refused after failAll() changes nothing', () => {
   const { window } = fresh();
   window.sent(ownMessage(10));
   window.fenceSent();

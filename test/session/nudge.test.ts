@@ -1,19 +1,19 @@
-/** A daemon that holds events back is woken when there is room for them again; nobody is held up by that. */
+/** We wake a daemon that holds events back when there is room again, without delaying anything else. */
 import { once } from 'node:events';
 import type { ConnectOptions } from '../../src';
 import { EventReader } from '../../src/ring/event-reader';
-import { Bench, turns, type Pair } from '../support/fake-client';
+import { ClientHarness, turns, type Pair } from '../support/fake-client';
 import type { FakeConnection } from '../support/fake-daemon';
 import { RingPair } from '../ring/ring-fixture';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
 const WORDS = 4096;
 const BYTES = 1000;
 
-/** The daemon looks at what it holds back only when it is woken. */
+/** The daemon retries held-back events only when woken. */
 async function sleepy(options: ConnectOptions = {}): Promise<Pair> {
-  const pair = await bench.joined({ dispatch: 'manual', ...options }, { words: WORDS });
+  const pair = await harness.joined({ dispatch: 'manual', ...options }, { words: WORDS });
   pair.connection.sleepy = true;
   return pair;
 }
@@ -30,7 +30,7 @@ function fill({ connection }: Pair, waiting: number): number {
 /** Requests since the client joined. */
 const asked = ({ requests }: FakeConnection): string[] => requests.slice(2).map(({ type }) => type);
 
-/** The messages by the number they are filled with, in the order of their delivery. */
+/** Messages by their fill number, in delivery order. */
 function numbersOf({ client }: Pair): number[] {
   const seen: number[] = [];
   client.on('deliver', ({ message }) => seen.push(message[0]!));
@@ -39,7 +39,7 @@ function numbersOf({ client }: Pair): number[] {
 
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index % 256);
 
-/** Takes all that is in the ring. */
+/** Takes everything from the ring. */
 async function takeAll(pair: Pair, seen: number[]): Promise<void> {
   const inRing = seen.length + ringful(pair);
   while (seen.length < inRing) await pair.client.dispatch('one');
@@ -47,7 +47,7 @@ async function takeAll(pair: Pair, seen: number[]): Promise<void> {
 
 const ringful = ({ connection }: Pair): number => connection.event.semaphore;
 
-describe('everything that waits arrives, in order, by a request for each time the ring was full', () => {
+describe('all held-back events arrive in order, with one request for each full ring', () => {
   const MODES: [string, ConnectOptions][] = [
     ['listeners', { dispatch: 'auto' }],
     ['listeners, lent', { dispatch: 'auto', lend: true }],
@@ -82,7 +82,7 @@ describe('everything that waits arrives, in order, by a request for each time th
   });
 });
 
-test('a client that keeps level sends nothing', async () => {
+test('a client that keeps up sends nothing', async () => {
   const pair = await sleepy();
   const seen = numbersOf(pair);
   for (let round = 1; round <= 50; round++) {
@@ -94,8 +94,8 @@ test('a client that keeps level sends nothing', async () => {
   expect(asked(pair.connection)).toEqual([]);
 });
 
-describe('no request of its own', () => {
-  test('where the user sends one in the same turn', async () => {
+describe('no nudge', () => {
+  test('if the user sends a request in the same turn', async () => {
     const pair = await sleepy();
     const seen = numbersOf(pair);
     const sent = fill(pair, 2);
@@ -106,7 +106,7 @@ describe('no request of its own', () => {
     expect(asked(pair.connection)).toEqual(['leave']);
   });
 
-  test('where a request was enough, because nothing was held back', async () => {
+  test('if one was enough, because nothing was held back', async () => {
     const pair = await sleepy();
     const seen = numbersOf(pair);
     while (pair.connection.event.free > 2 * BYTES) pair.connection.deliver(Buffer.alloc(BYTES));
@@ -116,7 +116,7 @@ describe('no request of its own', () => {
     expect(asked(pair.connection)).toEqual(['leave']);
   });
 
-  test('between requests that follow one another', async () => {
+  test('between consecutive requests', async () => {
     const pair = await sleepy();
     const { client, connection } = pair;
     const seen = numbersOf(pair);
@@ -133,7 +133,7 @@ describe('no request of its own', () => {
     expect(asked(connection)).toEqual(['leave', 'iterationInitialize', 'iterationNext', 'iterationFinalize']);
   });
 
-  test('where a message goes out', async () => {
+  test('if a message is sent', async () => {
     const pair = await sleepy();
     pair.connection.echo = false;
     const seen = numbersOf(pair);
@@ -146,7 +146,7 @@ describe('no request of its own', () => {
   });
 
   test('between the fragments of a message', async () => {
-    const pair = await bench.joined({ dispatch: 'manual' });
+    const pair = await harness.joined({ dispatch: 'manual' });
     const { connection } = pair;
     connection.echo = false;
     connection.sleepy = true;
@@ -165,7 +165,7 @@ describe('no request of its own', () => {
   });
 });
 
-test('after a request that was read before there was room, once its reply is there', async () => {
+test('a nudge follows the reply to a request that was read before there was room', async () => {
   const pair = await sleepy();
   const { client, connection } = pair;
   const seen = numbersOf(pair);
@@ -195,14 +195,14 @@ describe('while flow control holds requests back', () => {
     return { pair, seen, sent };
   }
 
-  test('it waits, and goes when that ends', async () => {
+  test('it waits, and is sent when that ends', async () => {
     const { pair, seen, sent } = await held();
     pair.connection.request.flowControl = 0;
     while (seen.length < sent) await pair.client.dispatch('one');
     expect(asked(pair.connection)).toEqual(['localGet']);
   });
 
-  test('what the user wants to send goes instead', async () => {
+  test("the user's message is sent instead", async () => {
     const { pair, seen, sent } = await held();
     const { client, connection } = pair;
     expect(client.tryMcast('refused')).toBe(false);
@@ -217,7 +217,7 @@ describe('while flow control holds requests back', () => {
     expect(asked(connection)).toEqual(['mcast', 'leave']);
   });
 
-  test('it is not needed any more when the daemon has looked meanwhile', async () => {
+  test('it is dropped if the daemon has retried meanwhile', async () => {
     const { pair, seen, sent } = await held();
     pair.connection.wakeUp();
     while (seen.length < sent) await pair.client.dispatch('one');
@@ -229,7 +229,7 @@ describe('while flow control holds requests back', () => {
 });
 
 describe('a daemon that does not answer it', () => {
-  test('has one to answer, gets messages all the same, and is no error', async () => {
+  test('has one request to answer, still gets messages, and is no error', async () => {
     const pair = await sleepy();
     const { client, connection } = pair;
     const errors: unknown[] = [];
@@ -279,7 +279,7 @@ describe('the ring was crowded', () => {
     expect(pass(pair, ring, ...many(bytes))).toBe(crowded);
   });
 
-  test('when one more of the large ones had no room, until they are long ago', () => {
+  test('if another large event had no room, until large events are long past', () => {
     expect(pass(pair, ring, 6000)).toBe(false);
     expect(pass(pair, ring, ...many(6000))).toBe(false);
     expect(pass(pair, ring, 6000, ...many(6000))).toBe(true);
@@ -289,7 +289,7 @@ describe('the ring was crowded', () => {
     expect(pass(pair, ring, ...many(12_000))).toBe(false);
   });
 
-  test('the daemon holds nothing back once it was woken, or has used the room', () => {
+  test('the daemon holds nothing back once it was woken or has used the space', () => {
     expect(pass(pair, ring, ...many(CAPACITY - 200))).toBe(true);
     expect(ring.holdsBack()).toBe(true);
     ring.noteWakeUp();

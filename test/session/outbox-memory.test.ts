@@ -1,4 +1,4 @@
-/** The outbox takes no more memory than its bound says, whatever waits in it. */
+/** The outbox never takes more memory than its limit. */
 import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { MAX_QUEUED_BYTES } from '../../src/session/outbox';
@@ -7,10 +7,10 @@ import { builtCli } from '../cli/harness';
 jest.setTimeout(120_000);
 
 const DIST = resolve(builtCli(), '../..');
-/** What the garbage collector and the measurement itself may add. */
+/** Allowance for the garbage collector and the measurement itself. */
 const TOLERANCE = 1.1;
 
-/** Fills the outbox of a client whose daemon is stopped, until it is refused, and measures what that took. */
+/** Fills the outbox of a client with a stopped daemon until it refuses, and measures the memory. */
 function fill(call: string, atOnce: number): { bytes: number; code: string } {
   const program = `
     const { spawn } = require('node:child_process');

@@ -1,4 +1,4 @@
-/** The queue of what waits to be sent, by itself. */
+/** The send queue in isolation. */
 import { MAX_QUEUED_BYTES, Outbox, type Job } from '../../src/session/outbox';
 import { cpgError, thrownBy } from '../support/errors';
 
@@ -34,7 +34,7 @@ function queued(outbox: Outbox, names: string, log: string[]): TestJob[] {
   });
 }
 
-test('a job that cannot go holds those behind it', () => {
+test('a blocked job blocks those after it', () => {
   const log: string[] = [];
   const outbox = new Outbox(nothing);
   const [a, b, c] = queued(outbox, 'a b c', log);
@@ -59,7 +59,7 @@ test('a cancelled job is skipped', () => {
   expect(log).toEqual(['b']);
 });
 
-test('a job that goes at once does not wait', () => {
+test('a job that can be sent immediately does not wait', () => {
   const log: string[] = [];
   const outbox = new Outbox(nothing);
   const job = new TestJob(1, 'a', log);
@@ -68,7 +68,7 @@ test('a job that goes at once does not wait', () => {
   expect(log).toEqual(['a']);
 });
 
-test('a job added while another goes comes behind all that wait', () => {
+test('a job added while another is sent goes to the end of the queue', () => {
   const log: string[] = [];
   const outbox = new Outbox(nothing);
   const [a, b] = queued(outbox, 'a b', log);
@@ -85,7 +85,7 @@ test('a job added while another goes comes behind all that wait', () => {
   expect(log).toEqual(['a', 'b', 'late']);
 });
 
-test('thousands come out in order', () => {
+test('thousands of jobs keep their order', () => {
   const log: string[] = [];
   const outbox = new Outbox(nothing);
   const jobs = Array.from({ length: 5000 }, (_, index) => new TestJob(1, `${index}`, log));
@@ -114,7 +114,7 @@ describe('the bound', () => {
     expect(added * (bytes + 1000)).toBeGreaterThan(MAX_QUEUED_BYTES - bytes);
   });
 
-  test('counts what goes out, what is cancelled and what fails', () => {
+  test('accounts for sent, cancelled and failed jobs', () => {
     const outbox = new Outbox(nothing);
     const half = MAX_QUEUED_BYTES / 2 - 1000;
     const add = (): TestJob => {
@@ -143,7 +143,7 @@ describe('the bound', () => {
     expect(thrownBy(add)).toMatchObject(cpgError('CS_ERR_TRY_AGAIN'));
   });
 
-  test('failing messages leaves jobs that have a deadline', () => {
+  test('failing messages keeps jobs with a deadline', () => {
     const log: string[] = [];
     const outbox = new Outbox(nothing);
     const message = new TestJob(1, 'message', log);

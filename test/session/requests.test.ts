@@ -3,14 +3,14 @@ import { getEventListeners } from 'node:events';
 import type { CpgError } from '../../src';
 import type { CpgResponse } from '../../src/codec';
 import { Backoff, Deadline, untilAborted } from '../../src/session/deadline';
-import { Bench, SHORT_MS, stateOf, turns } from '../support/fake-client';
+import { ClientHarness, SHORT_MS, stateOf, turns } from '../support/fake-client';
 import { cpgError, rejectionOf } from '../support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 const TRY_AGAIN = 6;
 const BUSY = 10;
 
-/** What `promise` rejects with, whatever it is. */
+/** The reason of the rejection, of any type. */
 const reasonOf = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
     () => {
@@ -20,8 +20,8 @@ const reasonOf = (promise: Promise<unknown>): Promise<unknown> =>
   );
 
 describe('one request in flight', () => {
-  test('the others wait for its reply, and go in order', async () => {
-    const { client, connection } = await bench.joined();
+  test('others wait for its reply and are sent in order', async () => {
+    const { client, connection } = await harness.joined();
     connection.script('localGet', 'silence');
     const first = client.localNodeId();
     const second = client.membership();
@@ -44,7 +44,7 @@ describe('one request in flight', () => {
   });
 
   test('messages and requests keep the order of the calls', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const before = connection.requests.length;
     const all = [
       client.mcast('a'),
@@ -73,8 +73,8 @@ describe('one request in flight', () => {
     expect(connection.texts).toEqual(['a', 'b', 'd', 'e']);
   });
 
-  test('a message does not overtake a request that waits', async () => {
-    const { client, connection } = await bench.joined();
+  test('a message does not overtake a queued request', async () => {
+    const { client, connection } = await harness.joined();
     connection.script('localGet', 'silence');
     const first = client.localNodeId();
     const second = client.membership();
@@ -94,7 +94,7 @@ describe('a daemon that is busy', () => {
     ['CS_ERR_TRY_AGAIN', TRY_AGAIN],
     ['CS_ERR_BUSY', BUSY],
   ])('%s is asked again until it says yes', async (_, error) => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('join', error, error, error);
     await client.join('g');
     expect(connection.taken('join')).toHaveLength(4);
@@ -105,7 +105,7 @@ describe('a daemon that is busy', () => {
   });
 
   test('a refusal without the name of the request (id 0) counts for the one in flight', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationInitialize', { type: 'join', error: TRY_AGAIN });
     expect(await client.membership('h')).toHaveLength(1);
     expect(connection.taken('iterationInitialize')).toHaveLength(2);
@@ -114,8 +114,8 @@ describe('a daemon that is busy', () => {
     expect(await client.localNodeId()).toBe(1);
   });
 
-  test('until the deadline; the error tells the last answer, and the join may be tried again', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+  test('until the deadline; the error has the last answer, and join() may be retried', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('join', ...Array.from({ length: 100 }, () => TRY_AGAIN));
     const error = await rejectionOf(client.join('g'));
     expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
@@ -127,14 +127,14 @@ describe('a daemon that is busy', () => {
     expect(client.state).toBe('unjoined');
   });
 
-  test('the pauses grow, up to a bound', () => {
+  test('the pauses grow up to a limit', () => {
     const backoff = new Backoff();
     const pauses = Array.from({ length: 9 }, () => backoff.pauseMs);
     expect(pauses).toEqual([5, 10, 20, 40, 80, 160, 320, 320, 320]);
   });
 
-  test('others are asked in the pause', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('other requests are sent during the pause', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.script('join', BUSY, BUSY, BUSY, BUSY);
     const joining = client.join('g');
     await connection.untilTaken('join');
@@ -152,7 +152,7 @@ describe('a daemon that is busy', () => {
     [999, 'CS_ERR_LIBRARY'],
     [0, 'CS_ERR_LIBRARY'],
   ] as const)('the error %i is %s at once', async (errno, code) => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('join', errno);
     const error = await rejectionOf(client.join('g'));
     expect(error).toMatchObject(cpgError(code));
@@ -162,13 +162,13 @@ describe('a daemon that is busy', () => {
 });
 
 describe('a daemon that does not answer', () => {
-  test('is given up at the deadline; its late reply does not poison the next request', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+  test('the request fails at the deadline; its late reply does not affect the next one', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('localGet', 'silence');
     expect(await rejectionOf(client.localNodeId())).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     const next = client.membership('g');
     await turns();
-    // Not sent before the late reply is there: replies have no number, only their order.
+    // Sent only after the late reply: replies have no number, only their order.
     expect(connection.taken('iterationInitialize')).toEqual([]);
     connection.respond({ type: 'localGet', error: 1, nodeId: 66 });
     expect(await next).toEqual([{ nodeId: 1, pid: 0, reason: 0 }]);
@@ -176,7 +176,7 @@ describe('a daemon that does not answer', () => {
   });
 
   test('a reply of the same kind that comes late is not taken for the next one', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('localGet', 'silence', { type: 'localGet', error: 1, nodeId: 5 });
     expect(await rejectionOf(client.localNodeId())).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     const next = client.localNodeId();
@@ -184,8 +184,8 @@ describe('a daemon that does not answer', () => {
     expect(await next).toBe(5);
   });
 
-  test('what waits behind it times out as well, without being sent', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+  test('requests after it also time out, without being sent', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('localGet', 'silence');
     const [first, second] = await Promise.all([
       rejectionOf(client.localNodeId()),
@@ -198,8 +198,8 @@ describe('a daemon that does not answer', () => {
     expect(connection.taken('iterationInitialize')).toEqual([]);
   });
 
-  test('a join whose reply comes late is a join all the same', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+  test('a join with a late reply still counts', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('join', 'silence');
     expect(await rejectionOf(client.join('g'))).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     expect(client.state).toBe('joining');
@@ -209,8 +209,8 @@ describe('a daemon that does not answer', () => {
     await client.leave();
   });
 
-  test('a join that is refused late leads back to unjoined', async () => {
-    const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+  test('a late refusal of a join leads back to unjoined', async () => {
+    const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
     connection.script('join', 'silence');
     expect(await rejectionOf(client.join('g'))).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     connection.respond({ type: 'join', error: TRY_AGAIN });
@@ -220,7 +220,7 @@ describe('a daemon that does not answer', () => {
   });
 
   test('close() waits for it no longer than its grace', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+    const { client, connection } = await harness.joined({ timeoutMs: SHORT_MS });
     connection.hold();
     const pending = rejectionOf(client.localNodeId());
     await client.close();
@@ -238,7 +238,7 @@ describe('a daemon that answers something else', () => {
     ['nothing but a length', Buffer.alloc(0)],
     ['an event', header(5, 24)],
   ] as const)('%s ends the connection with CS_ERR_MESSAGE_ERROR', async (_, reply) => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     const reasons: (CpgError | undefined)[] = [];
     client.on('close', (reason) => reasons.push(reason));
     connection.script('localGet', reply);
@@ -256,8 +256,8 @@ describe('a daemon that answers something else', () => {
     expect(connection.taken('iterationInitialize')).toEqual([]);
   });
 
-  test('a reply nobody asked for is found with the next request', async () => {
-    const { client, connection } = await bench.joined();
+  test('an unsolicited reply is detected with the next request', async () => {
+    const { client, connection } = await harness.joined();
     connection.respond({ type: 'leave', error: 1 });
     expect(await rejectionOf(client.localNodeId())).toMatchObject(cpgError('CS_ERR_MESSAGE_ERROR'));
     expect(client.state).toBe('closed');
@@ -273,8 +273,8 @@ describe('a daemon that answers something else', () => {
 });
 
 describe('AbortSignal', () => {
-  test('aborted before the call: rejected with its reason, nothing is sent, no state changes', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('aborted before the call: rejects with its reason, sends nothing, changes no state', async () => {
+    const { client, connection } = await harness.unjoined();
     const signal = AbortSignal.abort(new Error('of the test'));
     const before = connection.requests.length;
     expect(await reasonOf(client.join('g', { signal }))).toBe(signal.reason);
@@ -292,8 +292,8 @@ describe('AbortSignal', () => {
     expect(connection.requests.slice(before).map(({ type }) => type)).toEqual(['join', 'localGet']);
   });
 
-  test('aborted while it waits for another: it is never sent', async () => {
-    const { client, connection } = await bench.joined();
+  test('aborted while queued: it is never sent', async () => {
+    const { client, connection } = await harness.joined();
     connection.script('localGet', 'silence');
     const first = client.localNodeId();
     const controller = new AbortController();
@@ -315,8 +315,8 @@ describe('AbortSignal', () => {
     expect(connection.taken('partialMcast')).toEqual([]);
   });
 
-  test('aborted in flight: rejected at once, and the reply is still awaited before the next is sent', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('aborted in flight: rejects immediately, and the next request still awaits the reply', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.script('localGet', 'silence');
     const controller = new AbortController();
     const request = client.localNodeId({ signal: controller.signal });
@@ -330,8 +330,8 @@ describe('AbortSignal', () => {
     expect(await next).toHaveLength(1);
   });
 
-  test('aborted in the pause of a retry: it is not asked again', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('aborted in the pause before a retry: it is not sent again', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.script('join', BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY);
     const controller = new AbortController();
     const joining = client.join('g', { signal: controller.signal });
@@ -345,8 +345,8 @@ describe('AbortSignal', () => {
     expect(connection.taken('join')).toHaveLength(3);
   });
 
-  test('leaves no listener on the signal, whatever became of the calls', async () => {
-    const { client, connection } = await bench.joined();
+  test('leaves no listener on the signal, whatever the outcome', async () => {
+    const { client, connection } = await harness.joined();
     const { signal } = new AbortController();
     await client.localNodeId({ signal });
     await client.membership('g', { signal });
@@ -362,8 +362,8 @@ describe('AbortSignal', () => {
 });
 
 describe('iterations', () => {
-  test('membership is asked for by iteration, whatever the size, and in the order of the daemon', async () => {
-    const { client, connection } = await bench.unjoined();
+  test("membership always uses an iteration and keeps the daemon's order", async () => {
+    const { client, connection } = await harness.unjoined();
     const order = Array.from({ length: 400 }, (_, index) => ({ nodeId: 1 + (index % 3), pid: 1000 + index }));
     // A daemon puts the first member first and each further one right behind it.
     connection.members = [order[0]!, ...order.slice(1).reverse()];
@@ -373,7 +373,7 @@ describe('iterations', () => {
   });
 
   test('membership: the signal ends it, and the snapshot is released', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationNext', 1, 'silence');
     const controller = new AbortController();
     const members = client.membership('g', { signal: controller.signal });
@@ -388,7 +388,7 @@ describe('iterations', () => {
   test.each(['groups', 'membership'] as const)(
     '%s on a daemon that hangs takes one deadline',
     async (call) => {
-      const { client, connection } = await bench.unjoined({ timeoutMs: SHORT_MS });
+      const { client, connection } = await harness.unjoined({ timeoutMs: SHORT_MS });
       connection.script('iterationNext', 'silence');
       let deadlines = 0;
       const clock = setInterval(() => deadlines++, 1.5 * SHORT_MS);
@@ -399,8 +399,8 @@ describe('iterations', () => {
     },
   );
 
-  test('snapshots that are open are bounded', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('the number of open snapshots is limited', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.members = [{ nodeId: 1, pid: 1 }];
     const open = Array.from({ length: 256 }, () => client.groups({ group: 'g' }));
     for (const rows of open) await rows.next();
@@ -417,7 +417,7 @@ describe('iterations', () => {
     pid: 7,
   });
   test('give the rows, and are finalized at the end', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationNext', row('a', 1), row('b', 2));
     const rows = [];
     for await (const entry of client.groups()) rows.push(entry);
@@ -434,8 +434,8 @@ describe('iterations', () => {
     ]);
   });
 
-  test('names only: the rest of a row is rubbish of the daemon', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('names only: the rest of a row is ignored', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationNext', row('a', 12345));
     const rows = [];
     for await (const entry of client.groups({ namesOnly: true })) rows.push(entry);
@@ -444,7 +444,7 @@ describe('iterations', () => {
   });
 
   test('of one group', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.members = [];
     for await (const entry of client.groups({ group: 'one' })) expect(entry).toBeUndefined();
     const [request] = connection.taken('iterationInitialize');
@@ -453,7 +453,7 @@ describe('iterations', () => {
   });
 
   test('are finalized when the loop is left early', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationNext', row('a', 1), row('b', 2));
     for await (const { group } of client.groups()) {
       expect(group).toBe('a');
@@ -462,8 +462,8 @@ describe('iterations', () => {
     expect(connection.taken('iterationFinalize')).toHaveLength(1);
   });
 
-  test('are finalized when they begin too late for the caller', async () => {
-    const { client, connection } = await bench.unjoined();
+  test('are finalized if they begin after the caller has given up', async () => {
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationInitialize', 'silence');
     const controller = new AbortController();
     const first = client.groups({ signal: controller.signal }).next();
@@ -478,7 +478,7 @@ describe('iterations', () => {
   });
 
   test('are finalized when a step fails, and throw its error', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('iterationNext', 9);
     expect(await rejectionOf(client.groups().next())).toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
     await connection.untilTaken('iterationFinalize');
@@ -487,7 +487,7 @@ describe('iterations', () => {
 });
 
 describe('deadlines', () => {
-  test('pass on the reason of the caller, and let go of the signal', () => {
+  test("pass on the caller's reason, and remove the listener from the signal", () => {
     const controller = new AbortController();
     const deadline = new Deadline('a test', 60_000, controller.signal);
     controller.abort('a reason');
@@ -496,7 +496,7 @@ describe('deadlines', () => {
     expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
   });
 
-  test('abort with CS_ERR_TIMEOUT and say what for', async () => {
+  test('abort with CS_ERR_TIMEOUT that names the call', async () => {
     const deadline = new Deadline('a test', 1);
     const error = await rejectionOf(untilAborted(new Promise(() => undefined), deadline.signal));
     expect(error).toMatchObject(cpgError('CS_ERR_TIMEOUT'));

@@ -1,11 +1,11 @@
-/** Messages on their way into the daemon's ring: batches, flow control, a ring that is full, the bounds. */
+/** Sending messages into the daemon's ring: batches, flow control, a full ring, the limits. */
 import { once } from 'node:events';
 import { MAX_QUEUED_BYTES } from '../../src/session/outbox';
 import { ShmTransport } from '../../src/transport/shm-transport';
-import { Bench, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
+import { ClientHarness, SHORT_MS, stateOf, turns, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf, thrownBy } from '../support/errors';
 
-const bench = new Bench();
+const harness = new ClientHarness();
 
 /** A ring that is full after a few dozen small messages. */
 const SMALL = { words: 1024 };
@@ -22,7 +22,7 @@ describe('a message', () => {
     ['pieces', [Buffer.from('a'), new Uint8Array(), Buffer.from('bc')], Buffer.from('abc')],
     ['the largest that is not fragmented', Buffer.alloc(ATOMIC, 7), Buffer.alloc(ATOMIC, 7)],
   ])('%s arrives as it is', async (_, message, expected) => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     await client.mcast(message);
     // The ring holds but one of the largest.
     await connection.untilTaken('mcast');
@@ -32,13 +32,13 @@ describe('a message', () => {
   });
 
   test.each([null, undefined, 5, {}, ['a'], [Buffer.from('a'), 5]])('%j is refused', async (message) => {
-    const { client } = await bench.joined();
+    const { client } = await harness.joined();
     expect(await rejectionOf(client.mcast(message as never))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
     expect(thrownBy(() => client.tryMcast(message as never))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
   });
 
-  test('its guarantee stands in the request', async () => {
-    const { client, connection } = await bench.joined();
+  test('its guarantee is in the request', async () => {
+    const { client, connection } = await harness.joined();
     for (const guarantee of ['UNORDERED', 'FIFO', 'AGREED', 'SAFE'] as const)
       await client.mcast('m', { guarantee });
     await client.mcast('m');
@@ -46,8 +46,8 @@ describe('a message', () => {
     expect(connection.taken('mcast').map(({ guarantee }) => guarantee)).toEqual([0, 1, 2, 3, 2]);
   });
 
-  test('memory from alloc() goes out as it is filled, again and again, also shortly before the end', async () => {
-    const { client, connection } = await bench.joined({}, SMALL);
+  test('memory from alloc() can be filled and sent repeatedly, including near the end of the ring', async () => {
+    const { client, connection } = await harness.joined({}, SMALL);
     for (const size of [0, 1, 2, 3, 4, 5, 100, 1000]) {
       const message = client.alloc(size);
       expect(message).toHaveLength(size);
@@ -67,7 +67,7 @@ describe('a message', () => {
   });
 
   test('a part of memory from alloc() is a message like any other', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     const memory = client.alloc(10).fill(5);
     await client.mcast(memory.subarray(2, 6));
     await connection.untilTaken('mcast');
@@ -75,13 +75,13 @@ describe('a message', () => {
   });
 
   test.each([-1, 1.5, NaN, Infinity])('alloc(%d) is refused', async (size) => {
-    const { client } = await bench.joined();
+    const { client } = await harness.joined();
     expect(thrownBy(() => client.alloc(size))).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
   });
 });
 
-test('thousands of messages through a ring of 4 KiB come out as they went in', async () => {
-  const { client, connection } = await bench.joined({}, SMALL);
+test('thousands of messages pass unchanged through a ring of 4 KiB', async () => {
+  const { client, connection } = await harness.joined({}, SMALL);
   const seen: string[] = [];
   client.on('deliver', ({ message }) => seen.push(Buffer.from(message).toString()));
   const expected: string[] = [];
@@ -100,7 +100,7 @@ test('thousands of messages through a ring of 4 KiB come out as they went in', a
 
 describe('flow control', () => {
   test.each([1, 2])('%i: nothing is sent until it is 0 again; then all, in order', async (value) => {
-    const pair = await bench.joined();
+    const pair = await harness.joined();
     const { client, connection } = pair;
     connection.request.flowControl = value;
     expect(client.flowControl).toBe(true);
@@ -115,8 +115,8 @@ describe('flow control', () => {
     expect(connection.texts).toEqual(numbers(10));
   });
 
-  test('held for too long: CS_ERR_TIMEOUT, and then nothing of it is sent', async () => {
-    const pair = await bench.joined({ timeoutMs: SHORT_MS }, SMALL);
+  test('held for too long: CS_ERR_TIMEOUT, and nothing is sent', async () => {
+    const pair = await harness.joined({ timeoutMs: SHORT_MS }, SMALL);
     const { client, connection } = pair;
     connection.request.flowControl = 1;
     const lost = numbers(200).map((text) => rejectionOf(client.mcast(text)));
@@ -131,8 +131,8 @@ describe('flow control', () => {
     expect(connection.taken('partialMcast')).toEqual([]);
   });
 
-  test('a request that is held times out and is not sent either', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+  test('a held request times out and is not sent either', async () => {
+    const { client, connection } = await harness.joined({ timeoutMs: SHORT_MS });
     connection.request.flowControl = 2;
     expect(await rejectionOf(client.membership())).toMatchObject(cpgError('CS_ERR_TIMEOUT'));
     connection.request.flowControl = 0;
@@ -140,8 +140,8 @@ describe('flow control', () => {
     expect(connection.taken('localGet')).toHaveLength(2);
   });
 
-  test('the clock of messages begins anew whenever the daemon takes some', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: 2.5 * SHORT_MS });
+  test('the message timeout restarts whenever the daemon takes some', async () => {
+    const { client, connection } = await harness.joined({ timeoutMs: 2.5 * SHORT_MS });
     const { request } = connection;
     // Each is held for less than the limit, all together for longer.
     for (const text of numbers(4)) {
@@ -156,8 +156,8 @@ describe('flow control', () => {
 });
 
 describe('a daemon that is stopped', () => {
-  test('all time out; the error tells which are sent once it goes on, and which are not', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS }, SMALL);
+  test('all time out; the error says which are sent when it resumes, and which are not', async () => {
+    const { client, connection } = await harness.joined({ timeoutMs: SHORT_MS }, SMALL);
     connection.hold();
     await client.mcast('posted');
     const errors = await Promise.all(numbers(200).map((text) => rejectionOf(client.mcast(text))));
@@ -174,21 +174,24 @@ describe('a daemon that is stopped', () => {
 });
 
 describe('tryMcast', () => {
-  test.each(['close', 'a lost connection'])('drain follows also at the end: %s', async (end) => {
-    const { client, connection } = await bench.joined({}, { words: 1024 });
-    connection.hold();
-    const sending = (async () => {
-      for (;;) while (!client.tryMcast('m')) await once(client, 'drain');
-    })();
-    sending.catch(() => undefined);
-    await turns();
-    if (end === 'close') void client.close();
-    else connection.drop();
-    await expect(sending).rejects.toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
-  });
+  test.each(['close', 'a lost connection'])(
+    'drain also follows the end of the connection: %s',
+    async (end) => {
+      const { client, connection } = await harness.joined({}, { words: 1024 });
+      connection.hold();
+      const sending = (async () => {
+        for (;;) while (!client.tryMcast('m')) await once(client, 'drain');
+      })();
+      sending.catch(() => undefined);
+      await turns();
+      if (end === 'close') void client.close();
+      else connection.drop();
+      await expect(sending).rejects.toMatchObject(cpgError('CS_ERR_BAD_HANDLE'));
+    },
+  );
 
-  test('says false when the ring is full; drain follows when there is room, and nothing was lost', async () => {
-    const { client, connection } = await bench.joined({}, SMALL);
+  test('returns false when the ring is full; drain follows when there is room, and nothing is lost', async () => {
+    const { client, connection } = await harness.joined({}, SMALL);
     connection.hold();
     let taken = 0;
     while (client.tryMcast(`${taken}`)) taken++;
@@ -202,8 +205,8 @@ describe('tryMcast', () => {
     expect(connection.texts).toEqual(numbers(taken + 1));
   });
 
-  test('says false under flow control; drain comes with its end', async () => {
-    const { client, connection } = await bench.joined({}, SMALL);
+  test('returns false under flow control; drain follows when it ends', async () => {
+    const { client, connection } = await harness.joined({}, SMALL);
     connection.request.flowControl = 1;
     expect(client.tryMcast('no')).toBe(false);
     const drain = new Promise<void>((resolve) => client.once('drain', resolve));
@@ -216,8 +219,8 @@ describe('tryMcast', () => {
     expect(connection.texts).toEqual(['yes']);
   });
 
-  test('what it took over before flow control is sent after it, however long that takes', async () => {
-    const { client, connection } = await bench.joined({ timeoutMs: SHORT_MS });
+  test('a message accepted before flow control is sent after it, however long it lasts', async () => {
+    const { client, connection } = await harness.joined({ timeoutMs: SHORT_MS });
     connection.hold();
     for (const text of numbers(3)) expect(client.tryMcast(text)).toBe(true);
     connection.request.flowControl = 1;
@@ -231,8 +234,8 @@ describe('tryMcast', () => {
     expect(connection.texts).toEqual(numbers(3));
   });
 
-  test('does not overtake messages that wait', async () => {
-    const { client, connection } = await bench.joined();
+  test('does not overtake queued messages', async () => {
+    const { client, connection } = await harness.joined();
     connection.script('localGet', 'silence');
     const request = client.localNodeId();
     const second = client.membership();
@@ -247,15 +250,15 @@ describe('tryMcast', () => {
   });
 
   test('a message for fragments is CS_ERR_TOO_BIG', async () => {
-    const { client } = await bench.joined();
+    const { client } = await harness.joined();
     expect(client.tryMcast(Buffer.alloc(ATOMIC))).toBe(true);
     expect(thrownBy(() => client.tryMcast(Buffer.alloc(ATOMIC + 1)))).toMatchObject(
       cpgError('CS_ERR_TOO_BIG'),
     );
   });
 
-  test('copies the bytes: they may change at once', async () => {
-    const { client, connection } = await bench.joined();
+  test('copies the bytes: they may change immediately', async () => {
+    const { client, connection } = await harness.joined();
     const bytes = Buffer.from('as it was');
     expect(client.tryMcast(bytes)).toBe(true);
     bytes.fill(0);
@@ -264,9 +267,9 @@ describe('tryMcast', () => {
   });
 });
 
-describe('what may wait is bounded', () => {
-  test('beyond the bound it is CS_ERR_TRY_AGAIN, and the others still go', async () => {
-    const { client, connection } = await bench.joined();
+describe('the queue is bounded', () => {
+  test('above the limit it is CS_ERR_TRY_AGAIN, and the others are still sent', async () => {
+    const { client, connection } = await harness.joined();
     connection.echo = false;
     connection.request.flowControl = 1;
     const bytes = Buffer.alloc(ATOMIC);
@@ -290,8 +293,8 @@ describe('what may wait is bounded', () => {
 });
 
 describe('close', () => {
-  test('hands over what was sent before', async () => {
-    const { client, connection } = await bench.joined({}, SMALL);
+  test('still sends earlier messages', async () => {
+    const { client, connection } = await harness.joined({}, SMALL);
     const sent = numbers(500).map((text) => client.mcast(text));
     await client.close();
     await Promise.all(sent);
@@ -299,8 +302,8 @@ describe('close', () => {
     expect(connection.requests.at(-1)).toEqual({ type: 'finalize' });
   });
 
-  test('settles everything when the daemon takes nothing; twice is once', async () => {
-    const pair = await bench.joined({ timeoutMs: SHORT_MS }, SMALL);
+  test('settles everything if the daemon takes nothing; is idempotent', async () => {
+    const pair = await harness.joined({ timeoutMs: SHORT_MS }, SMALL);
     const { client, connection } = pair;
     connection.request.flowControl = 1;
     const sent = numbers(300).map((text) => rejectionOf(client.mcast(text)));
@@ -316,8 +319,8 @@ describe('close', () => {
     expect(client.flowControl).toBe(false);
   });
 
-  test('a lost connection rejects everything with what happened', async () => {
-    const { client, connection } = await bench.joined({}, SMALL);
+  test('a lost connection rejects everything with its reason', async () => {
+    const { client, connection } = await harness.joined({}, SMALL);
     connection.request.flowControl = 1;
     const sent = numbers(100).map((text) => rejectionOf(client.mcast(text)));
     const confirmed = rejectionOf(client.mcast('c', { confirm: true }));
@@ -342,7 +345,7 @@ describe('own messages that come back do not hide what the daemon has not taken'
   }
 
   test('a request on its way', async () => {
-    const pair = await bench.joined();
+    const pair = await harness.joined();
     const { client, connection } = pair;
     connection.echo = false;
     const answered = answer(pair, 'a');
@@ -362,7 +365,7 @@ describe('own messages that come back do not hide what the daemon has not taken'
   });
 
   test('messages behind one that came in fragments', async () => {
-    const pair = await bench.joined();
+    const pair = await harness.joined();
     const { client, connection } = pair;
     await client.mcast(Buffer.alloc(2 ** 21), { confirm: true });
     connection.echo = false;
@@ -412,7 +415,7 @@ describe('own deliveries let more go after the reading, not inside it', () => {
   afterEach(() => jest.restoreAllMocks());
 
   test.each(['auto', 'manual'] as const)('messages that wait, dispatch %s', async (dispatch) => {
-    const { client, connection } = await bench.joined({ dispatch }, SMALL);
+    const { client, connection } = await harness.joined({ dispatch }, SMALL);
     const all = Promise.all(numbers(COUNT).map((text) => client.mcast(text + TEXT)));
     let seen = 0;
     client.on('deliver', () => seen++);
@@ -426,7 +429,7 @@ describe('own deliveries let more go after the reading, not inside it', () => {
   });
 
   test("'drain'", async () => {
-    const { client } = await bench.joined({}, SMALL);
+    const { client } = await harness.joined({}, SMALL);
     const drained: boolean[] = [];
     let sent = 0;
     const send = (): void => {

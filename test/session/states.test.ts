@@ -1,12 +1,12 @@
-/** Every state times every call: by the table, and by a real client on a daemon. */
+/** Every call in every state: in the table, and with a real client on a daemon. */
 import type { CpgClient, SessionState } from '../../src';
 import { SESSION_TABLE, type SessionCall } from '../../src/session/states';
-import { Bench, type Pair } from '../support/fake-client';
+import { ClientHarness, type Pair } from '../support/fake-client';
 import { cpgError, rejectionOf, thrownBy } from '../support/errors';
 
 type Outcome = 'ok' | 'CS_ERR_INVALID_PARAM' | 'CS_ERR_NOT_EXIST' | 'CS_ERR_BUSY' | 'CS_ERR_BAD_HANDLE';
 
-/** As the contract has it. */
+/** As in the contract. */
 const EXPECTED: Record<SessionState, Record<SessionCall, Outcome>> = {
   unjoined: { join: 'ok', leave: 'CS_ERR_NOT_EXIST', mcast: 'CS_ERR_NOT_EXIST', query: 'ok' },
   joining: { join: 'CS_ERR_INVALID_PARAM', leave: 'CS_ERR_BUSY', mcast: 'CS_ERR_NOT_EXIST', query: 'ok' },
@@ -71,14 +71,14 @@ const CALLS: Record<
 };
 
 describe('a real client', () => {
-  const bench = new Bench();
+  const harness = new ClientHarness();
 
   const group = Buffer.from('g');
   const change = { type: 'confchg' as const, group, members: [], left: [], joined: [] };
 
   test.each(['listener', 'loop', 'manual dispatch'])('an own confchg means joined: %s', async (how) => {
     const manual = how === 'manual dispatch';
-    const { client, connection } = await bench.unjoined({ dispatch: manual ? 'manual' : 'auto' });
+    const { client, connection } = await harness.unjoined({ dispatch: manual ? 'manual' : 'auto' });
     connection.script('join', 'silence');
     const seen = new Promise<string>((resolve, reject) => {
       const send = (): void => {
@@ -100,7 +100,7 @@ describe('a real client', () => {
   });
 
   test('a confchg that does not show us says nothing', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('join', 'silence');
     const joining = client.join('g');
     await connection.untilTaken('join');
@@ -112,7 +112,7 @@ describe('a real client', () => {
   });
 
   test('an own confchg that shows us among those who left means left, before the reply', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     connection.script('leave', 'silence');
     const leaving = client.leave();
     await connection.untilTaken('leave');
@@ -126,7 +126,7 @@ describe('a real client', () => {
 
   /** A client in the given state, and how to let go what it waits for. */
   async function inState(state: SessionState): Promise<Pair & { goOn: () => void }> {
-    const pair = await bench.unjoined();
+    const pair = await harness.unjoined();
     const { client, connection } = pair;
     let goOn = (): void => undefined;
     if (state === 'unjoined') return { ...pair, goOn };
@@ -203,7 +203,7 @@ describe('a real client', () => {
   });
 
   test('a handle goes from unjoined to closed through all states, and tells its group on the way', async () => {
-    const { client } = await bench.unjoined();
+    const { client } = await harness.unjoined();
     expect([client.state, client.group]).toEqual(['unjoined', undefined]);
     const joining = client.join('g');
     expect([client.state, client.group]).toEqual(['joining', 'g']);
@@ -219,7 +219,7 @@ describe('a real client', () => {
   });
 
   test('a refused join leads back to unjoined, and may be tried again', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     connection.script('join', 14);
     expect(await rejectionOf(client.join('g'))).toMatchObject(cpgError('CS_ERR_EXIST'));
     expect([client.state, client.group]).toEqual(['unjoined', undefined]);
@@ -228,7 +228,7 @@ describe('a real client', () => {
   });
 
   test('a refused leave leads back to joined', async () => {
-    const { client, connection } = await bench.joined();
+    const { client, connection } = await harness.joined();
     connection.script('leave', 12);
     expect(await rejectionOf(client.leave())).toMatchObject(cpgError('CS_ERR_NOT_EXIST'));
     expect(client.state).toBe('joined');
@@ -239,7 +239,7 @@ describe('a real client', () => {
   test.each(['h', '', 'g\0', Buffer.from('G'), 'x'.repeat(129)])(
     'a leave of another group (%j) is refused before anything is sent',
     async (group) => {
-      const { client, connection } = await bench.joined();
+      const { client, connection } = await harness.joined();
       const expected = group.length > 128 ? 'CS_ERR_NAME_TOO_LONG' : 'CS_ERR_INVALID_PARAM';
       expect(await rejectionOf(client.leave(group))).toMatchObject(cpgError(expected));
       expect(client.state).toBe('joined');
@@ -255,7 +255,7 @@ describe('a real client', () => {
     [new Uint8Array(), 'CS_ERR_INVALID_PARAM'],
     [new Uint8Array(129), 'CS_ERR_NAME_TOO_LONG'],
   ] as const)('a join of %j is %s, with nothing sent and the state as it was', async (group, code) => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     expect(await rejectionOf(client.join(group))).toMatchObject(cpgError(code));
     expect([client.state, client.group]).toEqual(['unjoined', undefined]);
     await client.localNodeId();
@@ -265,7 +265,7 @@ describe('a real client', () => {
   test.each([['x'.repeat(128)], [Buffer.from([0xff, 0xfe, 0])], ['with\0nul']])(
     'the group %j reaches the daemon byte by byte',
     async (group) => {
-      const { client, connection } = await bench.unjoined({ pid: 4711 });
+      const { client, connection } = await harness.unjoined({ pid: 4711 });
       await client.join(group, { initialTotemConfchg: true });
       const [request] = connection.taken('join');
       expect(Buffer.compare(request!.group, Buffer.from(group))).toBe(0);
@@ -276,7 +276,7 @@ describe('a real client', () => {
   );
 
   test('membership without a group is that of the joined one, and CS_ERR_INVALID_PARAM before', async () => {
-    const { client, connection } = await bench.unjoined();
+    const { client, connection } = await harness.unjoined();
     expect(await rejectionOf(client.membership())).toMatchObject(cpgError('CS_ERR_INVALID_PARAM'));
     await client.join('g');
     expect(await client.membership()).toEqual([{ nodeId: 1, pid: client.pid, reason: 0 }]);

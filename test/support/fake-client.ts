@@ -12,7 +12,7 @@ export interface Pair {
 }
 
 /** One per test file: starts daemons and clients, and stops them all after each test. */
-export class Bench {
+export class ClientHarness {
   #daemons: FakeDaemon[] = [];
   #clients: CpgClient[] = [];
   #descriptors: string[] = [];

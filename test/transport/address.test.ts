@@ -1,4 +1,4 @@
-/** What users write as an address, and the socket name it stands for. */
+/** Addresses from users, and the socket names they mean. */
 import type { existsSync } from 'node:fs';
 import { connect } from '../../src';
 import { startServer } from '../../src/server';
@@ -28,7 +28,7 @@ describe('an abstract socket', () => {
 });
 
 describe('a filesystem socket', () => {
-  test('is taken as it is', () => {
+  test('is used unchanged', () => {
     expect(resolveAddress('/run/cpg', none)).toEqual({ text: '/run/cpg', path: '/run/cpg' });
   });
 
@@ -48,16 +48,16 @@ test.each(['', '@', 'cpg', 'run/cpg', './cpg', '\0cpg', '@c\0pg', '/run/\0', ' @
   },
 );
 
-describe('when libqb is told to use filesystem sockets', () => {
+describe('when libqb is set to use filesystem sockets', () => {
   test.each(['/run/cpg', '/var/run/cpg', '/tmp/cpg'])('@cpg is found at %s', (path) => {
     expect(resolveAddress('@cpg', (file) => file === FORCED || file === path).path).toBe(path);
   });
 
-  test('@cpg leads to the first of these places when there is none', () => {
+  test('@cpg means the first of these places if none exists', () => {
     expect(resolveAddress('@cpg', (file) => file === FORCED).path).toBe('/run/cpg');
   });
 
-  test('the other places are there to be tried', () => {
+  test('the other places can be tried', () => {
     const exists: typeof existsSync = (file) => file === FORCED || file === '/run/cpg' || file === '/tmp/cpg';
     expect(resolveAddress('@cpg', exists)).toMatchObject({ path: '/run/cpg', others: ['/tmp/cpg'] });
   });
@@ -74,12 +74,12 @@ describe('without an address', () => {
     else process.env['CPG_ADDRESS'] = before;
   });
 
-  test('the environment counts', () => {
+  test('the environment variable is used', () => {
     process.env['CPG_ADDRESS'] = '/from/the/environment';
     expect(resolveAddress(undefined, none).path).toBe('/from/the/environment');
   });
 
-  test('then @cpg, also when the variable is empty', () => {
+  test('else @cpg, also if the variable is empty', () => {
     delete process.env['CPG_ADDRESS'];
     expect(resolveAddress(undefined, none).text).toBe('@cpg');
     process.env['CPG_ADDRESS'] = '';

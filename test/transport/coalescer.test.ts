@@ -35,7 +35,7 @@ test.each([
   expect(ended).toHaveBeenCalledTimes(1);
 });
 
-test('what gathered meanwhile counts for the next pause, what came before does not', () => {
+test('events during a pause count for the next one, earlier ones do not', () => {
   const coalescer = fresh();
   expect(coalescer.received(16, 100)).toBe(true);
   jest.advanceTimersByTime(COALESCE_MS);
@@ -45,7 +45,7 @@ test('what gathered meanwhile counts for the next pause, what came before does n
   expect(ended).toHaveBeenCalledTimes(2);
 });
 
-test('few events do not, however long they go on', () => {
+test('few events do not, however long they continue', () => {
   const coalescer = fresh();
   for (let count = 0; count < 100; count++) {
     expect(coalescer.received(2, 100)).toBe(false);
@@ -53,11 +53,11 @@ test('few events do not, however long they go on', () => {
   }
 });
 
-test('events that need much room do not', () => {
+test('events that take much of the ring do not', () => {
   expect(fresh().received(100, MAX_BYTES + 1)).toBe(false);
 });
 
-test('events that come too fast do not, until they come more slowly', () => {
+test('events that come too fast do not, until they slow down', () => {
   const coalescer = fresh();
   // In pieces, each of which would be little enough, but the first.
   expect(coalescer.received(20, MAX_BYTES + 1)).toBe(false);
@@ -99,7 +99,7 @@ test('nothing follows a stop', () => {
   expect(coalescer.received(100, 100)).toBe(false);
 });
 
-test('0 milliseconds are none', () => {
+test('0 milliseconds disable pauses', () => {
   const coalescer = fresh(0);
   expect(coalescer.received(1000, 100)).toBe(false);
   coalescer.sent();

@@ -1,5 +1,5 @@
 /**
- * A spoofed daemon may name any files in its handshake. What is not plainly a connection of ours is
+ * A spoofed daemon may name any files in its handshake. Anything that is not clearly our connection is
  * CS_ERR_SECURITY, and then nothing was written and nothing stays open.
  */
 import { execFileSync } from 'node:child_process';
@@ -63,7 +63,7 @@ function named(inDirectory: string): HandshakeResponse {
   };
 }
 
-/** All bytes below `base`, to see that nothing was written. */
+/** All bytes below `base`, to check that nothing was written. */
 function everything(): Record<string, string> {
   const files: Record<string, string> = {};
   for (const name of readdirSync(base, { recursive: true, encoding: 'utf8' })) {
@@ -73,7 +73,7 @@ function everything(): Record<string, string> {
   return files;
 }
 
-/** Opens, and expects that this fails without a trace. */
+/** Opens, and expects a failure without side effects. */
 function refusal(given = answer): { code: string; message: string } {
   const files = everything();
   const descriptors = openDescriptors();
@@ -83,7 +83,7 @@ function refusal(given = answer): { code: string; message: string } {
   return error;
 }
 
-describe('a connection as libqb makes it', () => {
+describe('a connection as libqb creates it', () => {
   test('is opened, and its references are set to 2', () => {
     const files = openConnectionFiles(answer);
     expect(files).toMatchObject({ directory, serverPid: process.pid, clientPid: 1234 });
@@ -91,7 +91,7 @@ describe('a connection as libqb makes it', () => {
     files.remove();
   });
 
-  test('leaves nothing open when it is closed, also twice', () => {
+  test('leaves nothing open when it is closed, even twice', () => {
     const before = openDescriptors();
     const files = openConnectionFiles(answer);
     expect(openedSince(before)).toHaveLength(6);
@@ -100,7 +100,7 @@ describe('a connection as libqb makes it', () => {
     files.remove();
   });
 
-  test('a closed ring refuses to be used: its descriptors may be those of other files by now', () => {
+  test('a closed ring refuses access: other files may have its descriptors by now', () => {
     const { rings: opened, remove } = openConnectionFiles(answer);
     for (const ring of Object.values(opened)) ring.close();
     const files = everything();
@@ -138,7 +138,7 @@ describe('names that are not those of libqb are CS_ERR_SECURITY', () => {
     expect(refusal(given()).code).toBe('CS_ERR_SECURITY');
   });
 
-  test('also when such files are there', () => {
+  test('even if such files exist', () => {
     const other = join(base, 'other-1-2-3-x');
     mkdirSync(other);
     for (const ring of RINGS) rings.push(new FakeRing(join(other, `qb-${ring}-cpg`), 64));
@@ -160,7 +160,7 @@ describe('a directory that is not ours is CS_ERR_SECURITY', () => {
     expect(refusal(named(file)).code).toBe('CS_ERR_SECURITY');
   });
 
-  test('one that everybody may write to', () => {
+  test('one that everyone may write to', () => {
     chmodSync(directory, 0o777);
     expect(refusal().code).toBe('CS_ERR_SECURITY');
     chmodSync(directory, 0o772);
@@ -175,7 +175,7 @@ describe('a directory that is not ours is CS_ERR_SECURITY', () => {
 
 // The last ring counts most: the others have been opened by then.
 describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => {
-  test('one that another connection uses', () => {
+  test('one in use by another connection', () => {
     rings[RINGS.indexOf(ring)]!.references = 2;
     expect(refusal().code).toBe('CS_ERR_SECURITY');
   });
@@ -188,7 +188,7 @@ describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => 
       elsewhere = join(base, 'elsewhere');
     });
 
-    test('a symbolic link, even to a file that would do', () => {
+    test('a symbolic link, even to a valid file', () => {
       renameSync(path, elsewhere);
       symlinkSync(elsewhere, path);
       expect(refusal().code).toBe('CS_ERR_SECURITY');
@@ -201,12 +201,12 @@ describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => 
       expect(existsSync(elsewhere)).toBe(false);
     });
 
-    test('a file that has a second name', () => {
+    test('a file with a second link', () => {
       linkSync(path, elsewhere);
       expect(refusal().code).toBe('CS_ERR_SECURITY');
     });
 
-    test('a pipe, which does not make us wait either', () => {
+    test('a pipe, without blocking', () => {
       unlinkSync(path);
       execFileSync('mkfifo', [path]);
       expect(refusal().code).toBe('CS_ERR_SECURITY');
@@ -219,7 +219,7 @@ describe.each(RINGS)('a %s ring that is not ours is CS_ERR_SECURITY', (ring) => 
   });
 });
 
-describe('rings that are damaged', () => {
+describe('damaged rings', () => {
   test.each(RINGS)('a %s header of another size is CS_ERR_NOT_SUPPORTED', (ring) => {
     for (const size of [0, 8248, 8251, 8253, 8304]) {
       truncateSync(join(directory, `qb-${ring}-cpg-header`), size);
@@ -263,7 +263,7 @@ describe('rings that are damaged', () => {
     expect(refusal().code).toBe('CS_ERR_MESSAGE_ERROR');
   });
 
-  test('files that are not there are CS_ERR_LIBRARY, with a word about containers', () => {
+  test('missing files are CS_ERR_LIBRARY, with a hint about containers', () => {
     unlinkSync(join(directory, 'qb-event-cpg-data'));
     const missing = refusal();
     expect(missing.code).toBe('CS_ERR_LIBRARY');
@@ -293,7 +293,7 @@ describe('the names of libqb before 1.0.4', () => {
 });
 
 describe('remove()', () => {
-  test('removes the files at once, although the daemon lives, and again', () => {
+  test('removes the files immediately, although the daemon lives; is idempotent', () => {
     const files = openConnectionFiles(answer);
     expect(files.serverPid).toBe(process.pid);
     files.remove();
@@ -301,7 +301,7 @@ describe('remove()', () => {
     files.remove();
   });
 
-  test('leaves the bytes to those who have them open', () => {
+  test('does not affect processes that have the files open', () => {
     const before = rings.map((ring) => ring.wordSize);
     openConnectionFiles(answer).remove();
     expect(rings.map((ring) => ring.wordSize)).toEqual(before);
@@ -333,7 +333,7 @@ describe('remove()', () => {
     expect(readdirSync(directory)).toEqual(['qb-request-cpg-data']);
   });
 
-  test('needs no listener of the process afterwards', () => {
+  test('leaves no exit listener', () => {
     const before = process.listenerCount('exit');
     const files = openConnectionFiles(answer);
     expect(process.listenerCount('exit')).toBe(before + 1);
@@ -343,7 +343,7 @@ describe('remove()', () => {
 });
 
 describe('removeUnopened()', () => {
-  test('removes what lies in a directory of our own', () => {
+  test('removes files in a directory of our own', () => {
     truncateSync(join(directory, 'qb-request-cpg-header'), 0);
     removeUnopened(answer);
     expect(readdirSync(base)).toEqual([]);

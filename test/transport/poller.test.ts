@@ -1,4 +1,4 @@
-/** Asking by turns of the event loop first, then by timers that grow; and not at all when nobody waits. */
+/** Polling per turn of the event loop, then with growing timers, and only while needed. */
 import { setImmediate as turn } from 'node:timers/promises';
 import { Poller } from '../../src/transport/poller';
 
@@ -7,13 +7,13 @@ jest.mock('../../src/clock', () => jest.requireActual<object>('../support/fake-c
 const TURNS = 3;
 const MAX_PAUSE_MS = 8;
 
-/** A poller whose answers the test gives; by default "not yet". */
+/** A poller whose check the test controls; by default "not yet". */
 class Asked {
   count = 0;
   answer: (asked: number) => boolean = () => false;
   readonly poller = new Poller(() => this.answer(++this.count), { turns: TURNS, maxPauseMs: MAX_PAUSE_MS });
 
-  /** Runs the turns of the event loop that the poller uses before it takes timers. */
+  /** Runs the turns of the event loop before the poller uses timers. */
   async turns(): Promise<void> {
     for (let index = 0; index < TURNS + 2; index++) await turn();
   }
@@ -38,7 +38,7 @@ describe('a poller', () => {
     expect(asked.poller.running).toBe(false);
   });
 
-  test('asks on the next turn, not at once', async () => {
+  test('checks on the next turn, not immediately', async () => {
     asked.poller.start();
     expect(asked.count).toBe(0);
     expect(asked.poller.running).toBe(true);
@@ -46,7 +46,7 @@ describe('a poller', () => {
     expect(asked.count).toBe(1);
   });
 
-  test('is done with the first yes', async () => {
+  test('is done with the first success', async () => {
     asked.answer = (count) => count === 2;
     asked.poller.start();
     await asked.turns();
@@ -54,7 +54,7 @@ describe('a poller', () => {
     expect(asked.poller.running).toBe(false);
   });
 
-  test('takes timers after its turns: 1, 2, 4, 8, 8 ... ms', async () => {
+  test('uses timers after its turns: 1, 2, 4, 8, 8 ... ms', async () => {
     asked.poller.start();
     await asked.turns();
     expect(asked.count).toBe(TURNS);
@@ -67,7 +67,7 @@ describe('a poller', () => {
     }
   });
 
-  test('is quick again when it is started while it waits', async () => {
+  test('restarts with short intervals if started while it waits', async () => {
     asked.poller.start();
     await asked.turns();
     jest.advanceTimersByTime(1 + 2 + 4);
@@ -80,14 +80,14 @@ describe('a poller', () => {
     expect(asked.count).toBe(before + TURNS + 1);
   });
 
-  test('started twice, it asks once a turn', async () => {
+  test('started twice, it checks once per turn', async () => {
     asked.poller.start();
     asked.poller.start();
     await turn();
     expect(asked.count).toBe(1);
   });
 
-  test('asks no more after stop(), whether it waits for a turn or for a timer', async () => {
+  test('stops after stop(), whether it waits for a turn or for a timer', async () => {
     asked.poller.start();
     asked.poller.stop();
     await asked.turns();
@@ -100,7 +100,7 @@ describe('a poller', () => {
     expect(asked.poller.running).toBe(false);
   });
 
-  test('a start() inside the question is not lost, although its answer is yes', async () => {
+  test('a start() inside a successful check is not lost', async () => {
     asked.answer = (count) => {
       if (count === 1) asked.poller.start();
       return true;
@@ -111,7 +111,7 @@ describe('a poller', () => {
     expect(asked.poller.running).toBe(false);
   });
 
-  test('a stop() inside the question ends it', async () => {
+  test('a stop() inside the check ends it', async () => {
     asked.answer = () => {
       asked.poller.stop();
       return true;
