@@ -111,7 +111,9 @@ test('no time, and sizes that cannot be', async () => {
   const args = ['bench', '--address', server.address];
   const late = await cli([...args, '--timeout', '0.05', '--count', '10000000', '--size', '64']);
   expect(late.code).toBe(1);
-  expect(late.stderr).toMatch(/^cpg: bench: the time was over before the work: CS_ERR_TIMEOUT/m);
+  expect(late.stderr).toMatch(
+    /^cpg: bench: the time limit expired before the run was complete: CS_ERR_TIMEOUT/m,
+  );
   for (const wrong of [
     ['--size', '3'],
     ['--size', '70000000'],

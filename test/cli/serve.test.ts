@@ -101,7 +101,7 @@ test.each([
   ['partition 1 / 1,2', /^cpg: partition: .*CS_ERR_INVALID_PARAM \(7\): /],
   ['heal all', /^cpg: 'all' is too much; try: heal\n$/],
   ['status 1', /^cpg: '1' is too much; try: status\n$/],
-  ['help', /^partition 1 \/ 2,3 {2}cut the network.*\nheal .*\n/],
+  ['help', /^partition 1 \/ 2,3 {2}split the network.*\nheal .*\n/],
 ])('%j is answered', async (line, answer) => {
   const { say, answered } = serve(['--nodes', '3']);
   say('');
