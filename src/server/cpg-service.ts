@@ -32,7 +32,7 @@ import { debugServer as debug } from '../debug';
 import { CS_OK, errnoOf, type CpgErrorCode } from '../errors';
 import { groupBytesOf, groupKey } from './groups';
 import { Iterations, MAX_ITERATIONS_PER_CLIENT } from './iterations';
-import { Sender, type Ordered } from './ordered';
+import { Sender, type TotemMessage } from './ordered';
 import { ProcessList, type Process } from './process-list';
 import { counted } from '../text';
 
@@ -60,7 +60,7 @@ export interface Totem {
   readonly nodeId: number;
   /** True while nothing that needs ordering can be taken: the client is told to try again. */
   overloaded(): boolean;
-  submit(message: Ordered): void;
+  submit(message: TotemMessage): void;
 }
 
 /** A new membership of nodes, as one of them learns of it. */
@@ -360,7 +360,7 @@ export class CpgService {
 
   // ---- what comes in total order ---------------------------------------------------------------------------
 
-  deliver(message: Ordered): void {
+  deliver(message: TotemMessage): void {
     switch (message.kind) {
       case 'message': {
         const { sender, body, start } = message;

@@ -1,6 +1,6 @@
 /** What can be made to go wrong on a node. */
 import { kind, number, oneOf, readOptions, whole, type OptionKinds } from '../arguments';
-import type { Ordered } from './ordered';
+import type { TotemMessage } from './ordered';
 import type { Random } from './random';
 import { REFUSALS, type Refusal } from './wire/handshake';
 
@@ -73,7 +73,7 @@ export class FaultState {
     return true;
   }
 
-  loses(message: Ordered): boolean {
+  loses(message: TotemMessage): boolean {
     return message.kind === 'message' && this.#random.next() < (this.#faults.drop ?? 0);
   }
 

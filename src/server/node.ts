@@ -6,7 +6,7 @@ import { CpgService, type RingChange, type ServiceHandle } from './cpg-service';
 import { Connection, type ConnectionHost, type IpcType } from './connection';
 import type { FaultState, Faults } from './faults';
 import { listen, type Listener } from './listener';
-import type { Ordered } from './ordered';
+import type { TotemMessage } from './ordered';
 import type { Process } from './process-list';
 import type { OrderedNode } from './total-order';
 import type { Refusal } from './wire/handshake';
@@ -29,7 +29,7 @@ export interface NodeHost {
   readonly faults: FaultState;
   /** Numbers a new connection; no two of the cluster are the same. */
   nextClientPid(): number;
-  submit(node: Node, message: Ordered): void;
+  submit(node: Node, message: TotemMessage): void;
   /** So many bytes wait for this client now. */
   onBytesWaiting(connection: Connection, bytes: number): void;
   onClosed(connection: Connection): void;
@@ -171,7 +171,7 @@ export class Node implements OrderedNode, ConnectionHost {
     return this.#service.localProcesses();
   }
 
-  deliver(message: Ordered): void {
+  deliver(message: TotemMessage): void {
     this.#service.deliver(message);
   }
 
@@ -192,7 +192,7 @@ export class Node implements OrderedNode, ConnectionHost {
     return this.#full || this.faults.takeTryAgain();
   }
 
-  submit(message: Ordered): void {
+  submit(message: TotemMessage): void {
     this.#host.submit(this, message);
   }
 

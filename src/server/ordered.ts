@@ -26,7 +26,7 @@ export class Sender {
   }
 }
 
-export type Ordered =
+export type TotemMessage =
   | { readonly kind: 'join'; readonly nodeId: number; readonly pid: number; readonly group: string }
   | {
       readonly kind: 'leave';
@@ -51,12 +51,12 @@ export type Ordered =
     };
 
 /** Bytes a message takes in a queue. */
-export function orderedBytes(message: Ordered): number {
+export function queuedSize(message: TotemMessage): number {
   return 64 + ('body' in message ? message.body.length : message.group.length);
 }
 
 /** The same with memory of its own, to be kept longer than the call that brought it. */
-export function keepable(message: Ordered): Ordered {
+export function withOwnMemory(message: TotemMessage): TotemMessage {
   switch (message.kind) {
     case 'message':
       return { ...message, body: Buffer.from(message.body.subarray(message.start)), start: 0 };

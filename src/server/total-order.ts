@@ -17,7 +17,7 @@ import { clearImmediate, clearTimeout, monotonicMs, setImmediate, setTimeout } f
 import type { RingId } from '../codec/events';
 import { debugServer as debug } from '../debug';
 import type { FaultState } from './faults';
-import { keepable, orderedBytes, type Ordered } from './ordered';
+import { withOwnMemory, queuedSize, type TotemMessage } from './ordered';
 import type { RingChange } from './cpg-service';
 import type { Process } from './process-list';
 import type { Random } from './random';
@@ -30,7 +30,7 @@ export interface OrderedNode {
   readonly members: readonly number[];
   readonly faults: FaultState;
   localProcesses(): Process[];
-  deliver(message: Ordered): void;
+  deliver(message: TotemMessage): void;
   changeRing(change: RingChange): void;
   /** Its queue holds this many bytes now. */
   onQueued(bytes: number): void;
@@ -47,7 +47,7 @@ const MESSAGES_PER_TURN = 1024;
 const RING_SEQ_STEP = 4n;
 
 interface Queued {
-  readonly message: Ordered;
+  readonly message: TotemMessage;
   /** When it may be ordered, by our clock. */
   readonly dueMs: number;
 }
@@ -127,7 +127,7 @@ export class TotalOrder {
     }
   }
 
-  submit(node: OrderedNode, message: Ordered): void {
+  submit(node: OrderedNode, message: TotemMessage): void {
     const seat = this.#seats.get(node);
     if (seat === undefined) return;
     const { faults } = node;
@@ -145,8 +145,8 @@ export class TotalOrder {
       return;
     }
     const dueMs = this.nowMs + faults.delayMs();
-    seat.queue.push({ message: keepable(message), dueMs });
-    seat.queuedBytes += orderedBytes(message);
+    seat.queue.push({ message: withOwnMemory(message), dueMs });
+    seat.queuedBytes += queuedSize(message);
     this.#queuedMessages++;
     node.onQueued(seat.queuedBytes);
     if (this.#turn !== undefined && dueMs < this.#turn.atMs) {
@@ -191,7 +191,7 @@ export class TotalOrder {
   #orderNext(seat: Seat): void {
     const { message } = seat.queue.shift()!;
     this.#queuedMessages--;
-    seat.queuedBytes -= orderedBytes(message);
+    seat.queuedBytes -= queuedSize(message);
     seat.node.onQueued(seat.queuedBytes);
     for (const { node } of seat.ring) node.deliver(message);
   }
