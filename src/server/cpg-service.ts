@@ -367,7 +367,7 @@ export class CpgService {
         const receivers = this.#receivers(sender);
         if (receivers === undefined) return;
         const head = sender.deliverHead(body.length - start);
-        for (const client of receivers) if (hearsGroup(client)) client.port.send(head, body, start);
+        for (const client of receivers) if (receivesGroupEvents(client)) client.port.send(head, body, start);
         return;
       }
       case 'fragment': {
@@ -381,7 +381,7 @@ export class CpgService {
           ...{ group, messageLength, nodeId, pid, fragmentType },
           fragment: body,
         });
-        for (const client of receivers) if (hearsGroup(client)) client.port.send(frame, EMPTY, 0);
+        for (const client of receivers) if (receivesGroupEvents(client)) client.port.send(frame, EMPTY, 0);
         return;
       }
       case 'join': {
@@ -456,8 +456,8 @@ export class CpgService {
         if (nodeId === this.#totem.nodeId && client.pid === pid) client.state = 'joined';
       }
     }
-    const hearers = [...clients].filter(hearsGroup);
-    if (hearers.length > 0) {
+    const receivers = [...clients].filter(receivesGroupEvents);
+    if (receivers.length > 0) {
       const addresses = (
         list: readonly Process[],
         why: number,
@@ -470,7 +470,7 @@ export class CpgService {
         left: addresses(left, reason),
         joined: addresses(joined, reason),
       });
-      for (const client of hearers) {
+      for (const client of receivers) {
         client.port.send(frame, EMPTY, 0);
         client.transitions++;
       }
@@ -491,7 +491,7 @@ export class CpgService {
 }
 
 /** Who is in the group, or was: one that left goes on to hear it. */
-function hearsGroup({ state }: Client): boolean {
+function receivesGroupEvents({ state }: Client): boolean {
   return state === 'joined' || state === 'leaving';
 }
 
