@@ -70,7 +70,7 @@ export interface RingChange {
   /** Nodes of the last membership that did not come along into this one. */
   readonly left: readonly number[];
   /** What each member node told of its own processes, in the order in which that arrived. */
-  readonly joinLists: readonly (readonly Process[])[];
+  readonly joinlists: readonly (readonly Process[])[];
 }
 
 type State = 'unjoined' | 'joining' | 'joined' | 'leaving';
@@ -411,8 +411,8 @@ export class CpgService {
       this.#notify(group, { left: processes, reason: Reason.NODEDOWN });
     }
     // The daemon keeps what it was told in a list that grows at its head, and reads it from there.
-    const told = change.joinLists.flat().reverse();
-    const remote = told.filter(({ nodeId }) => nodeId !== this.#totem.nodeId);
+    const received = change.joinlists.flat().reverse();
+    const remote = received.filter(({ nodeId }) => nodeId !== this.#totem.nodeId);
     for (const [group, processes] of byGroup(remote.filter((process) => this.#processes.add(process)))) {
       this.#notify(group, { joined: processes, reason: Reason.NODEUP });
     }

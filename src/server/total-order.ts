@@ -204,14 +204,14 @@ export class TotalOrder {
     const ringId = { nodeId: members[0]!, seq: seq + RING_SEQ_STEP };
     debug('ring %d.%s of nodes %s', ringId.nodeId, ringId.seq, members.join());
     // The last node of the ring is the one that completes the round before, so it is the first to tell.
-    const tellers = [...seats.slice(-1), ...seats.slice(0, -1)];
-    const joinLists = tellers.map(({ node }) => node.localProcesses());
+    const senders = [...seats.slice(-1), ...seats.slice(0, -1)];
+    const joinlists = senders.map(({ node }) => node.localProcesses());
     const changes = seats.map((seat) => {
       const present = new Set(
         seat.ring.filter((other) => seats.includes(other)).map(({ node }) => node.nodeId),
       );
       const left = seat.node.members.filter((nodeId) => !present.has(nodeId));
-      return { node: seat.node, change: { ringId, members, left, joinLists } };
+      return { node: seat.node, change: { ringId, members, left, joinlists } };
     });
     for (const seat of seats) seat.ring = seats;
     for (const { node, change } of changes) node.changeRing(change);
