@@ -46,23 +46,23 @@ const MESSAGES_PER_TURN = 1024;
 /** How far apart the sequence numbers of consecutive rings are. */
 const RING_SEQ_STEP = 4n;
 
-interface Queued {
+interface QueueEntry {
   readonly message: TotemMessage;
   /** When it may be ordered, by our clock. */
   readonly dueMs: number;
 }
 
-interface Seat {
+interface NodeQueue {
   readonly node: OrderedNode;
-  readonly queue: Queued[];
+  readonly entries: QueueEntry[];
   queuedBytes: number;
-  ring: Seat[];
+  ring: NodeQueue[];
 }
 
 export class TotalOrder {
   readonly #mode: ClockMode;
   readonly #random: Random;
-  readonly #seats = new Map<OrderedNode, Seat>();
+  readonly #queues = new Map<OrderedNode, NodeQueue>();
   #queuedMessages = 0;
   #manualNowMs = 0;
   #lastSender = 0;
@@ -92,23 +92,23 @@ export class TotalOrder {
 
   /** Takes in nodes, each alone in a ring of its own until form() says otherwise. */
   add(node: OrderedNode): void {
-    const seat: Seat = { node, queue: [], queuedBytes: 0, ring: [] };
-    seat.ring = [seat];
-    this.#seats.set(node, seat);
+    const queue: NodeQueue = { node, entries: [], queuedBytes: 0, ring: [] };
+    queue.ring = [queue];
+    this.#queues.set(node, queue);
   }
 
   /** The node is gone with all it had not sent; form() tells the others. */
   remove(node: OrderedNode): void {
-    const seat = this.#seats.get(node);
-    if (seat === undefined) return;
-    this.#queuedMessages -= seat.queue.length;
-    this.#seats.delete(node);
+    const queue = this.#queues.get(node);
+    if (queue === undefined) return;
+    this.#queuedMessages -= queue.entries.length;
+    this.#queues.delete(node);
   }
 
   /** Orders what a node has in its queue now, without regard to delays: it is about to stop. */
   flush(node: OrderedNode): void {
-    const seat = this.#seats.get(node);
-    while (seat !== undefined && seat.queue.length > 0) this.#orderNext(seat);
+    const queue = this.#queues.get(node);
+    while (queue !== undefined && queue.entries.length > 0) this.#orderNext(queue);
   }
 
   /**
@@ -117,38 +117,38 @@ export class TotalOrder {
    */
   form(sides: readonly (readonly OrderedNode[])[]): void {
     for (const side of sides) {
-      const seats = side
-        .map((node) => this.#seats.get(node)!)
+      const queues = side
+        .map((node) => this.#queues.get(node)!)
         .sort((one, other) => one.node.nodeId - other.node.nodeId);
-      const members = seats.map(({ node }) => node.nodeId);
-      if (seats.every(({ node }) => node.members.join() === members.join() && sameRing(seats, node)))
+      const members = queues.map(({ node }) => node.nodeId);
+      if (queues.every(({ node }) => node.members.join() === members.join() && sameRing(queues, node)))
         continue;
-      this.#formRing(seats, members);
+      this.#formRing(queues, members);
     }
   }
 
   submit(node: OrderedNode, message: TotemMessage): void {
-    const seat = this.#seats.get(node);
-    if (seat === undefined) return;
+    const queue = this.#queues.get(node);
+    if (queue === undefined) return;
     const { faults } = node;
     const multicast = message.kind === 'message' || message.kind === 'fragment';
     if (multicast && this.#queuedMessages === 0 && this.#mode === 'real' && faults.none) {
-      for (const { node: receiver } of seat.ring) receiver.deliver(message);
+      for (const { node: receiver } of queue.ring) receiver.deliver(message);
       return;
     }
     if (faults.loses(message)) {
       debug('node %d: a message is lost, as told', node.nodeId);
       return;
     }
-    if (message.kind === 'message' && seat.queuedBytes > MAX_QUEUE_BYTES) {
+    if (message.kind === 'message' && queue.queuedBytes > MAX_QUEUE_BYTES) {
       debug('node %d: a message is lost, the queue is full', node.nodeId);
       return;
     }
     const dueMs = this.nowMs + faults.delayMs();
-    seat.queue.push({ message: withOwnMemory(message), dueMs });
-    seat.queuedBytes += queuedSize(message);
+    queue.entries.push({ message: withOwnMemory(message), dueMs });
+    queue.queuedBytes += queuedSize(message);
     this.#queuedMessages++;
-    node.onQueued(seat.queuedBytes);
+    node.onQueued(queue.queuedBytes);
     if (this.#turn !== undefined && dueMs < this.#turn.atMs) {
       this.#turn.cancel();
       this.#turn = undefined;
@@ -159,7 +159,9 @@ export class TotalOrder {
   /** Orders one message; false when none may be ordered now. */
   step(): boolean {
     const now = this.nowMs;
-    const ready = [...this.#seats.values()].filter(({ queue }) => queue.length > 0 && queue[0]!.dueMs <= now);
+    const ready = [...this.#queues.values()].filter(
+      ({ entries }) => entries.length > 0 && entries[0]!.dueMs <= now,
+    );
     if (ready.length === 0) return false;
     const next =
       this.#mode === 'manual'
@@ -177,43 +179,45 @@ export class TotalOrder {
 
   /** Milliseconds until a message may be ordered; undefined when none waits. */
   nextDueInMs(): number | undefined {
-    const due = [...this.#seats.values()].flatMap(({ queue }) => queue.slice(0, 1).map(({ dueMs }) => dueMs));
+    const due = [...this.#queues.values()].flatMap(({ entries }) =>
+      entries.slice(0, 1).map(({ dueMs }) => dueMs),
+    );
     return due.length === 0 ? undefined : Math.max(0, Math.min(...due) - this.nowMs);
   }
 
   close(): void {
     this.#turn?.cancel();
     this.#turn = undefined;
-    this.#seats.clear();
+    this.#queues.clear();
     this.#queuedMessages = 0;
   }
 
-  #orderNext(seat: Seat): void {
-    const { message } = seat.queue.shift()!;
+  #orderNext(queue: NodeQueue): void {
+    const { message } = queue.entries.shift()!;
     this.#queuedMessages--;
-    seat.queuedBytes -= queuedSize(message);
-    seat.node.onQueued(seat.queuedBytes);
-    for (const { node } of seat.ring) node.deliver(message);
+    queue.queuedBytes -= queuedSize(message);
+    queue.node.onQueued(queue.queuedBytes);
+    for (const { node } of queue.ring) node.deliver(message);
   }
 
-  #formRing(seats: Seat[], members: number[]): void {
-    const seq = seats.reduce(
+  #formRing(queues: NodeQueue[], members: number[]): void {
+    const seq = queues.reduce(
       (highest, { node }) => (node.ringId.seq > highest ? node.ringId.seq : highest),
       0n,
     );
     const ringId = { nodeId: members[0]!, seq: seq + RING_SEQ_STEP };
     debug('ring %d.%s of nodes %s', ringId.nodeId, ringId.seq, members.join());
     // The last node of the ring is the one that completes the round before, so it is the first to tell.
-    const senders = [...seats.slice(-1), ...seats.slice(0, -1)];
+    const senders = [...queues.slice(-1), ...queues.slice(0, -1)];
     const joinlists = senders.map(({ node }) => node.localProcesses());
-    const changes = seats.map((seat) => {
+    const changes = queues.map((queue) => {
       const present = new Set(
-        seat.ring.filter((other) => seats.includes(other)).map(({ node }) => node.nodeId),
+        queue.ring.filter((other) => queues.includes(other)).map(({ node }) => node.nodeId),
       );
-      const left = seat.node.members.filter((nodeId) => !present.has(nodeId));
-      return { node: seat.node, change: { ringId, members, left, joinlists } };
+      const left = queue.node.members.filter((nodeId) => !present.has(nodeId));
+      return { node: queue.node, change: { ringId, members, left, joinlists } };
     });
-    for (const seat of seats) seat.ring = seats;
+    for (const queue of queues) queue.ring = queues;
     for (const { node, change } of changes) node.changeRing(change);
   }
 
@@ -237,9 +241,9 @@ export class TotalOrder {
   }
 }
 
-/** Whether all seats are in the present ring of the node: not only the same numbers, after a restart. */
-function sameRing(seats: readonly Seat[], node: OrderedNode): boolean {
-  return seats.every(
-    (seat) => seat.ring.length === seats.length && seat.ring.some((other) => other.node === node),
+/** Whether all queues are in the present ring of the node: not only the same numbers, after a restart. */
+function sameRing(queues: readonly NodeQueue[], node: OrderedNode): boolean {
+  return queues.every(
+    (queue) => queue.ring.length === queues.length && queue.ring.some((other) => other.node === node),
   );
 }
