@@ -252,7 +252,7 @@ interface NodeControl {
   restart(node: Node): Promise<void>;
 }
 
-interface Place {
+interface NodeSlot {
   node: Node;
   handle: ClusterNode;
   state: State;
@@ -266,7 +266,7 @@ interface Place {
  * clients in any process can use it; among themselves they only pretend.
  */
 export class SimulatedCluster {
-  readonly #places = new Map<number, Place>();
+  readonly #slots = new Map<number, NodeSlot>();
   readonly #order: TotalOrder;
   readonly #mode: ClockMode;
   readonly #congestion = new Congestion((held) => this.#onCongestion(held));
@@ -312,7 +312,7 @@ export class SimulatedCluster {
       const address = check('SimulatedCluster.start', `address(${nodeId})`, addressOf(nodeId), ADDRESS);
       const node = new Node(nodeId, address, host);
       const handle = createNode(node, this.#control);
-      this.#places.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
+      this.#slots.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
     }
   }
 
@@ -323,19 +323,19 @@ export class SimulatedCluster {
     // Better now than with each client.
     if (read.ipc === 'socket') findServerDatagrams();
     const cluster = new SimulatedCluster(read);
-    const places = [...cluster.#places.values()];
+    const slots = [...cluster.#slots.values()];
     try {
-      const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
+      const started = await Promise.allSettled(slots.map(({ node }) => node.listen()));
       const failure = started.find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
     } catch (error) {
-      await Promise.all(places.map(({ node }) => node.close()));
+      await Promise.all(slots.map(({ node }) => node.close()));
       cluster.#removeDirectory();
       throw error;
     }
-    for (const place of places) {
-      place.state = 'running';
-      cluster.#order.add(place.node);
+    for (const slot of slots) {
+      slot.state = 'running';
+      cluster.#order.add(slot.node);
     }
     cluster.#form();
     if (read.handleSignals === true) cluster.#ignoreSignals = removeOnSignals();
@@ -344,12 +344,12 @@ export class SimulatedCluster {
 
   /** All nodes, also those that do not run. */
   get nodes(): ClusterNode[] {
-    return [...this.#places.values()].map(({ handle }) => handle);
+    return [...this.#slots.values()].map(({ handle }) => handle);
   }
 
   /** The node with this nodeid. */
   node(nodeId: number): ClusterNode {
-    return this.#place('node', nodeId).handle;
+    return this.#slot('node', nodeId).handle;
   }
 
   /**
@@ -358,12 +358,12 @@ export class SimulatedCluster {
    */
   partition(...sides: readonly (readonly number[])[]): void {
     check('partition', 'sides', sides, SIDES);
-    for (const nodeId of sides.flat()) this.#place('partition', nodeId);
+    for (const nodeId of sides.flat()) this.#slot('partition', nodeId);
     this.#catchUp();
     let alone = sides.length;
-    for (const [nodeId, place] of this.#places) {
+    for (const [nodeId, slot] of this.#slots) {
       const side = sides.findIndex((members) => members.includes(nodeId));
-      place.side = side === -1 ? alone++ : side;
+      slot.side = side === -1 ? alone++ : side;
     }
     this.#form();
   }
@@ -371,7 +371,7 @@ export class SimulatedCluster {
   /** Joins the network again; all running nodes form one ring before this returns. */
   heal(): void {
     this.#catchUp();
-    for (const place of this.#places.values()) place.side = 0;
+    for (const slot of this.#slots.values()) slot.side = 0;
     this.#form();
   }
 
@@ -408,7 +408,7 @@ export class SimulatedCluster {
    */
   unref(): this {
     this.#unrefed = true;
-    for (const { node } of this.#places.values()) node.unref();
+    for (const { node } of this.#slots.values()) node.unref();
     return this;
   }
 
@@ -480,9 +480,9 @@ export class SimulatedCluster {
     this.#catchUp();
     this.#order.close();
     await Promise.all(
-      [...this.#places.values()].map(async (place) => {
-        place.state = 'stopped';
-        await Promise.all([place.node.finish(), place.closed]);
+      [...this.#slots.values()].map(async (slot) => {
+        slot.state = 'stopped';
+        await Promise.all([slot.node.finish(), slot.closed]);
       }),
     );
     this.#congestion.close();
@@ -491,34 +491,34 @@ export class SimulatedCluster {
   }
 
   readonly #control: NodeControl = {
-    isRunning: (node) => this.#places.get(node.nodeId)!.state === 'running',
+    isRunning: (node) => this.#slots.get(node.nodeId)!.state === 'running',
     isUnrefed: () => this.#unrefed,
-    crash: (node) => this.#crash(this.#places.get(node.nodeId)!),
+    crash: (node) => this.#crash(this.#slots.get(node.nodeId)!),
     shutDown: (node) => {
-      const place = this.#places.get(node.nodeId)!;
-      if (place.state !== 'running') return;
+      const slot = this.#slots.get(node.nodeId)!;
+      if (slot.state !== 'running') return;
       this.#catchUp();
       // With the connections go their processes; the others hear of that while the node is still there.
       node.disconnect();
       this.#order.flush(node);
-      this.#crash(place);
+      this.#crash(slot);
     },
     restart: async (node) => {
-      const place = this.#places.get(node.nodeId)!;
-      this.#crash(place);
-      if (place.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
-      place.state = 'starting';
+      const slot = this.#slots.get(node.nodeId)!;
+      this.#crash(slot);
+      if (slot.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
+      slot.state = 'starting';
       try {
-        await place.closed;
+        await slot.closed;
         await node.listen();
         // Who stopped the cluster meanwhile has closed what there was, and this came later.
         if (this.#isStopped()) throw stopped(node.nodeId);
       } catch (error) {
-        place.state = 'stopped';
+        slot.state = 'stopped';
         await node.close();
         throw this.#isStopped() ? stopped(node.nodeId) : error;
       }
-      place.state = 'running';
+      slot.state = 'running';
       node.reset();
       this.#order.add(node);
       this.#form();
@@ -529,49 +529,49 @@ export class SimulatedCluster {
     return this.#stopping !== undefined;
   }
 
-  #crash(place: Place): void {
-    if (place.state !== 'running') return;
+  #crash(slot: NodeSlot): void {
+    if (slot.state !== 'running') return;
     this.#catchUp();
-    place.state = 'stopped';
+    slot.state = 'stopped';
     // First out of the order: what its dying connections say reaches nobody.
-    this.#order.remove(place.node);
-    place.closed = place.node.close();
+    this.#order.remove(slot.node);
+    slot.closed = slot.node.close();
     this.#form();
   }
 
   /** What clients have handed over comes before what happens now. */
   #catchUp(): void {
-    for (const { node, state } of this.#places.values()) if (state === 'running') node.readPosted();
+    for (const { node, state } of this.#slots.values()) if (state === 'running') node.readPosted();
     this.#order.catchUp();
   }
 
   /** Rings after any change of nodes or network. */
   #form(): void {
     const sides = new Map<number, Node[]>();
-    for (const { node, state, side } of this.#places.values()) {
+    for (const { node, state, side } of this.#slots.values()) {
       if (state === 'running') sides.set(side, [...(sides.get(side) ?? []), node]);
     }
     this.#order.form([...sides.values()]);
   }
 
-  #place(call: string, nodeId: number): Place {
-    const place = this.#places.get(nodeId);
-    if (place === undefined) {
-      const known = [...this.#places.keys()].join(', ');
+  #slot(call: string, nodeId: number): NodeSlot {
+    const slot = this.#slots.get(nodeId);
+    if (slot === undefined) {
+      const known = [...this.#slots.keys()].join(', ');
       throw invalid(call, 'nodeId', nodeId, `a nodeid of this cluster: ${known}`);
     }
-    return place;
+    return slot;
   }
 
   #onCongestion(held: boolean): void {
     this.#congested = held;
-    for (const { node } of this.#places.values()) node.hold();
+    for (const { node } of this.#slots.values()) node.hold();
   }
 
   /** What is not at rest. */
   #unrest(): string | undefined {
     if (this.#order.waiting > 0) return `${this.#order.waiting} messages wait to be ordered`;
-    for (const [nodeId, { node, state }] of this.#places) {
+    for (const [nodeId, { node, state }] of this.#slots) {
       if (state === 'starting') return `node ${nodeId} is starting`;
       const { busyClient } = node;
       if (busyClient !== undefined)
