@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import { flag, readArguments, text, type Operand, type OptionTable, type Values } from './options';
 import type { Output } from './output';
 
-/** The world of a command; tests give it another one. */
+/** The surroundings of a command; tests give it another one. */
 export interface Context {
   readonly stdin: Readable & { isTTY?: boolean };
   readonly out: Output;
