@@ -124,7 +124,7 @@ export const bench = defineCommand({
         }
       }
     } catch (error) {
-      if (!limit.passed) throw error;
+      if (!limit.expired) throw error;
       throw new CpgError('CS_ERR_TIMEOUT', 'bench: the time limit expired before the run was complete', {
         remedy: 'give more time, or fewer messages with --count',
       });

@@ -48,7 +48,7 @@ export const decode = defineCommand({
         if (++printed === count) return;
       }
     } catch (error) {
-      if (!limit.passed) throw error;
+      if (!limit.expired) throw error;
       if (count !== undefined) throw limit.failure(`decode: ${printed} of ${count} messages`);
     } finally {
       limit.dispose();

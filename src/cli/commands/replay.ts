@@ -67,7 +67,7 @@ export const replay = defineCommand({
       }
       await sender.delivered();
     } catch (error) {
-      throw limit.passed ? limit.failure(`replay: ${sent} of ${messages.length} messages sent`) : error;
+      throw limit.expired ? limit.failure(`replay: ${sent} of ${messages.length} messages sent`) : error;
     } finally {
       limit.dispose();
       await sender.close();

@@ -76,7 +76,7 @@ export const tap = defineCommand({
       await session.summarize(out);
     }
     out.closed.throwIfAborted();
-    if (limit.passed && count !== undefined) {
+    if (limit.expired && count !== undefined) {
       throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${count} messages`, {
         remedy: 'give more time, or see whether the filters let anything through',
       });
