@@ -13,7 +13,7 @@
  */
 
 /** Something that a member saw. */
-export interface Sight<T> {
+export interface Observation<T> {
   readonly timeNs: bigint;
   /** Equal for all who saw the same, and, but for repetitions, for nothing else in the same view. */
   readonly key: string;
@@ -30,7 +30,7 @@ export interface Sight<T> {
 export interface Witness<T> {
   /** By which name the others know it; undefined when nothing tells. */
   readonly lane: string | undefined;
-  readonly sights: readonly Sight<T>[];
+  readonly observations: readonly Observation<T>[];
 }
 
 /** Something that happened, and who saw it. */
@@ -53,7 +53,7 @@ interface View<T> {
 /** Part of what a witness saw. */
 interface Stretch<T> {
   readonly members: readonly string[] | undefined;
-  readonly sights: Sight<T>[];
+  readonly observations: Observation<T>[];
   /** It begins with the configuration change. */
   readonly whole: boolean;
 }
@@ -63,7 +63,7 @@ export function merge<T>(witnesses: readonly Witness<T>[]): Happening<T>[] {
   const views = new Map<string, View<T>[]>();
   const unique = new Map<string, Happening<T>>();
   // Those who do not know their view come last: what they saw tells it.
-  const cut = witnesses.map((witness) => stretchesOf(witness.sights));
+  const cut = witnesses.map((witness) => stretchesOf(witness.observations));
   const known = (list: readonly Stretch<T>[]): boolean => list.every(({ members }) => members !== undefined);
   const lists = new Map<Witness<T>, Happening<T>[]>();
   for (const wanted of [true, false]) {
@@ -80,23 +80,24 @@ export function merge<T>(witnesses: readonly Witness<T>[]): Happening<T>[] {
   return inOneOrder(witnesses, lists);
 }
 
-function stretchesOf<T>(sights: readonly Sight<T>[]): Stretch<T>[] {
-  const first = sights.find(({ change }) => change !== undefined)?.change;
-  const stretches: Stretch<T>[] = [{ members: first?.before, sights: [], whole: false }];
-  for (const sight of sights) {
-    if (sight.change !== undefined) stretches.push({ members: sight.change.after, sights: [], whole: true });
-    stretches.at(-1)!.sights.push(sight);
+function stretchesOf<T>(observations: readonly Observation<T>[]): Stretch<T>[] {
+  const first = observations.find(({ change }) => change !== undefined)?.change;
+  const stretches: Stretch<T>[] = [{ members: first?.before, observations: [], whole: false }];
+  for (const observation of observations) {
+    if (observation.change !== undefined)
+      stretches.push({ members: observation.change.after, observations: [], whole: true });
+    stretches.at(-1)!.observations.push(observation);
   }
-  return stretches.filter((stretch) => stretch.sights.length > 0);
+  return stretches.filter((stretch) => stretch.observations.length > 0);
 }
 
 /** The view that others have of the same configuration, or a new one. A configuration may come more than once. */
 function viewOf<T>(witness: Witness<T>, stretch: Stretch<T>, views: Map<string, View<T>[]>): View<T> {
-  const { members, sights } = stretch;
-  const startNs = sights[0]!.timeNs;
+  const { members, observations } = stretch;
+  const startNs = observations[0]!.timeNs;
   const key = members === undefined ? undefined : [...members].sort().join();
   const all = key === undefined ? [...views.values()].flat() : (views.get(key) ?? []);
-  const keys = new Set(sights.map((sight) => sight.key));
+  const keys = new Set(observations.map((observation) => observation.key));
   const found = all
     .filter(({ seenBy, byKey }) => {
       if (seenBy.has(witness)) return false;
@@ -114,22 +115,22 @@ function viewOf<T>(witness: Witness<T>, stretch: Stretch<T>, views: Map<string, 
 /** What happened in a view, as this witness saw it: what others saw as well, and what nobody saw yet. */
 function happeningsOf<T>(
   witness: Witness<T>,
-  { sights, whole }: Stretch<T>,
+  { observations, whole }: Stretch<T>,
   { members, byKey }: View<T>,
   unique: Map<string, Happening<T>>,
 ): Happening<T>[] {
   const next = new Map<string, number>();
   let complete = whole;
-  return sights.map((sight) => {
-    const { key, timeNs, value } = sight;
-    if (sight.gap === true) complete = false;
+  return observations.map((observation) => {
+    const { key, timeNs, value } = observation;
+    if (observation.gap === true) complete = false;
     const list = byKey.get(key) ?? [];
     byKey.set(key, list);
     let happening: Happening<T> | undefined;
-    if (sight.unique === true) {
+    if (observation.unique === true) {
       happening = unique.get(key);
       if (happening?.seenBy.has(witness) === true) happening = undefined;
-    } else if (sight.gap !== true) {
+    } else if (observation.gap !== true) {
       // Equal messages of one sender follow each other. Only who saw all of them knows which is which.
       const from = next.get(key) ?? 0;
       let best = from;
@@ -142,8 +143,8 @@ function happeningsOf<T>(
     }
     if (happening === undefined) {
       happening = { timeNs, value, seenBy: new Set(), members };
-      if (sight.gap !== true) list.push(happening);
-      if (sight.unique === true) unique.set(key, happening);
+      if (observation.gap !== true) list.push(happening);
+      if (observation.unique === true) unique.set(key, happening);
     }
     happening.seenBy.add(witness);
     if (timeNs < happening.timeNs) happening.timeNs = timeNs;

@@ -10,7 +10,7 @@ import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from '../decode/messages';
 import { counted, cut, groupLabel, messageLabel, reasonLabel, visible } from '../decode/text';
-import { merge, type Sight, type Witness } from './merge';
+import { merge, type Observation, type Witness } from './merge';
 
 /** So many messages of one sender in a row are drawn; the rest of the row is one step. */
 const MAX_ROW = 3;
@@ -151,7 +151,7 @@ interface Gap {
 
 /** What a connection saw of a group; undefined when that is nothing. */
 function observe(connection: TapConnection, seen: Seen, group: string): Observer | undefined {
-  const sights: Sight<TapMessage | Gap>[] = [];
+  const observations: Observation<TapMessage | Gap>[] = [];
   const unfinished = new Set<string>();
   let any = false;
   for (const message of seen.events) {
@@ -160,32 +160,33 @@ function observe(connection: TapConnection, seen: Seen, group: string): Observer
     const about = message.group === undefined ? undefined : groupLabel(message.group);
     if (about !== undefined && about !== group) continue;
     any ||= about !== undefined;
-    const gap = (text: string): number => sights.push({ timeNs, key: '', gap: true, value: { gap: text } });
+    const gap = (text: string): number =>
+      observations.push({ timeNs, key: '', gap: true, value: { gap: text } });
     if (frame.missed > 0) gap(`about ${counted(frame.missed, 'event was', 'events were')} missed`);
     if (content === undefined) gap(`an event that cannot be decoded: ${visible(problem ?? '')}`);
-    else if (content.type === 'confchg') sights.push({ timeNs, value: message, ...changeOf(content) });
+    else if (content.type === 'confchg') observations.push({ timeNs, value: message, ...changeOf(content) });
     else if (content.type === 'totemConfchg') {
       const { nodeId, seq } = content.ringId;
       const key = `ring ${nodeId}.${seq.toString()} ${content.members.join()}`;
-      sights.push({ timeNs, key, unique: true, value: message });
+      observations.push({ timeNs, key, unique: true, value: message });
     } else if (content.type === 'deliver') {
-      sights.push({ timeNs, key: `${laneOf(content)} ${digest(content.message)}`, value: message });
+      observations.push({ timeNs, key: `${laneOf(content)} ${digest(content.message)}`, value: message });
     } else if (content.type === 'partialDeliver') {
       const from = laneOf(content);
       const { fragmentType, fragment, messageLength } = content;
       // A message is drawn once, where it begins: where the first part of it is that was seen.
       if (fragmentType === FragmentType.FIRST || !unfinished.has(from))
-        sights.push({ timeNs, key: `${from} ${messageLength} ${digest(fragment)}`, value: message });
+        observations.push({ timeNs, key: `${from} ${messageLength} ${digest(fragment)}`, value: message });
       if (fragmentType === FragmentType.LAST) unfinished.delete(from);
       else unfinished.add(from);
     }
   }
-  return any ? { lane: laneOfClient(connection, seen, group), sights } : undefined;
+  return any ? { lane: laneOfClient(connection, seen, group), observations } : undefined;
 }
 
 type Confchg = Extract<TapMessage['content'], { type: 'confchg' }>;
 
-function changeOf({ members, joined, left }: Confchg): Pick<Sight<unknown>, 'key' | 'change'> {
+function changeOf({ members, joined, left }: Confchg): Pick<Observation<unknown>, 'key' | 'change'> {
   const after = members.map(laneOf);
   const before = [...after.filter((lane) => !joined.map(laneOf).includes(lane)), ...left.map(laneOf)];
   const told = (list: readonly CpgAddress[]): string =>
@@ -228,12 +229,14 @@ function chart(group: string, observers: readonly Observer[]): Timeline {
   const steps: Step[] = [];
   const sides: string[][] = [];
   const seers = new Map(
-    observers.flatMap(({ lane, sights }) => (lane === undefined ? [] : [[lane, sights]])),
+    observers.flatMap(({ lane, observations }) => (lane === undefined ? [] : [[lane, observations]])),
   );
   /** Whether the capture tells what this member saw at that time. */
   const tells = (lane: string, timeNs: bigint): boolean => {
-    const sights = seers.get(lane);
-    return sights !== undefined && sights[0]!.timeNs <= timeNs && timeNs <= sights.at(-1)!.timeNs;
+    const observations = seers.get(lane);
+    return (
+      observations !== undefined && observations[0]!.timeNs <= timeNs && timeNs <= observations.at(-1)!.timeNs
+    );
   };
   const use = (names: readonly string[]): string[] => {
     for (const name of names) lanes.add(name);
