@@ -1,4 +1,4 @@
-/** What nodes send each other in total order, and who sends it. */
+/** Messages that nodes exchange in total order, and their senders. */
 import { DELIVER, encodeEvent } from '../codec/events';
 import { requestHeader } from '../codec/header';
 import { groupBytesOf } from './groups';
@@ -38,7 +38,7 @@ export type TotemMessage =
   | {
       readonly kind: 'message';
       readonly sender: Sender;
-      /** The message begins at `start`: a view for each would cost more than all the rest. */
+      /** The message begins at `start`: a view per message would cost more than all the rest. */
       readonly body: Buffer;
       readonly start: number;
     }
@@ -50,12 +50,12 @@ export type TotemMessage =
       readonly fragmentType: number;
     };
 
-/** Bytes a message takes in a queue. */
+/** Bytes of a message in a queue. */
 export function queuedSize(message: TotemMessage): number {
   return 64 + ('body' in message ? message.body.length : message.group.length);
 }
 
-/** The same with memory of its own, to be kept longer than the call that brought it. */
+/** A copy with its own memory, valid after the present call. */
 export function withOwnMemory(message: TotemMessage): TotemMessage {
   switch (message.kind) {
     case 'message':

@@ -1,17 +1,16 @@
 /**
- * What totem does for corosync: one order of messages for all nodes that see each other, and rings, the
- * memberships of such nodes.
+ * The part of totem: one order of messages for all nodes that see each other, and rings, the memberships of such nodes.
  *
- * Every node has a queue of what it wants to send. The token goes from queue to queue; whoever has it gets
- * one message ordered, and that message is delivered on all nodes of its ring before the next one is. So the
- * nodes of a ring always agree, and a change of rings falls between two messages for all of them.
+ * Every node has a send queue. The token goes from queue to queue; its holder gets one message ordered, and all nodes of
+ * the ring deliver that message before the next one. So the nodes of a ring always agree, and a ring change falls between
+ * the same two messages for all of them.
  *
  *     submit() -> queue of node 1 --.
  *     submit() -> queue of node 2 ---+-- token --> deliver() on every node of the ring
  *     submit() -> queue of node 3 --'
  *
- * With the real clock the token turns by itself, and a message that finds all queues empty does not wait for
- * it. With the manual clock nothing moves but by step() and advance(), and the seed decides who is next.
+ * With the real clock the token circulates by itself, and a message that finds all queues empty does not wait for it. With
+ * the manual clock only step() and advance() move anything, and the seed decides who is next.
  */
 import { clearImmediate, clearTimeout, monotonicMs, setImmediate, setTimeout } from '../clock';
 import type { RingId } from '../codec/events';
@@ -22,7 +21,7 @@ import type { RingChange } from './cpg-service';
 import type { Process } from './process-list';
 import type { Random } from './random';
 
-/** A node, as the order sees it. */
+/** The order's view of a node. */
 export interface OrderedNode {
   readonly nodeId: number;
   readonly ringId: RingId;
@@ -32,23 +31,23 @@ export interface OrderedNode {
   localProcesses(): Process[];
   deliver(message: TotemMessage): void;
   changeRing(change: RingChange): void;
-  /** Its queue holds this many bytes now. */
+  /** Sets the size of its queue. */
   onQueued(bytes: number): void;
 }
 
-/** 'real': the clock of this machine. 'manual': nothing is ordered until step() or run(). */
+/** 'real': the clock of this machine. 'manual': only step() and run() order messages. */
 export type ClockMode = 'real' | 'manual';
 
-/** Beyond this, a node loses further messages, as a daemon does whose clients ignore its flow control. */
+/** Above this a node loses messages, like a daemon whose clients ignore flow control. */
 const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
 /** Messages ordered in one turn of the event loop. */
 const MESSAGES_PER_TURN = 1024;
-/** How far apart the sequence numbers of consecutive rings are. */
+/** Difference of the sequence numbers of consecutive rings. */
 const RING_SEQ_STEP = 4n;
 
 interface QueueEntry {
   readonly message: TotemMessage;
-  /** When it may be ordered, by our clock. */
+  /** Due time by our clock. */
   readonly dueMs: number;
 }
 
@@ -73,7 +72,7 @@ export class TotalOrder {
     this.#random = random;
   }
 
-  /** Messages that wait to be ordered. */
+  /** Number of messages that wait to be ordered. */
   get waiting(): number {
     return this.#queuedMessages;
   }
@@ -83,21 +82,21 @@ export class TotalOrder {
   }
 
   /**
-   * Real clock: orders what is due and only waits for the next turn of the event loop. What was sent before
-   * something happens to nodes or network comes before it.
+   * Real clock: orders due messages without waiting for the next turn of the event loop. Messages sent before a change of
+   * nodes or network come before it.
    */
   catchUp(): void {
     while (this.#mode === 'real' && this.step());
   }
 
-  /** Takes in nodes, each alone in a ring of its own until form() says otherwise. */
+  /** Adds a node, alone in its own ring until form(). */
   add(node: OrderedNode): void {
     const queue: NodeQueue = { node, entries: [], queuedBytes: 0, ring: [] };
     queue.ring = [queue];
     this.#queues.set(node, queue);
   }
 
-  /** The node is gone with all it had not sent; form() tells the others. */
+  /** Removes a node with its queue; form() informs the others. */
   remove(node: OrderedNode): void {
     const queue = this.#queues.get(node);
     if (queue === undefined) return;
@@ -105,15 +104,15 @@ export class TotalOrder {
     this.#queues.delete(node);
   }
 
-  /** Orders what a node has in its queue now, without regard to delays: it is about to stop. */
+  /** Orders the queue of a node regardless of delays: the node is about to stop. */
   flush(node: OrderedNode): void {
     const queue = this.#queues.get(node);
     while (queue !== undefined && queue.entries.length > 0) this.#orderNext(queue);
   }
 
   /**
-   * Forms rings: the nodes of each side see each other and nobody else. Sides whose nodes are a ring already
-   * stay as they are. All present nodes are to be named.
+   * Forms rings: the nodes of each side see only each other. A side that is already a ring stays as it is. The sides must
+   * list all present nodes.
    */
   form(sides: readonly (readonly OrderedNode[])[]): void {
     for (const side of sides) {
@@ -137,7 +136,7 @@ export class TotalOrder {
       return;
     }
     if (faults.loses(message)) {
-      debug('node %d: a message is lost, as told', node.nodeId);
+      debug('node %d: a message is lost by an injected fault', node.nodeId);
       return;
     }
     if (message.kind === 'message' && queue.queuedBytes > MAX_QUEUE_BYTES) {
@@ -156,7 +155,7 @@ export class TotalOrder {
     this.#scheduleTurn();
   }
 
-  /** Orders one message; false when none may be ordered now. */
+  /** Orders one message; false if none is due. */
   step(): boolean {
     const now = this.nowMs;
     const ready = [...this.#queues.values()].filter(
@@ -172,12 +171,12 @@ export class TotalOrder {
     return true;
   }
 
-  /** Manual clock: goes on by so many milliseconds. */
+  /** Manual clock: advances by this many milliseconds. */
   advance(byMs: number): void {
     this.#manualNowMs += byMs;
   }
 
-  /** Milliseconds until a message may be ordered; undefined when none waits. */
+  /** Milliseconds until a message is due; undefined if none waits. */
   nextDueInMs(): number | undefined {
     const due = [...this.#queues.values()].flatMap(({ entries }) =>
       entries.slice(0, 1).map(({ dueMs }) => dueMs),
@@ -207,7 +206,7 @@ export class TotalOrder {
     );
     const ringId = { nodeId: members[0]!, seq: seq + RING_SEQ_STEP };
     debug('ring %d.%s of nodes %s', ringId.nodeId, ringId.seq, members.join());
-    // The last node of the ring is the one that completes the round before, so it is the first to tell.
+    // The last node of the ring completes the previous round, so its joinlist comes first.
     const senders = [...queues.slice(-1), ...queues.slice(0, -1)];
     const joinlists = senders.map(({ node }) => node.localProcesses());
     const changes = queues.map((queue) => {
@@ -241,7 +240,7 @@ export class TotalOrder {
   }
 }
 
-/** Whether all queues are in the present ring of the node: not only the same numbers, after a restart. */
+/** Whether all queues are in the node's present ring: after a restart, equal nodeids are not enough. */
 function sameRing(queues: readonly NodeQueue[], node: OrderedNode): boolean {
   return queues.every(
     (queue) => queue.ring.length === queues.length && queue.ring.some((other) => other.node === node),
