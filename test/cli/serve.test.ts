@@ -141,7 +141,7 @@ test('input that cannot be read does not end it either', async () => {
   expect(await addresses()).toHaveLength(1);
 });
 
-test('on a terminal it says what to try next, and not with --json', async () => {
+test('on a terminal it suggests next steps, but not with --json', async () => {
   const first = serve(['--nodes', '2'], undefined, true);
   await first.answered(
     /cpg join orders --address \/.*\n.*cpg join orders --address \/.*-2\n.*partition 1 \/ 2.*status/,
