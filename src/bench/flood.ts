@@ -1,4 +1,4 @@
-/** As many messages as the daemon takes, and all of them back. */
+/** Sends as fast as the daemon accepts, and receives every message back. */
 import { once } from 'node:events';
 import type { CpgClient } from '../client';
 import { monotonicMs } from '../clock';
@@ -6,19 +6,19 @@ import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions
 
 export const FLOOD_SIZES = [64, 320, 1600, 8000, 40_000, 200_000, 1_000_000] as const;
 
-/** Messages that are awaited together. */
+/** Messages in flight. */
 const WINDOW = 256;
-/** Of large messages fewer, so that they do not take too much memory. */
+/** Bytes in flight: fewer large messages, to limit the memory. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
 
-/** How messages are handed to the client. */
+/** The client call that sends the messages. */
 export type Sending = 'tryMcast' | 'mcast' | 'alloc';
 
 export interface FloodOptions extends WorkloadOptions {
-  /** Bytes of a message, at least 4. */
+  /** Message size in bytes, at least 4. */
   readonly size: number;
   readonly count: number;
-  /** Messages before the measurement begins. */
+  /** Messages before the measurement. */
   readonly warmup: number;
   readonly sending: Sending;
 }
@@ -26,17 +26,17 @@ export interface FloodOptions extends WorkloadOptions {
 export interface FloodResult extends Delivered {
   readonly seconds: number;
   readonly messagesPerSecond: number;
-  /** Millions of bytes of message, headers not counted. */
+  /** Millions of message bytes per second, without headers. */
   readonly megabytesPerSecond: number;
   readonly cpuMicrosPerMessage: number;
 }
 
-/** Messages that come to about `bytes`; the default is about a second of it on an ordinary machine. */
+/** Number of messages for about `bytes`; the default takes about a second on an ordinary machine. */
 export function floodCount(size: number, bytes = 300_000_000): number {
   return Math.min(400_000, Math.max(300, Math.floor(bytes / size)));
 }
 
-/** Node compiles what is hot only after some ten thousand messages; a service that runs for long is past that. */
+/** Node compiles hot code only after some ten thousand messages; a long-running service is past that. */
 export function warmupCount(count: number): number {
   return Math.min(40_000, count);
 }
@@ -62,7 +62,7 @@ export function flood(options: FloodOptions): Promise<FloodResult> {
 
 async function sendAll(member: BenchMember, options: FloodOptions, count: number): Promise<void> {
   const delivered = member.untilDelivered(count);
-  // It rejects when the connection ends, while the senders may wait for a 'drain' that does not come any more.
+  // This rejects at the end of the connection, while the senders may wait for a 'drain' that never comes.
   await Promise.all([SENDERS[options.sending](member.client, options.size, count), delivered]);
 }
 
@@ -78,7 +78,7 @@ const SENDERS: Record<Sending, (client: CpgClient, size: number, count: number) 
   alloc: (client, size, count) => inWindows(client, size, count, () => client.alloc(size)),
 };
 
-/** Awaits many at once: who awaits each message alone waits for the daemon each time. */
+/** Keeps many messages in flight: awaiting each one would wait for the daemon every time. */
 async function inWindows(
   client: CpgClient,
   size: number,

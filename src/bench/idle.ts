@@ -1,4 +1,4 @@
-/** Connections that have nothing to do. */
+/** Idle connections. */
 import { readFileSync } from 'node:fs';
 import { groupBytes } from '../codec/groups';
 import { connect, type ConnectOptions, type CpgClient } from '../client';
@@ -12,13 +12,13 @@ export interface IdleOptions {
 
 export interface IdleResult {
   readonly connections: number;
-  /** Memory of this process that came with each connection; the files of its rings are not in it. */
+  /** Memory of this process per connection, without the files of its rings. */
   readonly bytesPerConnection: number;
 }
 
 /**
- * Joins a group of its own with each connection (a process can join a group but once), tells the memory they
- * take, and holds them until the signal aborts.
+ * Joins a separate group with each connection (a process can join a group only once), reports their memory, and holds them
+ * until the signal aborts.
  */
 export async function holdIdle(options: IdleOptions, onHeld: (result: IdleResult) => void): Promise<void> {
   const { connect: connectOptions, group, connections, signal } = options;
@@ -42,7 +42,7 @@ export async function holdIdle(options: IdleOptions, onHeld: (result: IdleResult
   }
 }
 
-/** What is in memory and shared with nobody: neither code nor the rings, which may be mapped. */
+/** Private resident memory: without code and the rings, which may be mapped. */
 function ownMemoryBytes(): number {
   const [, kibibytes = NaN] = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
   return Number(kibibytes) * 1024;

@@ -1,4 +1,4 @@
-/** Workloads that measure a client and the daemon behind it. Each proves that nothing was lost. */
+/** Workloads that measure a client and its daemon. Each proves that nothing was lost. */
 export {
   FLOOD_SIZES,
   flood,

@@ -1,11 +1,11 @@
-/** One message at a time: how long from the call to its delivery. */
+/** One message at a time: the time from the call to its delivery. */
 import { monotonicMs } from '../clock';
 import { BenchMember, cpuMicros, putNumber, type Delivered, type WorkloadOptions } from './member';
 
 export interface LatencyOptions extends WorkloadOptions {
   readonly size: number;
   readonly count: number;
-  /** Messages before the measurement begins. */
+  /** Messages before the measurement. */
   readonly warmup: number;
 }
 
@@ -38,7 +38,7 @@ export function latency(options: LatencyOptions): Promise<LatencyResult> {
   });
 }
 
-/** The next message is sent by the listener of the one before, as a server would answer. */
+/** The listener of each message sends the next one, as a server would answer. */
 async function roundTrips(member: BenchMember, size: number, micros: Float64Array): Promise<void> {
   if (micros.length === 0) return;
   const { client } = member;
@@ -56,7 +56,7 @@ async function roundTrips(member: BenchMember, size: number, micros: Float64Arra
     if (number < micros.length) send();
     micros[last] = trip;
   };
-  // Before the member's own listener, which keeps the book.
+  // Runs before the member's own listener, which records deliveries.
   client.prependListener('deliver', onDeliver);
   try {
     const delivered = member.untilDelivered(micros.length);

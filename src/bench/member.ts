@@ -1,9 +1,9 @@
-/** A client in a group of its own, and the book it keeps of what was delivered. */
+/** A client in its own group, with a record of the deliveries. */
 import { once } from 'node:events';
 import { connect, type ConnectOptions, type CpgClient } from '../client';
 import { CpgError } from '../errors';
 
-/** Every message begins with its number, a little-endian uint32, so that a lost or doubled one is seen. */
+/** Every message begins with its number, a little-endian uint32, to detect lost and duplicate messages. */
 export const NUMBER_BYTES = 4;
 
 export interface WorkloadOptions {
@@ -12,12 +12,12 @@ export interface WorkloadOptions {
   readonly signal: AbortSignal;
 }
 
-/** What was delivered. */
+/** Totals of the deliveries. */
 export interface Delivered {
   readonly received: number;
-  /** Deliveries that were not the next number: lost, doubled, out of order, or somebody else's. */
+  /** Deliveries with another number than the next: lost, duplicate, out of order, or foreign. */
   readonly wrong: number;
-  /** Over the sequence of numbers: the same for every member that saw the same one. */
+  /** Checksum of the sequence of numbers: equal for members that saw the same sequence. */
   readonly checksum: string;
 }
 
@@ -39,7 +39,7 @@ export class BenchMember {
     });
   }
 
-  /** Connects, joins, waits for the confchg, and closes again whatever `work` does. */
+  /** Connects, joins, waits for the confchg, runs `work`, and always closes. */
   static async during<T>(
     { connect: options, group, signal }: WorkloadOptions,
     work: (member: BenchMember) => Promise<T>,
@@ -61,7 +61,7 @@ export class BenchMember {
     }
   }
 
-  /** Begins to count anew. */
+  /** Resets the counters. */
   reset(): void {
     this.received = 0;
     this.#wrong = 0;
@@ -72,7 +72,7 @@ export class BenchMember {
     return { received: this.received, wrong: this.#wrong, checksum: String(this.#checksum) };
   }
 
-  /** Resolves when `count` messages were delivered since reset(); rejects when the connection ends. */
+  /** Resolves after `count` deliveries since reset(); rejects when the connection ends. */
   untilDelivered(count: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const settle = (): void => {
@@ -110,7 +110,7 @@ export function numberOf(message: Uint8Array): number {
   return (message[0]! | (message[1]! << 8) | (message[2]! << 16) | (message[3]! << 24)) >>> 0;
 }
 
-/** Processor time of this process, user and system, since `since`. */
+/** CPU time of this process, user and system, since `since`. */
 export function cpuMicros(since?: NodeJS.CpuUsage): number {
   const { user, system } = process.cpuUsage(since);
   return user + system;

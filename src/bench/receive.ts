@@ -1,12 +1,12 @@
-/** Only receives what somebody else sends: the processor time of a message. */
+/** Receives the messages of another sender, and measures the CPU time per message. */
 import { monotonicMs } from '../clock';
 import { BenchMember, cpuMicros, type Delivered, type WorkloadOptions } from './member';
 
 export interface ReceiveOptions extends WorkloadOptions {
   readonly count: number;
-  /** Messages before the measurement begins. */
+  /** Messages before the measurement. */
   readonly warmup: number;
-  /** Called when the group is joined: the sender may begin. */
+  /** Called after the join: the sender may begin. */
   readonly onReady: () => void;
 }
 
@@ -15,7 +15,7 @@ export interface ReceiveResult extends Delivered {
   readonly cpuMicrosPerMessage: number;
 }
 
-/** The sender numbers its messages from 0 on, the ones of the warm-up included. */
+/** The sender numbers its messages from 0 on, including the warm-up. */
 export function receive(options: ReceiveOptions): Promise<ReceiveResult> {
   const { count, warmup, onReady } = options;
   return BenchMember.during(options, async (member) => {

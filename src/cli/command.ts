@@ -1,18 +1,18 @@
-/** What a subcommand is. */
+/** The shape of a subcommand. */
 import type { Readable } from 'node:stream';
 import { flag, readArguments, text, type Operand, type OptionTable, type Values } from './options';
 import type { Output } from './output';
 
-/** The world of a command; tests give it another one. */
+/** The surroundings of a command; tests give it another one. */
 export interface Context {
   readonly stdin: Readable & { isTTY?: boolean };
   readonly out: Output;
-  /** Never fails: what cannot be written there is dropped. */
+  /** Never fails: it drops text that cannot be written. */
   readonly err: Output;
-  /** All that must be written whole: `out`, and the files that the command opens. */
+  /** The outputs that must be complete: `out`, and the files that the command opens. */
   readonly outputs: Output[];
   readonly env: NodeJS.ProcessEnv;
-  /** Aborts when the command shall end early: on interrupt, or when nobody reads its output. */
+  /** Aborts on interrupt, or when nobody reads the output. */
   readonly signal: AbortSignal;
 }
 
@@ -21,13 +21,13 @@ export interface Example {
   readonly meaning: string;
 }
 
-/** 'complete': nothing is missing, even if the user ended it. */
+/** 'complete': the result is complete, even if the user ended the command. */
 export type Outcome = 'complete' | void;
 
-/** What is to be run. */
+/** A command with its parsed arguments. */
 export interface Action {
   readonly run: (context: Context) => Promise<Outcome>;
-  /** The daemon's address, if the command line has it. */
+  /** The daemon's address, if given on the command line. */
   readonly address: string | undefined;
 }
 
@@ -38,18 +38,18 @@ export interface Command {
   /** Paragraphs for --help and the manual page. */
   readonly description: readonly string[];
   readonly operands: readonly Operand[];
-  /** All of them, the common ones included. */
+  /** All options, including the common ones. */
   readonly options: OptionTable;
   readonly examples: readonly Example[];
-  /** Reads the arguments and returns what is to be run; throws UsageError. */
+  /** Parses the arguments; throws UsageError. */
   readonly prepare: (args: readonly string[]) => Action;
 }
 
-/** The options of commands that print text alone. */
+/** The options of commands that print only text. */
 export const textOptions = { help: flag('show this help') };
 
 /** The options of commands with data. */
-export const dataOptions = { json: flag('print one JSON object a line'), ...textOptions };
+export const dataOptions = { json: flag('print one JSON object per line'), ...textOptions };
 
 /** The options of commands that talk to a daemon. */
 export const daemonOptions = {
@@ -61,7 +61,7 @@ export const daemonOptions = {
   ...dataOptions,
 };
 
-/** Letters for options, the same in all commands. */
+/** Short options, the same in all commands. */
 const LETTERS: Readonly<Record<string, string>> = {
   help: 'h',
   write: 'w',
@@ -77,7 +77,7 @@ interface Definition<Options extends OptionTable, Common extends OptionTable, Na
   readonly description: readonly string[];
   readonly operands?: readonly Operand<Name>[];
   readonly options?: Options;
-  /** What it has in common with others: see above. */
+  /** The common options: see above. */
   readonly common?: Common;
   readonly examples: readonly Example[];
   readonly run: (

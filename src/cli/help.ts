@@ -60,12 +60,12 @@ export function overview(commands: readonly Command[]): string {
   return [
     'Usage: cpg COMMAND [options]',
     '',
-    'Corosync closed process groups from the command line, and a look at what goes through them.',
+    'Corosync closed process groups from the command line, and a tap on their traffic.',
     '',
     'Commands:',
     ...list(commands.map(({ name, summary }) => [name, summary])),
     '',
-    "'cpg COMMAND --help' shows the options of a command and examples; 'cpg --version' the version.",
+    "'cpg COMMAND --help' shows options and examples of a command; 'cpg --version' shows the version.",
     'Exit status: 0 success, 1 failure, 2 usage, 130 interrupted.',
   ].join('\n');
 }

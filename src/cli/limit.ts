@@ -13,7 +13,7 @@ export class TimeLimit {
   }
 
   /** Whether the time is up. */
-  get passed(): boolean {
+  get expired(): boolean {
     return this.#time.signal.aborted;
   }
 

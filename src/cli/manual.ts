@@ -3,26 +3,26 @@ import type { Command } from './command';
 import { optionWord, synopsis } from './help';
 
 const ENVIRONMENT = [
-  ['CPG_ADDRESS', 'Where the daemon listens, when --address is not given.'],
-  ['NO_COLOR', 'No colours, whatever the terminal can do.'],
-  ['DEBUG', 'cpg:* shows on standard error what happens inside, cpg:wire every message.'],
+  ['CPG_ADDRESS', 'Address of the daemon if --address is not given.'],
+  ['NO_COLOR', 'No colours, even on a terminal that supports them.'],
+  ['DEBUG', 'cpg:* logs internals to standard error; cpg:wire logs every message.'],
 ] as const;
 
 const EXIT_STATUS = [
-  ['0', 'It worked. Also when nobody reads the output any more.'],
+  ['0', 'Success, also if the reader of the output has closed it.'],
   [
     '1',
-    'It failed; standard error says "cpg: <what>: CS_ERR_X (N): <what to do>", and for errors of files "cpg: <what>: ENOENT: <what to do>".',
+    'Failure; standard error says "cpg: <what>: CS_ERR_X (N): <what to do>", or for file errors "cpg: <what>: ENOENT: <what to do>".',
   ],
-  ['2', 'The command line cannot be understood.'],
-  ['130', 'It was interrupted (Ctrl-C) before it was complete. A capture that the user ends is complete.'],
+  ['2', 'Usage error in the command line.'],
+  ['130', 'Interrupted (Ctrl-C) before it was complete. A capture that the user ends is complete.'],
 ] as const;
 
 const INTRODUCTION =
-  'Closed process groups (CPG) of Corosync from the command line: be a member of a group, see who is in which group, and look at what goes through the connections of other programs. Data goes to standard output, everything else to standard error.';
+  'Closed process groups (CPG) of Corosync from the command line: join a group, list groups and members, and watch the connections of other programs. Data goes to standard output, everything else to standard error.';
 
 const GROUPS =
-  'The name of a group is printed as it can be given on the command line: as text, with `\\0`, `\\n`, `\\r`, `\\t`, `\\xNN` for bytes that cannot be shown and `\\\\` for a backslash, or in hex (`0x...`) when it is not UTF-8. Quote it for the shell. JSON has the name itself.';
+  'A group name is printed in the form that the command line accepts: as text, with `\\0`, `\\n`, `\\r`, `\\t`, `\\xNN` for unprintable bytes and `\\\\` for a backslash, or in hex (`0x...`) when it is not UTF-8. Quote it for the shell. JSON has the name itself.';
 
 export function manualPage(commands: readonly Command[]): string {
   const lines = [
@@ -104,7 +104,7 @@ export function manualMarkdown(commands: readonly Command[]): string {
   return lines.join('\n');
 }
 
-/** Padded, so that the source reads as well as the page. */
+/** Padded, so that the Markdown source is readable too. */
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const cells = [head, ...rows].map((row) =>
     row.map((cell) => cell.replaceAll('|', '\\|').replace(/<(?=\w)/g, '\\<')),

@@ -1,4 +1,4 @@
-/** What `tap` and `decode` have in common: the filters, and how a message is printed. */
+/** Shared by `tap` and `decode`: the filters, and the printing of a message. */
 import { nearest } from '../arguments';
 import { meansGroup, parseGroup } from '../codec/groups';
 import { CpgError } from '../errors';
@@ -17,7 +17,7 @@ export const filterOptions = {
   pid: integers('PID', 'only this process, at either end; 0 where the daemon sees none'),
   service: several('NAME', 'only this service: cpg, cmap, quorum, ...', SERVICE_NAMES),
   direction: someOf('WHICH', ['request', 'response', 'event'] as const, 'only requests, responses or events'),
-  message: several('NAME', 'only messages of this name: mcast, deliver, confchg, join, ...', [
+  message: several('NAME', 'only messages with this name: mcast, deliver, confchg, join, ...', [
     'mcast',
     'deliver',
     'confchg',
@@ -25,18 +25,18 @@ export const filterOptions = {
     'leave',
     'totemConfchg',
   ]),
-  group: groups('only what is about this group, NULs at the end of its name aside'),
-  node: integers('NODEID', 'only what is about this node'),
+  group: groups('only messages about this group; NULs at the end of the name do not count'),
+  node: integers('NODEID', 'only messages about this node'),
 };
 
-/** The name that is meant, of those that are known; the given one when none is. */
+/** The known name that the given one means; the given one if there is none. */
 export function findGroup(wanted: Uint8Array, labels: readonly string[]): string {
   const label = groupLabel(wanted);
   if (labels.includes(label)) return label;
   return labels.find((known) => meansGroup(wanted, parseGroup(known))) ?? label;
 }
 
-/** Services that were asked for and may be mistyped: any libqb service may be there, so what is there tells. */
+/** Requested services whose names may be mistyped. Any libqb service may exist, so the traffic shows which do. */
 export class ServiceCheck {
   readonly #wanted: readonly string[];
   readonly #seen = new Set<string>();
@@ -49,7 +49,7 @@ export class ServiceCheck {
     if (this.#wanted.length > 0) this.#seen.add(service);
   }
 
-  /** What to fail with when one of them never appeared. */
+  /** The error if one of them never appeared. */
   failure(command: string): CpgError | undefined {
     const missing = this.#wanted.find((name) => !this.#seen.has(name));
     if (missing === undefined) return undefined;
@@ -62,9 +62,9 @@ export class ServiceCheck {
   }
 }
 
-export const hexOption = flag('show the bytes as well, each field marked');
+export const hexOption = flag('also show the bytes, field by field');
 
-/** Throws UsageError for a message that no service has: nothing would ever be shown. */
+/** Throws UsageError for a name that no service uses: it would never match. */
 export function filterOf(values: Values<typeof filterOptions>): Filter {
   const wrong = values.message.find((name) => !isMessageName(name));
   if (wrong !== undefined) {

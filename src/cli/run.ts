@@ -11,7 +11,7 @@ import { commandHelp, overview } from './help';
 import { didYouMean } from './options';
 import { Output } from './output';
 
-export interface World {
+export interface CliIo {
   args: readonly string[];
   stdin: Readable & { isTTY?: boolean };
   stdout: Writable & { isTTY?: boolean };
@@ -22,15 +22,15 @@ export interface World {
 }
 
 /** Runs one command line; never rejects. A code for what failed first: an output, then the command. */
-export async function run(world: World): Promise<number> {
-  const out = new Output(world.stdout, world.env, { name: 'standard output' });
-  const err = new Output(world.stderr, world.env, { name: 'standard error', mayFail: true });
-  const reporter = new Reporter(world.args[0], err);
+export async function run(io: CliIo): Promise<number> {
+  const out = new Output(io.stdout, io.env, { name: 'standard output' });
+  const err = new Output(io.stderr, io.env, { name: 'standard error', mayFail: true });
+  const reporter = new Reporter(io.args[0], err);
   const outputs = [out];
   const codes: number[] = [];
   let failure: unknown;
   try {
-    await runCommand(world, { out, err, outputs }, reporter);
+    await runCommand(io, { out, err, outputs }, reporter);
   } catch (error) {
     failure = error;
   }
@@ -84,21 +84,21 @@ class Reporter {
 
 type Outputs = Pick<Context, 'out' | 'err' | 'outputs'>;
 
-async function runCommand(world: World, outputs: Outputs, reporter: Reporter): Promise<void> {
+async function runCommand(io: CliIo, outputs: Outputs, reporter: Reporter): Promise<void> {
   const { out } = outputs;
-  const [name, ...args] = world.args;
+  const [name, ...args] = io.args;
   if (name === '--version') return out.line(`cpg ${version()}`);
   if (name === 'help' || isHelp(name)) return out.line(help(args.find((word) => !isHelp(word))));
   const command = find(name);
   if (asksForHelp(args)) return out.line(commandHelp(command));
   const action = command.prepare(args);
   reporter.action = action;
-  await perform(action, world, outputs);
+  await perform(action, io, outputs);
 }
 
-async function perform(action: Action, world: World, outputs: Outputs): Promise<void> {
-  const signal = AbortSignal.any([world.interrupt, outputs.out.closed]);
-  const { stdin, env } = world;
+async function perform(action: Action, io: CliIo, outputs: Outputs): Promise<void> {
+  const signal = AbortSignal.any([io.interrupt, outputs.out.closed]);
+  const { stdin, env } = io;
   try {
     const outcome = await action.run({ ...outputs, stdin, env, signal });
     if (outcome !== 'complete') signal.throwIfAborted();

@@ -1,14 +1,14 @@
 /**
- * What servers of this thread leave in the file system, and how the next server knows that it may be removed.
+ * Files of this thread's servers, and the proof by which the next server knows that it may remove them.
  *
- *     <base>/cpg-<tag>/alive-<boot>          a socket that is listened to while the thread lives
- *     <base>/cpg-<tag>/<n>/cpg               sockets of nodes that were given no address
+ *     <base>/cpg-<tag>/alive-<boot>          a socket that listens while the thread lives
+ *     <base>/cpg-<tag>/<n>/cpg               sockets of nodes without a given address
  *     <base>/qb-<pid>-<pid>-<n>-<tag>.XXXXXX/  the rings of a connection (wire/ring-directory.ts)
  *
- * A process that is killed, a worker that is terminated and a Jest test that forgets stop() run no code of ours at their
- * end. What then closes the socket is the kernel. So a socket that refuses connections is the proof that its thread is
- * gone, across pid namespaces and whoever has its pid now; what bears its tag can be removed. Without a proof
- * everything stays: also where several machines share a directory, for the sockets of another one refuse us as well.
+ * A killed process, a terminated worker and a Jest test that forgets stop() run none of our code at their end. The
+ * kernel closes their socket. So a socket that refuses connections proves that its thread is gone, even across pid
+ * namespaces and after its pid was reused. Then everything with its tag can be removed. Without proof everything stays. The
+ * name has the kernel's boot id, because the sockets of another machine that shares the directory refuse connections, too.
  */
 import { lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
@@ -33,7 +33,7 @@ function bootId(): string {
 /** By their base. */
 const claims = new Map<string, Claim>();
 
-/** Our place in one directory, while somebody uses it. */
+/** Our claim on one directory, while somebody uses it. */
 class Claim {
   readonly #base: string;
   readonly #directory: string;
@@ -42,14 +42,14 @@ class Claim {
   #users = 0;
   #directories = 0;
 
-  /** Throws the error of the file system. */
+  /** Throws the file system error. */
   constructor(base: string) {
     this.#base = base;
     this.#directory = mkdtempSync(join(base, 'cpg-'));
     this.#keepOnExit = removeOnExit(() => removeQuietly(this.#directory));
     this.#server = createServer((socket) => socket.destroy()).unref();
     this.#server.on('error', (error) => debug('%s: %s', this.#directory, error.message));
-    // Between bind() and listen() it refuses connections, so it gets its name afterwards; both happen in this call.
+    // Between bind() and listen() it refuses connections. Both happen in this call; it gets its name afterwards.
     const unnamed = join(this.#directory, 'new');
     this.#server.listen({ path: unnamed, exclusive: true });
     if (this.#server.listening) renameSync(unnamed, join(this.#directory, ALIVE));
@@ -72,7 +72,7 @@ class Claim {
     this.#server.close();
   }
 
-  /** A directory of our own in it. */
+  /** A new directory of our own inside. */
   makeDirectory(): string {
     const directory = join(this.#directory, `${++this.#directories}`);
     mkdirSync(directory, { mode: 0o700 });
@@ -84,18 +84,18 @@ class Claim {
 export interface Share {
   readonly tag: string;
   readonly makeDirectory: () => string;
-  /** To be called once. */
+  /** Call it once. */
   readonly release: () => void;
 }
 
-/** Claims a place in `base`. Throws the error of the file system. */
+/** Claims a directory in `base`. Throws the file system error. */
 export function claim(base: string): Share {
   const held = claims.get(base) ?? new Claim(base);
   held.hold();
   return { tag: held.tag, makeDirectory: () => held.makeDirectory(), release: () => held.release() };
 }
 
-/** Removes from `base` what dead servers of this user left. */
+/** Removes the leftovers of this user's dead servers from `base`. */
 export async function removeDead(base: string): Promise<void> {
   try {
     for (const name of readdirSync(base)) {
@@ -119,7 +119,7 @@ function isOurs(path: string): boolean {
   return stat?.isDirectory() === true && stat.uid === process.getuid?.();
 }
 
-/** True for a socket file that nobody listens at any more. */
+/** True for a socket file without a listener. */
 export function isAbandoned(path: string): Promise<boolean> {
   if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return Promise.resolve(false);
   return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** Several nodes in one process, and everything that can happen to them. */
+/** A simulated cluster: several nodes in one process, and everything that can happen to them. */
 import type { Duplex } from 'node:stream';
 import {
   abortSignal,
@@ -32,72 +32,71 @@ import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
 import { findServerDatagrams } from './wire/datagram-link';
 
-/** What SimulatedCluster.start() takes. */
+/** Options of SimulatedCluster.start(). */
 export interface ClusterOptions {
   /**
-   * How many nodes, up to 128, with nodeids from 1 on, or their nodeids.
+   * Number of nodes, up to 128, with nodeids from 1 on; or the nodeids.
    *
    * @default 1
    */
   nodes?: number | readonly number[] | undefined;
   /**
-   * Where a node listens: '/path' or '@name'.
+   * The address at which a node listens: '/path' or '@name'.
    *
    * @default sockets in a private directory that stop() removes
    */
   address?: ((nodeId: number) => string) | undefined;
   /**
-   * 'manual': joins, leaves and messages are not ordered until step() or run(), and `seed` decides in which
-   * order.
+   * 'manual': only step() and run() order joins, leaves and messages, and `seed` decides the order.
    *
    * @default 'real'
    */
   clock?: ClockMode | undefined;
   /**
-   * For everything left to chance: whose message is next with the manual clock, faults. A whole number.
+   * Seed of all random choices: the next sender with the manual clock, and faults. A whole number.
    *
    * @default 1
    */
   seed?: number | undefined;
   /**
-   * False softens what surprises in the real daemon; see docs/testing-your-cluster-code.md.
+   * False softens surprising behaviour of the real daemon; see docs/testing-your-cluster-code.md.
    *
    * @default true
    */
   strict?: boolean | undefined;
   /**
-   * How frames travel: through rings in shared memory, or by datagrams, as with `qb_ipc_type: socket` of a daemon. That
-   * needs the package koffi or node:ffi; with unix-dgram it works for clients of this package.
+   * Transport of frames: rings in shared memory, or datagrams, as with a daemon's `qb_ipc_type: socket`. Datagrams need
+   * the package koffi or node:ffi; with unix-dgram they work only for clients of this package.
    *
    * @default 'shm'
    */
   ipc?: IpcType | undefined;
   /**
-   * Clients that one node serves at a time; others are refused with CS_ERR_NO_RESOURCES.
+   * Maximum number of clients of one node at a time; it refuses others with CS_ERR_NO_RESOURCES.
    *
    * @default 1000
    */
   maxConnections?: number | undefined;
   /**
-   * Whether to listen to SIGHUP, SIGINT and SIGTERM of this process until it is stopped: a signal that nothing else
-   * listens to then removes sockets and rings of all servers of the process before it ends it. Without it they are
-   * removed when the process exits by itself, and stay behind when a signal ends it.
+   * Whether to handle SIGHUP, SIGINT and SIGTERM until the cluster stops: a signal without another listener then removes
+   * the sockets and rings of all servers of the process before it ends the process. Without this option they are removed
+   * when the process exits by itself, and remain when a signal ends it.
    *
    * @default false
    */
   handleSignals?: boolean | undefined;
 }
 
-/** What settled() takes. */
+/** Options of settled(). */
 export interface SettledOptions {
   /**
-   * Milliseconds after which it rejects with CS_ERR_TIMEOUT.
+   * Time limit in milliseconds; then it rejects with CS_ERR_TIMEOUT.
    *
    * @default 10000
    */
   timeoutMs?: number | undefined;
   /**
-   * Ends the waiting; it rejects with the signal's reason.
+   * Aborts the wait; it rejects with the signal's reason.
    *
    * @default none
    */
@@ -106,18 +105,18 @@ export interface SettledOptions {
 
 const DEFAULT_MAX_CONNECTIONS = 1000;
 const SETTLED_TIMEOUT_MS = 10_000;
-/** When it stops, it reads what clients have sent for no longer than this. */
+/** Time limit of the last read of requests in stop(). */
 const STOP_QUIET_MS = 1000;
 /**
- * What may wait on a node before its clients are held. They find out by real time when they may go on, which
- * the manual clock should not depend on; with it, messages wait because nobody has stepped.
+ * Queue limit of a node before it holds its clients. Clients notice in real time that they may continue, and the manual
+ * clock must not depend on that; with it, messages queue until the next step.
  */
 const HOLD_BYTES: Record<ClockMode, number> = { real: 1024 * 1024, manual: 32 * 1024 * 1024 };
 const MAX_NODES = 128;
 const NODE_COUNT = whole(1, MAX_NODES);
 const NODE_IDS = listOf('nodeids', id);
 
-// What each call takes: see arguments.ts.
+// Argument checks of each call: see arguments.ts.
 export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
   nodes: kind(
     `a number of nodes from 1 to ${MAX_NODES}, or an array of as many different nodeids`,
@@ -149,9 +148,9 @@ const SIDES = kind<readonly (readonly number[])[]>(
 );
 const MS = number(0, Number.MAX_SAFE_INTEGER, 'milliseconds');
 const SETTLED_OPTIONS: OptionKinds<SettledOptions> = { timeoutMs: MS, signal: abortSignal };
-/** Numbers of clients begin here: easy to tell from nodeids, and from counts. */
+/** First client number: easy to tell from nodeids and counts. */
 const FIRST_CLIENT_PID = 1001;
-/** Turns of the event loop without a request after which clients in this process have said all they had to. */
+/** After this many event loop turns without a request, clients in this process have nothing more to send. */
 const QUIET_TURNS = 4;
 
 type State = 'stopped' | 'starting' | 'running';
@@ -162,7 +161,7 @@ let createNode: (node: Node, control: NodeControl) => ClusterNode;
 export class ClusterNode {
   /** The nodeid by which members know it. */
   readonly nodeId: number;
-  /** Where clients connect; the same after a restart. */
+  /** The address for connect(); a restart keeps it. */
   readonly address: string;
   readonly #node: Node;
   readonly #control: NodeControl;
@@ -193,7 +192,7 @@ export class ClusterNode {
     return { ...this.#node.ringId, members: this.#node.members };
   }
 
-  /** The members of all groups, as this node knows them, in the order of nodeids and pids. */
+  /** The members of all groups known to this node, by nodeid and pid. */
   get members(): { group: string | Uint8Array; nodeId: number; pid: number }[] {
     return this.#node.processes().map(({ group, nodeId, pid }) => {
       return { group: groupText(groupBytesOf(group)), nodeId, pid };
@@ -208,42 +207,42 @@ export class ClusterNode {
     return client;
   }
 
-  /** Serves a client on a stream that was accepted elsewhere. */
+  /** Serves a client on a stream accepted elsewhere. */
   handle(stream: Duplex): void {
     this.#node.handle(check('handle', 'stream', stream, STREAM));
   }
 
-  /** Replaces the faults of this node; none without an argument. */
+  /** Replaces the faults of this node; without an argument it clears them. */
   inject(faults?: Faults): void {
     this.#node.setFaults(faults);
   }
 
   /**
-   * Hangs up on all clients, or on those that members know by this pid (before the join it is the one in the names
-   * of the rings); returns how many there were.
+   * Disconnects all clients, or those with this pid: the one known to members, or before the join the one in the names
+   * of the rings. Returns their number.
    */
   disconnect(pid?: number): number {
     if (pid !== undefined) check('disconnect', 'pid', pid, id);
     return this.#node.disconnect(pid);
   }
 
-  /** As by SIGKILL: its clients lose their connections, the other nodes lose its processes (reason 3). */
+  /** Like SIGKILL: its clients lose their connections, the other nodes lose its processes (reason 3). */
   crash(): void {
     this.#control.crash(this.#node);
   }
 
-  /** As by SIGTERM: its processes leave (reason 5) before the node does. */
+  /** Like SIGTERM: its processes leave (reason 5) before the node does. */
   stop(): void {
     this.#control.shutDown(this.#node);
   }
 
-  /** Starts it again after crash() or stop(), empty and with its old address; or crashes it first. */
+  /** Starts it again after crash() or stop(), empty, at its old address. Crashes a running node first. */
   restart(): Promise<void> {
     return this.#control.restart(this.#node);
   }
 }
 
-/** What a node's handle asks of the cluster. */
+/** The cluster's side of a node handle. */
 interface NodeControl {
   isRunning(node: Node): boolean;
   isUnrefed(): boolean;
@@ -252,21 +251,21 @@ interface NodeControl {
   restart(node: Node): Promise<void>;
 }
 
-interface Place {
+interface NodeSlot {
   node: Node;
   handle: ClusterNode;
   state: State;
   closed: Promise<void>;
-  /** The side of the network it is on. */
+  /** Its side of the network. */
   side: number;
 }
 
 /**
- * A cluster in this process. Nodes speak to clients as corosync does, over sockets and shared memory, so that
- * clients in any process can use it; among themselves they only pretend.
+ * A cluster in this process. Nodes serve clients as corosync does, over sockets and shared memory, so clients in any
+ * process can use it. The network between the nodes is simulated.
  */
 export class SimulatedCluster {
-  readonly #places = new Map<number, Place>();
+  readonly #slots = new Map<number, NodeSlot>();
   readonly #order: TotalOrder;
   readonly #mode: ClockMode;
   readonly #congestion = new Congestion((held) => this.#onCongestion(held));
@@ -312,74 +311,74 @@ export class SimulatedCluster {
       const address = check('SimulatedCluster.start', `address(${nodeId})`, addressOf(nodeId), ADDRESS);
       const node = new Node(nodeId, address, host);
       const handle = createNode(node, this.#control);
-      this.#places.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
+      this.#slots.set(nodeId, { node, handle, state: 'stopped', closed: Promise.resolve(), side: 0 });
     }
   }
 
-  /** Starts all nodes; resolves when they are one cluster and listen. Rejects as startServer(). */
+  /** Starts all nodes; resolves when they listen and form one ring. Rejects like startServer(). */
   static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
     const read = readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS);
     await removeLeftovers();
     // Better now than with each client.
     if (read.ipc === 'socket') findServerDatagrams();
     const cluster = new SimulatedCluster(read);
-    const places = [...cluster.#places.values()];
+    const slots = [...cluster.#slots.values()];
     try {
-      const started = await Promise.allSettled(places.map(({ node }) => node.listen()));
+      const started = await Promise.allSettled(slots.map(({ node }) => node.listen()));
       const failure = started.find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
     } catch (error) {
-      await Promise.all(places.map(({ node }) => node.close()));
+      await Promise.all(slots.map(({ node }) => node.close()));
       cluster.#removeDirectory();
       throw error;
     }
-    for (const place of places) {
-      place.state = 'running';
-      cluster.#order.add(place.node);
+    for (const slot of slots) {
+      slot.state = 'running';
+      cluster.#order.add(slot.node);
     }
     cluster.#form();
     if (read.handleSignals === true) cluster.#ignoreSignals = removeOnSignals();
     return cluster;
   }
 
-  /** All nodes, also those that do not run. */
+  /** All nodes, including stopped ones. */
   get nodes(): ClusterNode[] {
-    return [...this.#places.values()].map(({ handle }) => handle);
+    return [...this.#slots.values()].map(({ handle }) => handle);
   }
 
   /** The node with this nodeid. */
   node(nodeId: number): ClusterNode {
-    return this.#place('node', nodeId).handle;
+    return this.#slot('node', nodeId).handle;
   }
 
   /**
-   * Cuts the network: nodes see those of their own group only; one that is not named sees nobody. Every side
-   * forms its ring before this returns.
+   * Splits the network: nodes see only their own side; an unlisted node is alone. Every side forms its ring before this
+   * returns.
    */
   partition(...sides: readonly (readonly number[])[]): void {
     check('partition', 'sides', sides, SIDES);
-    for (const nodeId of sides.flat()) this.#place('partition', nodeId);
+    for (const nodeId of sides.flat()) this.#slot('partition', nodeId);
     this.#catchUp();
     let alone = sides.length;
-    for (const [nodeId, place] of this.#places) {
+    for (const [nodeId, slot] of this.#slots) {
       const side = sides.findIndex((members) => members.includes(nodeId));
-      place.side = side === -1 ? alone++ : side;
+      slot.side = side === -1 ? alone++ : side;
     }
     this.#form();
   }
 
-  /** Joins the network again; all running nodes form one ring before this returns. */
+  /** Reunites the network; all running nodes form one ring before this returns. */
   heal(): void {
     this.#catchUp();
-    for (const place of this.#places.values()) place.side = 0;
+    for (const slot of this.#slots.values()) slot.side = 0;
     this.#form();
   }
 
   /**
-   * Resolves when the cluster is at rest: no node is starting, everything that clients have sent is ordered, and every
-   * event of it is in the rings of its clients. Delayed messages are waited for; with the manual clock it orders
-   * what waits, as run() does. Clients of this process have had a few turns of the event loop to take their events, and
-   * what they send then counts, too. Rejects with CS_ERR_TIMEOUT, which says what is not at rest.
+   * Resolves when the cluster is at rest: no node is starting, all requests of clients are ordered, and all resulting
+   * events are in the clients' rings. It waits for delayed messages; with the manual clock it orders waiting messages, as
+   * run() does. Clients of this process get a few turns of the event loop to take their events; requests that they send
+   * in response count, too. Rejects with CS_ERR_TIMEOUT, which says what is not at rest.
    */
   async settled(options?: SettledOptions): Promise<void> {
     const { timeoutMs = SETTLED_TIMEOUT_MS, signal } = readOptions('settled', options, SETTLED_OPTIONS);
@@ -403,12 +402,12 @@ export class SimulatedCluster {
   }
 
   /**
-   * From now on neither the cluster nor clients that connect() makes keep the process alive, so that a test that
-   * forgets stop() can end.
+   * From now on neither the cluster nor clients from its connect() keep the process alive, so a test that forgets stop()
+   * can end.
    */
   unref(): this {
     this.#unrefed = true;
-    for (const { node } of this.#places.values()) node.unref();
+    for (const { node } of this.#slots.values()) node.unref();
     return this;
   }
 
@@ -419,14 +418,14 @@ export class SimulatedCluster {
     return this.#order.nowMs;
   }
 
-  /** Joins, leaves and messages that wait to be ordered. */
+  /** Number of joins, leaves and messages that wait to be ordered. */
   get waiting(): number {
     return this.#order.waiting;
   }
 
   /**
-   * Manual clock: waits until clients of this process have sent what they had to send, then orders one message
-   * (or join, or leave) on all nodes of its ring. False when none may be ordered.
+   * Manual clock: waits until clients of this process have nothing more to send, then orders one message (or join, or
+   * leave) on all nodes of its ring. False when none is due.
    */
   async step(): Promise<boolean> {
     this.#assertManual('step');
@@ -434,7 +433,7 @@ export class SimulatedCluster {
     return this.#order.step();
   }
 
-  /** Manual clock: makes the time go on, so that delayed messages become due. */
+  /** Manual clock: advances the time, so that delayed messages become due. */
   advance(byMs: number): void {
     this.#assertManual('advance');
     this.#order.advance(check('advance', 'byMs', byMs, MS));
@@ -462,8 +461,8 @@ export class SimulatedCluster {
   // ---- the end ---------------------------------------------------------------------------------------------
 
   /**
-   * Hangs up on all clients when they have had their events, and removes everything; a client that does not read
-   * is waited for a second. Can be called again.
+   * Disconnects all clients after they have received their events, and removes everything. It waits one second for a
+   * client that does not read. Idempotent.
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -480,9 +479,9 @@ export class SimulatedCluster {
     this.#catchUp();
     this.#order.close();
     await Promise.all(
-      [...this.#places.values()].map(async (place) => {
-        place.state = 'stopped';
-        await Promise.all([place.node.finish(), place.closed]);
+      [...this.#slots.values()].map(async (slot) => {
+        slot.state = 'stopped';
+        await Promise.all([slot.node.finish(), slot.closed]);
       }),
     );
     this.#congestion.close();
@@ -491,34 +490,34 @@ export class SimulatedCluster {
   }
 
   readonly #control: NodeControl = {
-    isRunning: (node) => this.#places.get(node.nodeId)!.state === 'running',
+    isRunning: (node) => this.#slots.get(node.nodeId)!.state === 'running',
     isUnrefed: () => this.#unrefed,
-    crash: (node) => this.#crash(this.#places.get(node.nodeId)!),
+    crash: (node) => this.#crash(this.#slots.get(node.nodeId)!),
     shutDown: (node) => {
-      const place = this.#places.get(node.nodeId)!;
-      if (place.state !== 'running') return;
+      const slot = this.#slots.get(node.nodeId)!;
+      if (slot.state !== 'running') return;
       this.#catchUp();
-      // With the connections go their processes; the others hear of that while the node is still there.
+      // Closing the connections ends their processes; the others learn that while the node is still there.
       node.disconnect();
       this.#order.flush(node);
-      this.#crash(place);
+      this.#crash(slot);
     },
     restart: async (node) => {
-      const place = this.#places.get(node.nodeId)!;
-      this.#crash(place);
-      if (place.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
-      place.state = 'starting';
+      const slot = this.#slots.get(node.nodeId)!;
+      this.#crash(slot);
+      if (slot.state === 'starting' || this.#isStopped()) throw stopped(node.nodeId);
+      slot.state = 'starting';
       try {
-        await place.closed;
+        await slot.closed;
         await node.listen();
-        // Who stopped the cluster meanwhile has closed what there was, and this came later.
+        // A stop() in the meantime closed the existing nodes; this one came later.
         if (this.#isStopped()) throw stopped(node.nodeId);
       } catch (error) {
-        place.state = 'stopped';
+        slot.state = 'stopped';
         await node.close();
         throw this.#isStopped() ? stopped(node.nodeId) : error;
       }
-      place.state = 'running';
+      slot.state = 'running';
       node.reset();
       this.#order.add(node);
       this.#form();
@@ -529,49 +528,49 @@ export class SimulatedCluster {
     return this.#stopping !== undefined;
   }
 
-  #crash(place: Place): void {
-    if (place.state !== 'running') return;
+  #crash(slot: NodeSlot): void {
+    if (slot.state !== 'running') return;
     this.#catchUp();
-    place.state = 'stopped';
-    // First out of the order: what its dying connections say reaches nobody.
-    this.#order.remove(place.node);
-    place.closed = place.node.close();
+    slot.state = 'stopped';
+    // Leave the order first: requests of its dying connections must reach nobody.
+    this.#order.remove(slot.node);
+    slot.closed = slot.node.close();
     this.#form();
   }
 
-  /** What clients have handed over comes before what happens now. */
+  /** Pending requests of clients come before the next change. */
   #catchUp(): void {
-    for (const { node, state } of this.#places.values()) if (state === 'running') node.readPosted();
+    for (const { node, state } of this.#slots.values()) if (state === 'running') node.readPosted();
     this.#order.catchUp();
   }
 
-  /** Rings after any change of nodes or network. */
+  /** Forms the rings after any change of nodes or network. */
   #form(): void {
     const sides = new Map<number, Node[]>();
-    for (const { node, state, side } of this.#places.values()) {
+    for (const { node, state, side } of this.#slots.values()) {
       if (state === 'running') sides.set(side, [...(sides.get(side) ?? []), node]);
     }
     this.#order.form([...sides.values()]);
   }
 
-  #place(call: string, nodeId: number): Place {
-    const place = this.#places.get(nodeId);
-    if (place === undefined) {
-      const known = [...this.#places.keys()].join(', ');
+  #slot(call: string, nodeId: number): NodeSlot {
+    const slot = this.#slots.get(nodeId);
+    if (slot === undefined) {
+      const known = [...this.#slots.keys()].join(', ');
       throw invalid(call, 'nodeId', nodeId, `a nodeid of this cluster: ${known}`);
     }
-    return place;
+    return slot;
   }
 
   #onCongestion(held: boolean): void {
     this.#congested = held;
-    for (const { node } of this.#places.values()) node.hold();
+    for (const { node } of this.#slots.values()) node.hold();
   }
 
-  /** What is not at rest. */
+  /** Says what is not at rest. */
   #unrest(): string | undefined {
     if (this.#order.waiting > 0) return `${this.#order.waiting} messages wait to be ordered`;
-    for (const [nodeId, { node, state }] of this.#places) {
+    for (const [nodeId, { node, state }] of this.#slots) {
       if (state === 'starting') return `node ${nodeId} is starting`;
       const { busyClient } = node;
       if (busyClient !== undefined)
@@ -580,7 +579,7 @@ export class SimulatedCluster {
     return undefined;
   }
 
-  /** Resolves when the event loop went round a few times and nobody asked anything; with false when `isOver` says so. */
+  /** Resolves after a few event loop turns without a request; with false when `isOver` says so. */
   async #quiet(isOver = (): boolean => false): Promise<boolean> {
     let seen = this.#requests;
     for (let quietTurns = 0; quietTurns < QUIET_TURNS; quietTurns++) {

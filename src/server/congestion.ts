@@ -1,44 +1,43 @@
 /**
- * Readers that fall behind, and whether senders have to wait for them.
+ * Readers that fall behind, and whether senders must wait for them.
  *
- * While a reader has much to catch up with and does catch up, senders are held, so that no queue grows. A
- * reader that has stopped altogether holds nobody: its queue grows up to the bound at which it is dropped, or
- * until all queues together are too long.
+ * While a reader is far behind but still reads, senders wait, so that no queue grows. A stopped reader delays nobody: its
+ * queue grows until it reaches its own limit or the limit of all queues together; then the reader is dropped.
  */
 
 import { clearInterval, monotonicMs, setInterval } from '../clock';
 import { CpgError } from '../errors';
 
-/** With so many bytes waiting, a reader is behind ... */
+/** With this many bytes waiting, a reader is behind ... */
 const BEHIND_BYTES = 8 * 1024 * 1024;
-/** ... until no more than this are left: enough to keep it busy until senders, who look now and then, go on. */
+/** ... until this many are left: enough to keep it busy until the polling senders continue. */
 const CAUGHT_UP_BYTES = 4 * 1024 * 1024;
-/** A reader that takes nothing for so long has stopped. */
+/** A reader that takes nothing for this long has stopped. */
 const STOPPED_AFTER_MS = 200;
 const LOOK_EVERY_MS = 50;
-/** For all readers that are behind; with more, the one that stopped first is dropped. */
+/** Limit for all late readers together; above it, the one that stopped first is dropped. */
 export const MAX_WAITING_BYTES = 256 * 1024 * 1024;
 
 export interface Reader {
-  /** When it last took something; milliseconds of the monotonic clock. */
+  /** Last time it took something; milliseconds of the monotonic clock. */
   readonly lastProgress: number;
   drop(reason: unknown): void;
 }
 
 export class Congestion {
-  /** Readers that are behind, with what waits for them. */
+  /** Readers that are behind, with their waiting bytes. */
   readonly #behind = new Map<Reader, number>();
   #waitingBytes = 0;
   readonly #onChange: (held: boolean) => void;
   #timer: NodeJS.Timeout | undefined;
   #held = false;
 
-  /** `onChange` is told when senders are to wait, and when they may go on. */
+  /** Calls `onChange` when senders must wait, and when they may continue. */
   constructor(onChange: (held: boolean) => void) {
     this.#onChange = onChange;
   }
 
-  /** So many bytes wait for this reader now. */
+  /** Sets the number of bytes that wait for this reader. */
   update(reader: Reader, queuedBytes: number): void {
     if (queuedBytes > BEHIND_BYTES) {
       const before = this.#behind.get(reader);
@@ -65,7 +64,7 @@ export class Congestion {
     this.#timer = undefined;
   }
 
-  /** Those that still read are spared: senders wait for them, so their queues do not grow. */
+  /** Spares active readers: senders wait for them, so their queues do not grow. */
   #dropOne(): void {
     const stopped = [...this.#behind.keys()]
       .filter(({ lastProgress }) => monotonicMs() - lastProgress >= STOPPED_AFTER_MS)

@@ -1,4 +1,4 @@
-/** One client of the server: its stream, its rings, and what it may not do. */
+/** One client of the server: its stream, its rings, and its limits. */
 import { constants } from 'node:os';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -22,22 +22,22 @@ import {
 } from './wire/handshake';
 import { createRings, type RingDirectory } from './wire/ring-directory';
 
-/** A client that has not shaken hands, and opened its rings, for so long is dropped. */
+/** Time limit for the handshake and for opening the rings. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** For so long a new client keeps its place although others need it. */
+/** A new client keeps its slot for this long even if others need it. */
 const PROOF_GRACE_MS = 200;
-/** A client that takes no event for so long is not waited for when the server stops, ... */
+/** A stopping server does not wait for a client that takes no event for this long, ... */
 const STOP_PATIENCE_MS = 1000;
-/** ... and none for longer than this. */
+/** ... and waits for none longer than this. */
 const STOP_LIMIT_MS = 10_000;
-/** When it can read all of them, it hangs up as well within this time. */
+/** Once a client can read all its events, it hangs up within this time. */
 const HANG_UP_MS = 200;
-/** Requests read in one turn of the event loop, so that every client gets its turn. */
+/** Requests read in one turn of the event loop, for fairness between clients. */
 const REQUESTS_PER_TURN = 4096;
-/** Events that may wait for a client that does not read; with more it is dropped. */
+/** Limit of the events that wait for a client; above it the client is dropped. */
 export const MAX_QUEUED_EVENT_BYTES = 64 * 1024 * 1024;
 
-/** QB_IPC_MSG_DISCONNECT: a client that says goodbye. */
+/** QB_IPC_MSG_DISCONNECT: the client ends the connection. */
 const DISCONNECT_ID = -3;
 const ID_BYTES = 4;
 
@@ -45,29 +45,28 @@ const WAKE_UP_BYTES = 16 * 1024;
 const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
 export const IPC_TYPES = ['shm', 'socket'] as const;
-/** How frames travel: through rings in shared memory, or by datagrams (system.qb_ipc_type of a daemon). */
+/** Rings in shared memory, or datagrams (system.qb_ipc_type of a daemon). */
 export type IpcType = (typeof IPC_TYPES)[number];
 
-/** What a connection needs of the node it belongs to. */
+/** The node's side of a connection. */
 export interface ConnectionHost {
-  /** How frames travel. */
   readonly ipc: IpcType;
-  /** Says why not, or numbers the client. */
+  /** Returns the client's number, or the reason to refuse it. */
   admit(): { refuse: Refusal } | { clientPid: number; connection: number };
-  /** A client with working rings. */
+  /** The client has working rings. */
   serve(connection: Connection): ServiceHandle;
   /** The bytes that wait for this client changed. */
   onBytesWaiting(connection: Connection, bytes: number): void;
   onClosed(connection: Connection): void;
 }
 
-/** Rings, or a DatagramLink, which is all of it. */
+/** Rings, or a DatagramLink, which plays all three parts. */
 interface Open {
   directory: Pick<RingDirectory, 'remove'>;
   requests: Pick<RequestReader, 'available' | 'credit' | 'peek' | 'consume' | 'reclaim' | 'hold'>;
   responses: Pick<ResponseWriter, 'write'>;
   events: Pick<EventQueue, 'append' | 'close' | 'lastProgress' | 'queuedBytes'>;
-  /** Whether the client has opened its side, which no other user can do. */
+  /** Whether the client has opened its side; no other user can. */
   attached(): boolean;
 }
 
@@ -82,7 +81,7 @@ export class Connection implements ClientPort {
   #service: ServiceHandle | undefined;
   #continuing: NodeJS.Immediate | undefined;
   #closed = false;
-  /** The number in the names of the rings, which the client takes for its pid. 0 before the handshake. */
+  /** The number in the ring names, which the client takes for its pid. 0 before the handshake. */
   clientPid = 0;
 
   constructor(stream: Duplex, host: ConnectionHost) {
@@ -100,30 +99,30 @@ export class Connection implements ClientPort {
     return this.#closed;
   }
 
-  /** The pid by which members know this client; before its join the one in the names of its rings. */
+  /** The pid known to members; before the join, the one in the ring names. */
   get pid(): number {
     return this.#service?.pid ?? this.clientPid;
   }
 
-  /** When this client last made room for events; milliseconds of the monotonic clock. */
+  /** Last time this client made room for events; milliseconds of the monotonic clock. */
   get lastProgress(): number {
     return this.#open?.events.lastProgress ?? 0;
   }
 
-  /** It is past its handshake. */
+  /** The handshake is complete. */
   get served(): boolean {
     return this.#service !== undefined;
   }
 
-  /** Whether anything is still on its way, to the client or from it. */
+  /** Whether anything is in flight, to the client or from it. */
   get busy(): boolean {
     if (this.#closed || this.#open === undefined) return false;
     return this.#hasRequests() || this.#open.events.queuedBytes > 0 || this.#stream.writableLength > 0;
   }
 
   /**
-   * Whether the client can write to its rings, which are for our own user alone. Anybody may connect to an abstract
-   * address, and shake hands; such clients have their place only until others need it.
+   * Whether the client can write to its rings, which only our own user can. Anybody may connect to an abstract address
+   * and complete the handshake; such a client keeps its slot only until another client needs it.
    */
   proves(): boolean {
     const open = this.#open;
@@ -131,12 +130,12 @@ export class Connection implements ClientPort {
     return this.#proven;
   }
 
-  /** Whether its place may be given to another client. */
+  /** Whether another client may take its slot. */
   get expendable(): boolean {
     return monotonicMs() - this.#sinceMs >= PROOF_GRACE_MS && !this.proves();
   }
 
-  // ---- what the service does with it -----------------------------------------------------------------------
+  // ---- for the service --------------------------------------------------------------------------------------
 
   respond(frame: Buffer): void {
     if (this.#closed || this.#open === undefined) return;
@@ -151,9 +150,9 @@ export class Connection implements ClientPort {
     if (!this.#closed) this.#open?.events.append(head, body, start);
   }
 
-  // ---- what the node does with it --------------------------------------------------------------------------
+  // ---- for the node -----------------------------------------------------------------------------------------
 
-  /** Flow control: asks the client not to send, or to send again. */
+  /** Flow control: tells the client to pause or to resume sending. */
   hold(on: boolean): void {
     if (this.#closed || this.#open === undefined) return;
     try {
@@ -163,7 +162,7 @@ export class Connection implements ClientPort {
     }
   }
 
-  /** Reads what is in the ring, although the bytes that tell of it may still be on their way. */
+  /** Reads the requests in the ring, even if their bytes on the socket have not arrived. */
   readPosted(): void {
     if (this.#closed || this.#open === undefined) return;
     const { requests } = this.#open;
@@ -176,7 +175,7 @@ export class Connection implements ClientPort {
     (this.#stream as Partial<Socket>).unref?.();
   }
 
-  /** Ends the connection when the client has had its events, or takes none any more. */
+  /** Ends the connection when the client has received its events or stopped taking them. */
   async finish(): Promise<void> {
     const begunMs = monotonicMs();
     const isPatient = (): boolean =>
@@ -189,7 +188,7 @@ export class Connection implements ClientPort {
     this.drop('the server stops');
   }
 
-  /** Ends the connection; the client sees its daemon hang up. */
+  /** Ends the connection; to the client, the daemon hangs up. */
   drop(reason: unknown): void {
     if (this.#closed) return;
     debug('client %d dropped: %s', this.clientPid, reason instanceof Error ? reason.message : reason);
@@ -270,7 +269,7 @@ export class Connection implements ClientPort {
   #refuse(errno: number): void {
     debug('client refused: errno %d', errno);
     this.#stream.end(refusal(errno));
-    // The answer still goes out; nobody waits for the client to hang up as well.
+    // The answer still goes out; do not wait for the client to hang up.
     this.#stream.once('finish', () => this.#stream.destroy());
   }
 
@@ -323,7 +322,7 @@ export class Connection implements ClientPort {
 
   #onStreamClosed(): void {
     if (this.#closed) return;
-    // What the client had announced before it went counts.
+    // Requests that the client announced before its end count.
     while (this.#hasRequests()) this.#guarded(() => this.#readRequests());
     this.#close();
   }

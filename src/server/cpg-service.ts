@@ -1,17 +1,17 @@
 /**
- * The CPG service of one node: what corosync's exec/cpg.c does with the requests of its clients and with the
- * messages that come in total order. The states of a client:
+ * The CPG service of one node. Like corosync's exec/cpg.c, it handles the requests of clients and the totally ordered
+ * messages. The states of a client:
  *
- *     request    unjoined           joining          joined           leaving (for ever)
+ *     request    unjoined           joining          joined           leaving (final)
  *     join       ok, to joining     CS_ERR_EXIST     CS_ERR_EXIST     CS_ERR_BUSY
  *     leave      CS_ERR_NOT_EXIST   CS_ERR_BUSY      ok, to leaving   CS_ERR_NOT_EXIST
  *     mcast      dropped            ok               ok               dropped
  *
- * Nothing changes at a request itself but the client's own state: joins, leaves and messages go into the
- * total order, and every node acts when they come back from there (deliver()), in the same way.
+ * A request itself changes only the client's own state: joins, leaves and messages go into the total order, and every
+ * node acts in the same way when they come back from it (deliver()).
  *
- * Where the daemon does something surprising, so does this, because code that is tested here will meet it
- * there. `strict: false` softens what nobody can want; each such place says "strict".
+ * Where the daemon does something surprising, so does this service: code tested here will meet it there. `strict: false`
+ * softens behaviour that nobody can want; each such place says "strict".
  */
 import { Reason } from '../codec/addresses';
 import { encodeEvent, type RingId } from '../codec/events';
@@ -32,24 +32,24 @@ import { debugServer as debug } from '../debug';
 import { CS_OK, errnoOf, type CpgErrorCode } from '../errors';
 import { groupBytesOf, groupKey } from './groups';
 import { Iterations, MAX_ITERATIONS_PER_CLIENT } from './iterations';
-import { Sender, type Ordered } from './ordered';
+import { Sender, type TotemMessage } from './ordered';
 import { ProcessList, type Process } from './process-list';
 import { counted } from '../text';
 
-/** A client, as the service sees it. */
+/** The service's view of a client. */
 export interface ClientPort {
-  /** The pid a client has that announces none. */
+  /** The pid of a client that announces none. */
   readonly clientPid: number;
   respond(frame: Buffer): void;
-  /** Sends an event of `head` and of `body` from `start` on; their memory is free again when this returns. */
+  /** Sends an event of `head` and of `body` from `start` on; the caller may reuse their memory afterwards. */
   send(head: Buffer, body: Buffer, start: number): void;
 }
 
-/** The service, as a client's connection sees it. */
+/** A connection's view of the service. */
 export interface ServiceHandle {
-  /** The pid by which members know the client. */
+  /** The client's pid, as known to members. */
   readonly pid: number;
-  /** One request; the frame is only valid during the call. Throws CS_ERR_MESSAGE_ERROR when it is malformed. */
+  /** Handles one request; the frame is valid only during the call. Throws CS_ERR_MESSAGE_ERROR if it is malformed. */
   request(frame: Buffer): void;
   /** The client is gone. */
   close(): void;
@@ -58,19 +58,19 @@ export interface ServiceHandle {
 /** The way into the total order. */
 export interface Totem {
   readonly nodeId: number;
-  /** True while nothing that needs ordering can be taken: the client is told to try again. */
+  /** True while no request that needs ordering can be accepted: the client gets CS_ERR_TRY_AGAIN. */
   overloaded(): boolean;
-  submit(message: Ordered): void;
+  submit(message: TotemMessage): void;
 }
 
-/** A new membership of nodes, as one of them learns of it. */
+/** A new ring, as one of its nodes learns of it. */
 export interface RingChange {
   readonly ringId: RingId;
   readonly members: readonly number[];
-  /** Nodes of the last membership that did not come along into this one. */
+  /** Nodes of the previous ring that are not in this one. */
   readonly left: readonly number[];
-  /** What each member node told of its own processes, in the order in which that arrived. */
-  readonly joinLists: readonly (readonly Process[])[];
+  /** The own processes of each member node, in order of arrival. */
+  readonly joinlists: readonly (readonly Process[])[];
 }
 
 type State = 'unjoined' | 'joining' | 'joined' | 'leaving';
@@ -84,7 +84,7 @@ class Client {
   flags = 0;
   sender: Sender | undefined;
   initialTotemSent = false;
-  /** Membership changes told to this client: a change between two fragments interrupts their message. */
+  /** Membership changes sent to this client: a change between two fragments interrupts their message. */
   transitions = 0;
   transitionsAtFirstFragment = 0;
   readonly iterations = new Set<bigint>();
@@ -92,7 +92,7 @@ class Client {
   constructor(readonly port: ClientPort) {}
 }
 
-/** Requests that need the total order, and so are refused while it takes nothing. */
+/** Requests that need the total order, and are refused while it is overloaded. */
 const ORDERED_REQUESTS: ReadonlySet<number> = new Set<number>([
   RequestId.join,
   RequestId.leave,
@@ -113,9 +113,9 @@ const NAMED_REQUESTS: ReadonlySet<number> = new Set<number>([
 export class CpgService {
   readonly #totem: Totem;
   readonly #strict: boolean;
-  /** Clients that get events: all that have not finalized. */
+  /** Clients that get events: all but the finalized ones. */
   readonly #clients = new Set<Client>();
-  /** The same by the group they asked to join. */
+  /** The same clients by the group they asked to join. */
   readonly #byGroup = new Map<string, Set<Client>>();
   readonly #processes = new ProcessList();
   readonly #iterations = new Iterations();
@@ -129,7 +129,7 @@ export class CpgService {
     this.#members = [totem.nodeId];
   }
 
-  /** The ring the node is in. */
+  /** The node's present ring. */
   get ringId(): RingId {
     return this.#ringId;
   }
@@ -144,7 +144,7 @@ export class CpgService {
     return this.#processes.all;
   }
 
-  /** The processes on this node, as it tells them to others when rings meet. */
+  /** The processes on this node: its joinlist when rings merge. */
   localProcesses(): Process[] {
     return this.#processes.all.filter(({ nodeId }) => nodeId === this.#totem.nodeId);
   }
@@ -217,7 +217,7 @@ export class CpgService {
         return;
       }
       case 'finalize':
-        // It gets nothing more, but its process is a member until the connection ends.
+        // It gets no more events, but its process is a member until the connection ends.
         this.#unlist(client);
         respond(client, 'finalize', undefined);
         return;
@@ -229,17 +229,17 @@ export class CpgService {
     }
   }
 
-  /** Undefined when the join was taken. */
+  /** Undefined if the join was accepted. */
   #join(client: Client, group: string, pid: number, flags: number): CpgErrorCode | undefined {
     const { nodeId } = this.#totem;
-    // Clients that left still have their group here, and one that never joined has pid 0 and no name.
+    // Clients that left keep their group here; a client that never joined has pid 0 and no group.
     for (const other of this.#clients) {
       if (other.pid === pid && other.group === group) return 'CS_ERR_EXIST';
     }
-    // The leave of an earlier client with this pid is still on its way.
+    // The leave of an earlier client with this pid is still in flight.
     if (this.#processes.has({ nodeId, pid, group })) return 'CS_ERR_TRY_AGAIN';
     if (group.length > MAX_GROUP_NAME_BYTES) return 'CS_ERR_NAME_TOO_LONG';
-    // strict: the daemon takes the empty name, and never notices the end of its members.
+    // strict: the daemon accepts the empty name, and never notices the end of its members.
     if (!this.#strict && group === '') return 'CS_ERR_INVALID_PARAM';
     switch (client.state) {
       case 'leaving':
@@ -266,8 +266,8 @@ export class CpgService {
       case 'joining':
         return 'CS_ERR_BUSY';
       case 'joined':
-        // strict: the daemon lets go whatever is named here, joined or not; then the client stays a member of
-        // its real group for ever, even after its end.
+        // strict: the daemon removes the client from any group named here, joined or not; the client then stays a
+        // member of its real group permanently, even after its end.
         if (!this.#strict && (group !== client.group || pid !== client.pid)) return 'CS_ERR_INVALID_PARAM';
         client.state = 'leaving';
         this.#totem.submit({ kind: 'leave', nodeId: this.#totem.nodeId, pid, group, reason: Reason.LEAVE });
@@ -289,7 +289,7 @@ export class CpgService {
   ): CpgErrorCode | undefined {
     const { fragmentType, messageLength, fragment } = request;
     if (fragmentType === FragmentType.FIRST) client.transitionsAtFirstFragment = client.transitions;
-    // Before the state: also one who never began is told that he was interrupted.
+    // Check this before the state: even a client without a first fragment gets CS_ERR_INTERRUPT.
     if (client.transitions !== client.transitionsAtFirstFragment) return 'CS_ERR_INTERRUPT';
     if (client.sender === undefined || (client.state !== 'joined' && client.state !== 'joining')) {
       return 'CS_ERR_NOT_EXIST';
@@ -336,7 +336,7 @@ export class CpgService {
   #exit(client: Client): void {
     const { nodeId } = this.#totem;
     const { group, pid } = client;
-    // strict: a member with the empty name is forgotten here, and stays in the lists for ever.
+    // strict: the daemon forgets a member of the empty group here, which stays in the lists permanently.
     if (group !== '' && client.state !== 'leaving') {
       this.#totem.submit({ kind: 'leave', nodeId, pid, group, reason: Reason.PROCDOWN });
     }
@@ -358,16 +358,16 @@ export class CpgService {
     if (group?.size === 0) this.#byGroup.delete(client.group);
   }
 
-  // ---- what comes in total order ---------------------------------------------------------------------------
+  // ---- totally ordered messages -----------------------------------------------------------------------------
 
-  deliver(message: Ordered): void {
+  deliver(message: TotemMessage): void {
     switch (message.kind) {
       case 'message': {
         const { sender, body, start } = message;
         const receivers = this.#receivers(sender);
         if (receivers === undefined) return;
         const head = sender.deliverHead(body.length - start);
-        for (const client of receivers) if (hearsGroup(client)) client.port.send(head, body, start);
+        for (const client of receivers) if (receivesGroupEvents(client)) client.port.send(head, body, start);
         return;
       }
       case 'fragment': {
@@ -381,7 +381,7 @@ export class CpgService {
           ...{ group, messageLength, nodeId, pid, fragmentType },
           fragment: body,
         });
-        for (const client of receivers) if (hearsGroup(client)) client.port.send(frame, EMPTY, 0);
+        for (const client of receivers) if (receivesGroupEvents(client)) client.port.send(frame, EMPTY, 0);
         return;
       }
       case 'join': {
@@ -400,8 +400,8 @@ export class CpgService {
   }
 
   /**
-   * Enters a new ring, all at once as when corosync's services have synchronised: first the processes of lost
-   * nodes go, group by group, then those of new nodes come, then every client learns of the ring.
+   * Enters a new ring in one step, as after the synchronisation of corosync's services: first the processes of lost nodes
+   * go, group by group, then those of new nodes come, then every client learns of the ring.
    */
   changeRing(change: RingChange): void {
     this.#ringId = change.ringId;
@@ -410,16 +410,16 @@ export class CpgService {
     for (const [group, processes] of byGroup(this.#processes.remove(({ nodeId }) => left.has(nodeId)))) {
       this.#notify(group, { left: processes, reason: Reason.NODEDOWN });
     }
-    // The daemon keeps what it was told in a list that grows at its head, and reads it from there.
-    const told = change.joinLists.flat().reverse();
-    const remote = told.filter(({ nodeId }) => nodeId !== this.#totem.nodeId);
+    // The daemon keeps received processes in a list that grows at its head, and reads it from there.
+    const received = change.joinlists.flat().reverse();
+    const remote = received.filter(({ nodeId }) => nodeId !== this.#totem.nodeId);
     for (const [group, processes] of byGroup(remote.filter((process) => this.#processes.add(process)))) {
       this.#notify(group, { joined: processes, reason: Reason.NODEUP });
     }
     this.#sendTotem([...this.#clients]);
   }
 
-  /** The clients in the sender's group; none for a message of a node that has no member there. */
+  /** The clients in the sender's group; none if the sender's node has no member there. */
   #receivers(sender: Sender): Set<Client> | undefined {
     if (this.#processes.knows(sender.group, sender.nodeId)) return this.#byGroup.get(sender.group);
     debug('node %d: a message of an unknown node is not delivered', this.#totem.nodeId);
@@ -429,11 +429,10 @@ export class CpgService {
   #leaveNow(process: Process, reason: number): void {
     const isGone = (other: Process): boolean =>
       other.nodeId === process.nodeId && other.pid === process.pid && other.group === process.group;
-    // The members of the group are told also of the leave of somebody who was no member.
+    // Members also learn of the leave of a process that was no member.
     this.#processes.remove(isGone);
     this.#notify(process.group, { left: [process], reason });
-    // strict: the daemon means to make the client free to join again, and does not; and it goes on to send the
-    // events of the group to it.
+    // strict: the daemon tries to let the client join again, but fails, and keeps sending it the events of the group.
     if (this.#strict || reason !== Reason.LEAVE || process.nodeId !== this.#totem.nodeId) return;
     for (const client of this.#byGroup.get(process.group) ?? []) {
       if (client.pid !== process.pid) continue;
@@ -444,7 +443,7 @@ export class CpgService {
     }
   }
 
-  /** Tells the clients in a group of processes that joined or left it. */
+  /** Sends joined and left processes to the clients in their group. */
   #notify(
     group: string,
     change: { joined?: readonly Process[]; left?: readonly Process[]; reason: number },
@@ -456,8 +455,8 @@ export class CpgService {
         if (nodeId === this.#totem.nodeId && client.pid === pid) client.state = 'joined';
       }
     }
-    const hearers = [...clients].filter(hearsGroup);
-    if (hearers.length > 0) {
+    const receivers = [...clients].filter(receivesGroupEvents);
+    if (receivers.length > 0) {
       const addresses = (
         list: readonly Process[],
         why: number,
@@ -470,12 +469,12 @@ export class CpgService {
         left: addresses(left, reason),
         joined: addresses(joined, reason),
       });
-      for (const client of hearers) {
+      for (const client of receivers) {
         client.port.send(frame, EMPTY, 0);
         client.transitions++;
       }
     }
-    // Any change of any group makes the daemon think of those who asked for the ring when joining.
+    // The daemon sends the initial ring, if requested at the join, with the next change of any group.
     const waiting = [...this.#clients].filter(
       ({ flags, initialTotemSent }) => (flags & DELIVER_INITIAL_TOTEM_CONF) !== 0 && !initialTotemSent,
     );
@@ -490,14 +489,14 @@ export class CpgService {
   }
 }
 
-/** Who is in the group, or was: one that left goes on to hear it. */
-function hearsGroup({ state }: Client): boolean {
+/** True also after a leave: the daemon keeps sending events. */
+function receivesGroupEvents({ state }: Client): boolean {
   return state === 'joined' || state === 'leaving';
 }
 
 /**
- * Processes by group, groups in the order of their names. The daemon's table ends names at their first NUL:
- * groups that differ only behind one are told as one, under the name that came first.
+ * Processes by group, sorted by group name. The daemon's table ends names at their first NUL: groups that differ only
+ * after it are reported as one, under the first name.
  */
 function byGroup(processes: readonly Process[]): [group: string, processes: Process[]][] {
   const groups = new Map<string, { group: string; processes: Process[] }>();
@@ -515,8 +514,8 @@ function byGroup(processes: readonly Process[]): [group: string, processes: Proc
 const NAME_LENGTH_OFFSET = requestHeader.size;
 
 /**
- * A request whose name may be longer than a name can be: the daemon looks for it in vain rather than taking
- * the request for malformed. The name comes back one byte too long then, so that it equals no real one.
+ * Decodes a request whose name may be longer than any real one: the daemon does not find it, rather than rejecting the
+ * request as malformed. Such a name comes back one byte too long, so that it equals no real one.
  */
 function decodeNamed(frame: Buffer): CpgRequest {
   if (

@@ -1,16 +1,16 @@
-/** What has to be removed even when the process ends without closing its servers. */
+/** Clean-up for a process that ends without closing its servers. */
 const removals = new Set<() => void>();
 
-/** Signals that end a process which does not listen to them. */
+/** Signals that end a process without a listener for them. */
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
-/** Who asked for them to be handled. */
+/** The holders that asked for signal handling. */
 let signalUsers = 0;
 
 function removeAll(): void {
   for (const remove of removals) remove();
 }
 
-/** Calls `remove` when the process exits, unless the returned function was called before. */
+/** Calls `remove` at process exit, unless the returned function was called before. */
 export function removeOnExit(remove: () => void): () => void {
   if (removals.size === 0) process.on('exit', removeAll);
   removals.add(remove);
@@ -20,11 +20,11 @@ export function removeOnExit(remove: () => void): () => void {
 }
 
 /**
- * A signal that ends the process emits no 'exit': from now on it is removed then, too. To be called only when the user
- * of the library asked for it; the returned function, to be called once, ends it.
+ * A signal that ends the process emits no 'exit': from now on the clean-up runs then, too. Call this only if the library
+ * user asked for it. Call the returned function once, to end it.
  */
 export function removeOnSignals(): () => void {
-  // Before all other listeners: one that was added with once() is gone when it was called.
+  // Run before all other listeners: a once() listener is gone after its call.
   if (signalUsers++ === 0) for (const signal of SIGNALS) process.prependListener(signal, onSignal);
   return () => {
     if (--signalUsers === 0) ignoreSignals();
@@ -36,7 +36,7 @@ function ignoreSignals(): void {
 }
 
 function onSignal(signal: NodeJS.Signals): void {
-  // Another listener decides what becomes of the process.
+  // Another listener decides the fate of the process.
   if (process.listenerCount(signal) > 1) return;
   removeAll();
   ignoreSignals();

@@ -1,27 +1,27 @@
-/** What can be made to go wrong on a node. */
+/** Fault injection for a node. */
 import { kind, number, oneOf, readOptions, whole, type OptionKinds } from '../arguments';
-import type { Ordered } from './ordered';
+import type { TotemMessage } from './ordered';
 import type { Random } from './random';
 import { REFUSALS, type Refusal } from './wire/handshake';
 
-/** What timers can wait for. */
+/** The longest delay of a timer. */
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
-/** Absent fields are faults that do not happen. */
+/** An absent field means no such fault. */
 export interface Faults {
   /**
-   * The part of messages, from 0 to 1, that this node loses before they are ordered, as an overloaded daemon does:
-   * nobody gets them. Joins, leaves and fragments are not lost.
+   * Share of messages, from 0 to 1, that this node loses before they are ordered, like an overloaded daemon: nobody
+   * receives them. Joins, leaves and fragments are not lost.
    */
   drop?: number | undefined;
   /**
-   * Milliseconds that messages of this node wait for the token before they are ordered, a fixed number or from
-   * and to. They keep their order among themselves; messages of other nodes overtake them.
+   * Milliseconds that messages of this node wait for the token before they are ordered: a fixed number or a range. They
+   * keep their order among themselves; messages of other nodes overtake them.
    */
   delayMs?: number | readonly [from: number, to: number] | undefined;
-  /** Requests that need ordering are answered CS_ERR_TRY_AGAIN: this many of them, or all. */
+  /** Answers CS_ERR_TRY_AGAIN to this many requests that need ordering, or to all. */
   tryAgain?: number | true | undefined;
-  /** New clients are turned away: EACCES is CS_ERR_ACCESS for them, EAGAIN CS_ERR_TRY_AGAIN. */
+  /** Refuses new clients: they get CS_ERR_ACCESS for EACCES, CS_ERR_TRY_AGAIN for EAGAIN. */
   refuse?: Refusal | undefined;
 }
 
@@ -40,7 +40,7 @@ const FAULTS: OptionKinds<Faults> = {
   refuse: oneOf(...REFUSALS),
 };
 
-/** The faults of one node, as they are used up. */
+/** The faults of one node, and their remaining uses. */
 export class FaultState {
   #faults: Faults = {};
   #tryAgainLeft = 0;
@@ -61,23 +61,23 @@ export class FaultState {
     return this.#faults.refuse;
   }
 
-  /** Messages need no look at all. */
+  /** True if no fault affects messages. */
   get none(): boolean {
     return this.#faults.drop === undefined && this.#faults.delayMs === undefined;
   }
 
-  /** True when a request is to be refused now; uses it up. */
+  /** Whether to refuse a request now; counts as one use. */
   takeTryAgain(): boolean {
     if (this.#tryAgainLeft === 0) return false;
     this.#tryAgainLeft--;
     return true;
   }
 
-  loses(message: Ordered): boolean {
+  loses(message: TotemMessage): boolean {
     return message.kind === 'message' && this.#random.next() < (this.#faults.drop ?? 0);
   }
 
-  /** Milliseconds this message has to wait. */
+  /** The delay of the next message in milliseconds. */
   delayMs(): number {
     const { delayMs = 0 } = this.#faults;
     if (typeof delayMs === 'number') return delayMs;

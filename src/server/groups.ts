@@ -1,6 +1,6 @@
 /**
- * Group names inside the server are text with one character for each byte (latin1), so that they can be
- * compared and used as keys whatever bytes they hold.
+ * Group names inside the server are text with one character per byte (latin1), so that any bytes can be compared and
+ * used as keys.
  */
 export function groupKey(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');

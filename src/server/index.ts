@@ -1,5 +1,5 @@
 /// <reference types="node" preserve="true" />
-/** corosync-cpg/server: CPG without corosync, for tests, demos and trying things out. */
+/** corosync-cpg/server: CPG without corosync, for tests, demos and experiments. */
 export { startServer, CpgServer } from './server';
 export type { ServerOptions } from './server';
 export { SimulatedCluster, ClusterNode } from './cluster';

@@ -1,13 +1,13 @@
-/** Snapshots of the process list that clients walk through, row by row. */
+/** Snapshots of the process list, read by clients row by row. */
 import { IterationType } from '../codec/requests';
 import type { Process } from './process-list';
 
-/** Snapshots one client may hold; a daemon has no such bound. */
+/** Snapshots per client; a daemon has no such limit. */
 export const MAX_ITERATIONS_PER_CLIENT = 256;
 
 interface Iteration {
   readonly rows: readonly Process[];
-  /** The row that was given last; -1 before the first one and again behind the last one. */
+  /** The last returned row; -1 before the first one and again after the last one. */
   position: number;
 }
 
@@ -22,14 +22,14 @@ export class Iterations {
     return handle;
   }
 
-  /** The next row, 'end' behind the last one, undefined for an unknown handle. Any client may use any handle. */
+  /** The next row, 'end' after the last one, undefined for an unknown handle. Any client may use any handle. */
   next(handle: bigint, strict: boolean): Process | 'end' | undefined {
     const iteration = this.#iterations.get(handle);
     if (iteration === undefined) return undefined;
     const { rows } = iteration;
     iteration.position++;
     if (iteration.position < rows.length) return rows[iteration.position];
-    // The daemon's list is a circle: whoever asks once more behind its end begins anew.
+    // The daemon's list is circular: a request after the end starts over.
     iteration.position = strict ? -1 : rows.length;
     return 'end';
   }
@@ -41,9 +41,9 @@ export class Iterations {
 }
 
 /**
- * The rows, grouped by name. The daemon puts the first member of a group before all other groups, and every
- * further one right behind that first one; so groups come in the reverse order of their first members, and
- * members of a group as first, last, last but one ... second.
+ * The rows, grouped by name. The daemon inserts the first member of a group before all other groups, and every further
+ * one right after that first one. So groups come in the reverse order of their first members, and members of a group as
+ * first, last, last but one ... second.
  */
 function snapshot(processes: readonly Process[], iterationType: number, group: string): Process[] {
   const groups = new Map<string, Process[]>();

@@ -1,4 +1,4 @@
-/** Where a server listens. */
+/** The listening socket of a server. */
 import {
   accessSync,
   chmodSync,
@@ -20,29 +20,29 @@ import { removeOnExit } from './exit';
 import { removeQuietly } from './remove';
 import { SHM_DIRECTORY } from '../ring/paths';
 
-/** The socket is for its owner: the rings it leads to are his alone, too. */
+/** Only the owner may connect: the rings are for the owner alone, too. */
 const SOCKET_MODE = 0o600;
 
-/** Connections that may wait to be accepted; the kernel lowers it to its own bound. */
+/** Connections that may wait for accept(); the kernel lowers it to its own limit. */
 const BACKLOG = 4096;
 
-/** The path of a socket has room for so many bytes. */
+/** Maximum length of a socket path in bytes. */
 const MAX_PATH_BYTES = 107;
-/** So much of it is left to the directory for temporary files, as more comes after it. */
+/** The share of it for the directory of temporary files; the rest follows. */
 const MAX_BASE_LENGTH = 80;
 
 export interface Listener {
-  /** For connect() of a client. */
+  /** The address for connect(). */
   readonly address: string;
-  /** Takes no more clients; resolves when the address is free. Can be called again. */
+  /** Accepts no more clients; resolves when the address is free. Idempotent. */
   close(): Promise<void>;
-  /** It does not keep the process alive. */
+  /** Lets the process end. */
   unref(): void;
 }
 
 /**
- * A socket of our own in a new private directory. The caller removes it with `remove`; its address stays the
- * same over several listeners. Throws CpgError where no directory can be made.
+ * The path of a socket in a new private directory, for several listeners in turn. `remove` removes it. Throws CpgError if
+ * it cannot make the directory.
  */
 export function privateAddress(name: string): { address: string; remove: () => void } {
   const base = temporaryDirectory();
@@ -72,16 +72,16 @@ function temporaryDirectory(): string {
   return temporary.length <= MAX_BASE_LENGTH ? temporary : '/tmp';
 }
 
-/** Removes what dead servers of this user left on this machine. */
+/** Removes the leftovers of this user's dead servers on this machine. */
 export async function removeLeftovers(): Promise<void> {
   for (const base of new Set([SHM_DIRECTORY, temporaryDirectory(), resolve(tmpdir())]))
     await removeDead(base);
 }
 
 /**
- * Listens at '/path' or '@name'. A socket file that a dead server left is replaced. Rejects with
- * CS_ERR_EXIST when somebody answers there, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_ACCESS where this user
- * may not listen, CS_ERR_LIBRARY for a directory that is not there, and as the system says otherwise.
+ * Listens at '/path' or '@name'. Replaces the socket file of a dead server. Rejects with CS_ERR_EXIST if another server
+ * listens there, CS_ERR_INVALID_PARAM for a bad address, CS_ERR_ACCESS if this user may not listen there, CS_ERR_LIBRARY
+ * for a missing directory, and otherwise by the system's error.
  */
 export async function listen(address: string, onStream: (stream: Socket) => void): Promise<Listener> {
   const resolved = resolveAddress(address);
@@ -101,7 +101,7 @@ export async function listen(address: string, onStream: (stream: Socket) => void
       CS_ERR_LIBRARY: remedy,
     });
   }
-  // A client that gives up while it is accepted is no trouble of the server's.
+  // A client that gives up during accept() is no fault of the server.
   server.on('error', () => undefined);
   const closed = new Promise<void>((resolve) => server.once('close', resolve));
   return {
@@ -116,12 +116,12 @@ export async function listen(address: string, onStream: (stream: Socket) => void
 }
 
 /**
- * bind() makes the file with the permissions that the umask leaves, and that belongs to the whole process. So the file is
- * made in a private directory, and gets its name when it is for its owner alone and listened to. Returns what removes it.
+ * bind() makes the file with permissions that depend on the umask of the whole process. So this makes the file in a
+ * private directory, and moves it to its name once it listens and only its owner may use it. Returns its removal.
  */
 async function listenAtFile(server: Server, path: string): Promise<() => void> {
   const parent = dirname(path);
-  // Throws for a directory that is not there, which Node would take for one that is forbidden.
+  // Throws for a missing directory, which Node would report as forbidden.
   accessSync(parent);
   const directory = mkdtempSync(join(parent, '.cpg-'));
   try {
@@ -158,14 +158,14 @@ async function tryListenWithin(server: Server, directory: string, path: string):
 async function giveName(made: string, path: string, old: string): Promise<void> {
   if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
     if (!(await isAbandoned(path))) throw inUse(path);
-    // Another server may do the same at this moment: only what was taken away is certainly what is looked at.
+    // Another server may do the same at this moment: check the file only after taking it away.
     renameSync(path, old);
     if (!(await isAbandoned(old))) {
       putBack(old, path);
       throw inUse(path);
     }
   }
-  // rename() replaces whatever is there, so the name is taken first. A link would keep the private directory busy.
+  // rename() replaces any file, so reserve the name first. A link would keep the private directory busy.
   try {
     closeSync(openSync(path, 'wx', SOCKET_MODE));
   } catch (error) {

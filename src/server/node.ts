@@ -1,4 +1,4 @@
-/** One node: a socket, the connections behind it, and the CPG service they talk to. */
+/** One node: a socket, its connections, and their CPG service. */
 import type { Duplex } from 'node:stream';
 import type { RingId } from '../codec/events';
 import { debugServer as debug } from '../debug';
@@ -6,41 +6,41 @@ import { CpgService, type RingChange, type ServiceHandle } from './cpg-service';
 import { Connection, type ConnectionHost, type IpcType } from './connection';
 import type { FaultState, Faults } from './faults';
 import { listen, type Listener } from './listener';
-import type { Ordered } from './ordered';
+import type { TotemMessage } from './ordered';
 import type { Process } from './process-list';
 import type { OrderedNode } from './total-order';
 import type { Refusal } from './wire/handshake';
 
-/** Connections, served or not, for each client that may be served. */
+/** Accepted connections per client slot, including those not served yet. */
 const CONNECTIONS_PER_CLIENT = 2;
 
-/** A node that starts takes its last ring's number and goes on from there, as totem does. */
+/** A starting node continues from the number of its last ring, as totem does. */
 const SEQ_OF_FIRST_RING = 5n;
 
-/** What a node needs of its cluster. */
+/** The cluster's side of a node. */
 export interface NodeHost {
   readonly ipc: IpcType;
   readonly strict: boolean;
   readonly maxConnections: number;
-  /** Clients are held while more than this waits to be ordered, until no more than a quarter of it does. */
+  /** Clients wait while more than this waits to be ordered, until a quarter of it is left. */
   readonly holdBytes: number;
-  /** Whether all senders are to wait. */
+  /** Whether all senders must wait. */
   isCongested(): boolean;
   readonly faults: FaultState;
-  /** Numbers a new connection; no two of the cluster are the same. */
+  /** Returns a number for a new connection, unique in the cluster. */
   nextClientPid(): number;
-  submit(node: Node, message: Ordered): void;
-  /** So many bytes wait for this client now. */
+  submit(node: Node, message: TotemMessage): void;
+  /** Sets the number of bytes that wait for this client. */
   onBytesWaiting(connection: Connection, bytes: number): void;
   onClosed(connection: Connection): void;
-  /** A request came in. */
+  /** A request arrived. */
   onRequest(): void;
 }
 
 export class Node implements OrderedNode, ConnectionHost {
   readonly #host: NodeHost;
   readonly #connections = new Set<Connection>();
-  /** Connections that are past their handshake. */
+  /** Connections with a complete handshake. */
   #served = 0;
   #lastConnection = 0;
   #service: CpgService;
@@ -58,7 +58,7 @@ export class Node implements OrderedNode, ConnectionHost {
     this.#service = this.#newService(0n);
   }
 
-  // ---- from outside ----------------------------------------------------------------------------------------
+  // ---- for the cluster --------------------------------------------------------------------------------------
 
   get ipc(): IpcType {
     return this.#host.ipc;
@@ -72,25 +72,25 @@ export class Node implements OrderedNode, ConnectionHost {
     this.faults.set(faults);
   }
 
-  /** Clients that are past their handshake. */
+  /** Number of clients with a complete handshake. */
   get clients(): number {
     return this.#served;
   }
 
-  /** Begins to listen. Rejects as listen() does. */
+  /** Starts listening. Rejects like listen(). */
   async listen(): Promise<void> {
     this.#listener = await listen(this.address, (stream) => this.handle(stream));
     if (this.#unrefed) this.#listener.unref();
   }
 
-  /** Serves a client on a stream that came from anywhere. */
+  /** Serves a client on any stream. */
   handle(stream: Duplex): void {
     if (this.#listener === undefined) {
       debug('node %d does not run', this.nodeId);
       stream.destroy();
       return;
     }
-    // Also those that never finish their handshake take descriptors.
+    // Connections that never finish their handshake take descriptors, too.
     const limit = CONNECTIONS_PER_CLIENT * this.#host.maxConnections;
     if (this.#connections.size >= limit && !this.#dropExpendable(() => true)) {
       debug('node %d: too many connections', this.nodeId);
@@ -102,38 +102,38 @@ export class Node implements OrderedNode, ConnectionHost {
     this.#connections.add(connection);
   }
 
-  /** Hangs up on all clients, or on those with this pid. Returns how many there were. */
+  /** Disconnects all clients, or those with this pid. Returns their number. */
   disconnect(pid?: number): number {
     const chosen = [...this.#connections].filter((connection) => pid === undefined || connection.pid === pid);
-    for (const connection of chosen) connection.drop('disconnected, as told');
+    for (const connection of chosen) connection.drop('disconnected on request');
     return chosen.length;
   }
 
-  /** Reads all that clients have handed over, also what the event loop has not told of yet. */
+  /** Reads all posted requests of clients, including those not yet announced by the event loop. */
   readPosted(): void {
     for (const connection of this.#connections) connection.readPosted();
   }
 
-  /** A client that has something on its way, from it or to it. */
+  /** A client with something in flight, from it or to it. */
   get busyClient(): Connection | undefined {
     return [...this.#connections].find(({ busy }) => busy);
   }
 
-  /** Nothing of it keeps the process alive. */
+  /** Lets the process end. */
   unref(): void {
     this.#unrefed = true;
     this.#listener?.unref();
     for (const connection of this.#connections) connection.unref();
   }
 
-  /** Nothing is served any more; resolves when the address is free. */
+  /** Ends all service; resolves when the address is free. */
   async close(): Promise<void> {
     const closing = this.#closeListener();
     this.disconnect();
     await closing;
   }
 
-  /** The same, when clients have had their events. */
+  /** The same, after clients have received their events. */
   async finish(): Promise<void> {
     const closing = this.#closeListener();
     await Promise.all([...this.#connections].map((connection) => connection.finish()));
@@ -171,7 +171,7 @@ export class Node implements OrderedNode, ConnectionHost {
     return this.#service.localProcesses();
   }
 
-  deliver(message: Ordered): void {
+  deliver(message: TotemMessage): void {
     this.#service.deliver(message);
   }
 
@@ -192,7 +192,7 @@ export class Node implements OrderedNode, ConnectionHost {
     return this.#full || this.faults.takeTryAgain();
   }
 
-  submit(message: Ordered): void {
+  submit(message: TotemMessage): void {
     this.#host.submit(this, message);
   }
 
@@ -239,10 +239,10 @@ export class Node implements OrderedNode, ConnectionHost {
     return closing;
   }
 
-  /** Makes room for a client: the oldest one that has not shown that it may be here goes. False when there is none. */
+  /** Makes room for a client: drops the oldest one that has not proved its right. False if there is none. */
   #dropExpendable(counts: (connection: Connection) => boolean): boolean {
     const chosen = [...this.#connections].find((one) => counts(one) && one.expendable);
-    chosen?.drop('it does not use its rings, and others need its place');
+    chosen?.drop('it does not use its rings, and another client needs its slot');
     return chosen !== undefined;
   }
 

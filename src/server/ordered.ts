@@ -1,4 +1,4 @@
-/** What nodes send each other in total order, and who sends it. */
+/** Messages that nodes exchange in total order, and their senders. */
 import { DELIVER, encodeEvent } from '../codec/events';
 import { requestHeader } from '../codec/header';
 import { groupBytesOf } from './groups';
@@ -26,7 +26,7 @@ export class Sender {
   }
 }
 
-export type Ordered =
+export type TotemMessage =
   | { readonly kind: 'join'; readonly nodeId: number; readonly pid: number; readonly group: string }
   | {
       readonly kind: 'leave';
@@ -38,7 +38,7 @@ export type Ordered =
   | {
       readonly kind: 'message';
       readonly sender: Sender;
-      /** The message begins at `start`: a view for each would cost more than all the rest. */
+      /** The message begins at `start`: a view per message would cost more than all the rest. */
       readonly body: Buffer;
       readonly start: number;
     }
@@ -50,13 +50,13 @@ export type Ordered =
       readonly fragmentType: number;
     };
 
-/** Bytes a message takes in a queue. */
-export function orderedBytes(message: Ordered): number {
+/** Bytes of a message in a queue. */
+export function queuedSize(message: TotemMessage): number {
   return 64 + ('body' in message ? message.body.length : message.group.length);
 }
 
-/** The same with memory of its own, to be kept longer than the call that brought it. */
-export function keepable(message: Ordered): Ordered {
+/** A copy with its own memory, valid after the present call. */
+export function withOwnMemory(message: TotemMessage): TotemMessage {
   switch (message.kind) {
     case 'message':
       return { ...message, body: Buffer.from(message.body.subarray(message.start)), start: 0 };

@@ -1,4 +1,4 @@
-/** The members of all groups, as one node knows them. */
+/** The members of all groups known to one node. */
 export interface Process {
   readonly nodeId: number;
   readonly pid: number;
@@ -6,16 +6,16 @@ export interface Process {
 }
 
 export class ProcessList {
-  /** By nodeid, then pid; equal ones in the order of their joining. Members are told in this order. */
+  /** By nodeid, then pid, then order of joining. Members are reported in this order. */
   #all: readonly Process[] = [];
-  /** For each group the nodes that have a member in it. */
+  /** The nodes with a member, by group. */
   readonly #nodes = new Map<string, Set<number>>();
 
   get all(): readonly Process[] {
     return this.#all;
   }
 
-  /** Adds a process; false when it is a member already. */
+  /** Adds a process; false if it is already a member. */
   add(process: Process): boolean {
     if (this.has(process)) return false;
     const behind = this.#all.findIndex(
@@ -27,7 +27,7 @@ export class ProcessList {
     return true;
   }
 
-  /** Removes those for which `gone` holds and returns them. */
+  /** Removes and returns the processes that match `gone`. */
   remove(gone: (process: Process) => boolean): Process[] {
     const removed = this.#all.filter(gone);
     if (removed.length === 0) return removed;
@@ -47,7 +47,7 @@ export class ProcessList {
     return this.#all.filter((process) => process.group === group);
   }
 
-  /** Whether any process of the node is a member of the group. */
+  /** Whether the node has a member in the group. */
   knows(group: string, nodeId: number): boolean {
     return this.#nodes.get(group)?.has(nodeId) === true;
   }

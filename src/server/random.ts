@@ -1,4 +1,4 @@
-/** The seeded source of chance of clusters, and of tests that want to be the same again. */
+/** The seeded random source of clusters and of reproducible tests. */
 import { check, kind, whole } from '../arguments';
 
 const SEED = whole(Number.MIN_SAFE_INTEGER);
@@ -8,16 +8,16 @@ const LIST = kind<readonly unknown[]>(
   (list) => Array.isArray(list) && list.length > 0,
 );
 
-/** Numbers that look random and are the same for the same seed. */
+/** Pseudo-random numbers, the same for the same seed. */
 export class Random {
   #state: number;
 
-  /** `seed` is a whole number, of which the low 32 bits count. */
+  /** `seed` is a whole number; only its low 32 bits count. */
   constructor(seed: number) {
     this.#state = check('Random', 'seed', seed, SEED) >>> 0;
   }
 
-  /** From 0 up to, not including, 1 (mulberry32). */
+  /** At least 0 and less than 1 (mulberry32). */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let mixed = this.#state;
@@ -26,12 +26,12 @@ export class Random {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   }
 
-  /** A whole number from 0 up to, not including, `end`. */
+  /** A whole number, at least 0 and less than `end`. */
   below(end: number): number {
     return Math.floor(this.next() * check('below', 'end', end, END));
   }
 
-  /** One of the list, which is not empty. */
+  /** An element of a list that is not empty. */
   pick<T>(list: readonly T[]): T {
     check('pick', 'list', list, LIST);
     return list[this.below(list.length)]!;

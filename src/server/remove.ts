@@ -2,8 +2,8 @@ import { chmodSync, rmSync } from 'node:fs';
 import { debugServer as debug } from '../debug';
 
 /**
- * Removes a file, or a directory with all that is in it. Clients may write in it, or have removed it already, so it may be
- * in any state; what cannot be removed is left, and never an error of ours.
+ * Removes a file, or a directory with its content. It may be in any state: clients may be writing in it, or have removed it
+ * already. Files that cannot be removed stay, and are never an error.
  */
 export function removeQuietly(path: string): void {
   try {

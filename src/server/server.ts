@@ -11,19 +11,19 @@ import {
   type SettledOptions,
 } from './cluster';
 
-/** What startServer() takes. */
+/** Options of startServer(). */
 export interface ServerOptions extends Pick<
   ClusterOptions,
   'strict' | 'ipc' | 'maxConnections' | 'seed' | 'handleSignals'
 > {
   /**
-   * Where to listen: '/path' or '@name'.
+   * The address to listen at: '/path' or '@name'.
    *
    * @default a socket in a private directory that close() removes
    */
   address?: string | undefined;
   /**
-   * The nodeid by which members know the server's clients, a uint32 above 0.
+   * The nodeid of the server's clients, a uint32 above 0.
    *
    * @default 1
    */
@@ -57,17 +57,17 @@ export class CpgServer {
     this.#node = node;
   }
 
-  /** What to give to connect(). */
+  /** The address for connect(). */
   get address(): string {
     return this.#node.address;
   }
 
-  /** The nodeid by which members know its clients. */
+  /** The nodeid of its clients. */
   get nodeId(): number {
     return this.#node.nodeId;
   }
 
-  /** The node behind it, for faults. */
+  /** The underlying node, for faults. */
   get node(): ClusterNode {
     return this.#node;
   }
@@ -77,7 +77,7 @@ export class CpgServer {
     return this.#node.connect(options);
   }
 
-  /** Serves a client on a stream that was accepted elsewhere. */
+  /** Serves a client on a stream accepted elsewhere. */
   handle(stream: Duplex): void {
     this.#node.handle(stream);
   }
@@ -93,7 +93,7 @@ export class CpgServer {
     return this;
   }
 
-  /** Hangs up on all clients when they have had their events, and removes everything. Can be called again. */
+  /** Disconnects all clients after they have received their events, and removes everything. Idempotent. */
   close(): Promise<void> {
     return this.#cluster.stop();
   }
@@ -104,9 +104,9 @@ export class CpgServer {
 }
 
 /**
- * Starts a server; resolves when it listens. Rejects with CpgError: CS_ERR_EXIST when somebody listens at the
- * address, CS_ERR_INVALID_PARAM for bad options, CS_ERR_ACCESS where this user may not write, CS_ERR_LIBRARY for a
- * directory that is not there, and as the system says otherwise.
+ * Starts a server; resolves when it listens. Rejects with CpgError: CS_ERR_EXIST if another server listens at the address,
+ * CS_ERR_INVALID_PARAM for bad options, CS_ERR_ACCESS if this user may not write there, CS_ERR_LIBRARY for a missing
+ * directory, and otherwise by the system's error.
  */
 export async function startServer(options?: ServerOptions): Promise<CpgServer> {
   const { address, nodeId = 1, ...others } = readOptions('startServer', options, SERVER_OPTIONS);

@@ -1,28 +1,27 @@
 /**
- * What totem does for corosync: one order of messages for all nodes that see each other, and rings, the
- * memberships of such nodes.
+ * The part of totem: one order of messages for all nodes that see each other, and rings, the memberships of such nodes.
  *
- * Every node has a queue of what it wants to send. The token goes from queue to queue; whoever has it gets
- * one message ordered, and that message is delivered on all nodes of its ring before the next one is. So the
- * nodes of a ring always agree, and a change of rings falls between two messages for all of them.
+ * Every node has a send queue. The token goes from queue to queue; its holder gets one message ordered, and all nodes of
+ * the ring deliver that message before the next one. So the nodes of a ring always agree, and a ring change falls between
+ * the same two messages for all of them.
  *
  *     submit() -> queue of node 1 --.
  *     submit() -> queue of node 2 ---+-- token --> deliver() on every node of the ring
  *     submit() -> queue of node 3 --'
  *
- * With the real clock the token turns by itself, and a message that finds all queues empty does not wait for
- * it. With the manual clock nothing moves but by step() and advance(), and the seed decides who is next.
+ * With the real clock the token circulates by itself, and a message that finds all queues empty does not wait for it. With
+ * the manual clock only step() and advance() move anything, and the seed decides who is next.
  */
 import { clearImmediate, clearTimeout, monotonicMs, setImmediate, setTimeout } from '../clock';
 import type { RingId } from '../codec/events';
 import { debugServer as debug } from '../debug';
 import type { FaultState } from './faults';
-import { keepable, orderedBytes, type Ordered } from './ordered';
+import { withOwnMemory, queuedSize, type TotemMessage } from './ordered';
 import type { RingChange } from './cpg-service';
 import type { Process } from './process-list';
 import type { Random } from './random';
 
-/** A node, as the order sees it. */
+/** The order's view of a node. */
 export interface OrderedNode {
   readonly nodeId: number;
   readonly ringId: RingId;
@@ -30,39 +29,39 @@ export interface OrderedNode {
   readonly members: readonly number[];
   readonly faults: FaultState;
   localProcesses(): Process[];
-  deliver(message: Ordered): void;
+  deliver(message: TotemMessage): void;
   changeRing(change: RingChange): void;
-  /** Its queue holds this many bytes now. */
+  /** Sets the size of its queue. */
   onQueued(bytes: number): void;
 }
 
-/** 'real': the clock of this machine. 'manual': nothing is ordered until step() or run(). */
+/** 'real': the clock of this machine. 'manual': only step() and run() order messages. */
 export type ClockMode = 'real' | 'manual';
 
-/** Beyond this, a node loses further messages, as a daemon does whose clients ignore its flow control. */
+/** Above this a node loses messages, like a daemon whose clients ignore flow control. */
 const MAX_QUEUE_BYTES = 64 * 1024 * 1024;
 /** Messages ordered in one turn of the event loop. */
 const MESSAGES_PER_TURN = 1024;
-/** How far apart the sequence numbers of consecutive rings are. */
+/** Difference of the sequence numbers of consecutive rings. */
 const RING_SEQ_STEP = 4n;
 
-interface Queued {
-  readonly message: Ordered;
-  /** When it may be ordered, by our clock. */
+interface QueueEntry {
+  readonly message: TotemMessage;
+  /** Due time by our clock. */
   readonly dueMs: number;
 }
 
-interface Seat {
+interface NodeQueue {
   readonly node: OrderedNode;
-  readonly queue: Queued[];
+  readonly entries: QueueEntry[];
   queuedBytes: number;
-  ring: Seat[];
+  ring: NodeQueue[];
 }
 
 export class TotalOrder {
   readonly #mode: ClockMode;
   readonly #random: Random;
-  readonly #seats = new Map<OrderedNode, Seat>();
+  readonly #queues = new Map<OrderedNode, NodeQueue>();
   #queuedMessages = 0;
   #manualNowMs = 0;
   #lastSender = 0;
@@ -73,7 +72,7 @@ export class TotalOrder {
     this.#random = random;
   }
 
-  /** Messages that wait to be ordered. */
+  /** Number of messages that wait to be ordered. */
   get waiting(): number {
     return this.#queuedMessages;
   }
@@ -83,72 +82,72 @@ export class TotalOrder {
   }
 
   /**
-   * Real clock: orders what is due and only waits for the next turn of the event loop. What was sent before
-   * something happens to nodes or network comes before it.
+   * Real clock: orders due messages without waiting for the next turn of the event loop. Messages sent before a change of
+   * nodes or network come before it.
    */
   catchUp(): void {
     while (this.#mode === 'real' && this.step());
   }
 
-  /** Takes in nodes, each alone in a ring of its own until form() says otherwise. */
+  /** Adds a node, alone in its own ring until form(). */
   add(node: OrderedNode): void {
-    const seat: Seat = { node, queue: [], queuedBytes: 0, ring: [] };
-    seat.ring = [seat];
-    this.#seats.set(node, seat);
+    const queue: NodeQueue = { node, entries: [], queuedBytes: 0, ring: [] };
+    queue.ring = [queue];
+    this.#queues.set(node, queue);
   }
 
-  /** The node is gone with all it had not sent; form() tells the others. */
+  /** Removes a node with its queue; form() informs the others. */
   remove(node: OrderedNode): void {
-    const seat = this.#seats.get(node);
-    if (seat === undefined) return;
-    this.#queuedMessages -= seat.queue.length;
-    this.#seats.delete(node);
+    const queue = this.#queues.get(node);
+    if (queue === undefined) return;
+    this.#queuedMessages -= queue.entries.length;
+    this.#queues.delete(node);
   }
 
-  /** Orders what a node has in its queue now, without regard to delays: it is about to stop. */
+  /** Orders the queue of a node regardless of delays: the node is about to stop. */
   flush(node: OrderedNode): void {
-    const seat = this.#seats.get(node);
-    while (seat !== undefined && seat.queue.length > 0) this.#orderNext(seat);
+    const queue = this.#queues.get(node);
+    while (queue !== undefined && queue.entries.length > 0) this.#orderNext(queue);
   }
 
   /**
-   * Forms rings: the nodes of each side see each other and nobody else. Sides whose nodes are a ring already
-   * stay as they are. All present nodes are to be named.
+   * Forms rings: the nodes of each side see only each other. A side that is already a ring stays as it is. The sides must
+   * list all present nodes.
    */
   form(sides: readonly (readonly OrderedNode[])[]): void {
     for (const side of sides) {
-      const seats = side
-        .map((node) => this.#seats.get(node)!)
+      const queues = side
+        .map((node) => this.#queues.get(node)!)
         .sort((one, other) => one.node.nodeId - other.node.nodeId);
-      const members = seats.map(({ node }) => node.nodeId);
-      if (seats.every(({ node }) => node.members.join() === members.join() && sameRing(seats, node)))
+      const members = queues.map(({ node }) => node.nodeId);
+      if (queues.every(({ node }) => node.members.join() === members.join() && sameRing(queues, node)))
         continue;
-      this.#formRing(seats, members);
+      this.#formRing(queues, members);
     }
   }
 
-  submit(node: OrderedNode, message: Ordered): void {
-    const seat = this.#seats.get(node);
-    if (seat === undefined) return;
+  submit(node: OrderedNode, message: TotemMessage): void {
+    const queue = this.#queues.get(node);
+    if (queue === undefined) return;
     const { faults } = node;
     const multicast = message.kind === 'message' || message.kind === 'fragment';
     if (multicast && this.#queuedMessages === 0 && this.#mode === 'real' && faults.none) {
-      for (const { node: receiver } of seat.ring) receiver.deliver(message);
+      for (const { node: receiver } of queue.ring) receiver.deliver(message);
       return;
     }
     if (faults.loses(message)) {
-      debug('node %d: a message is lost, as told', node.nodeId);
+      debug('node %d: a message is lost by an injected fault', node.nodeId);
       return;
     }
-    if (message.kind === 'message' && seat.queuedBytes > MAX_QUEUE_BYTES) {
+    if (message.kind === 'message' && queue.queuedBytes > MAX_QUEUE_BYTES) {
       debug('node %d: a message is lost, the queue is full', node.nodeId);
       return;
     }
     const dueMs = this.nowMs + faults.delayMs();
-    seat.queue.push({ message: keepable(message), dueMs });
-    seat.queuedBytes += orderedBytes(message);
+    queue.entries.push({ message: withOwnMemory(message), dueMs });
+    queue.queuedBytes += queuedSize(message);
     this.#queuedMessages++;
-    node.onQueued(seat.queuedBytes);
+    node.onQueued(queue.queuedBytes);
     if (this.#turn !== undefined && dueMs < this.#turn.atMs) {
       this.#turn.cancel();
       this.#turn = undefined;
@@ -156,10 +155,12 @@ export class TotalOrder {
     this.#scheduleTurn();
   }
 
-  /** Orders one message; false when none may be ordered now. */
+  /** Orders one message; false if none is due. */
   step(): boolean {
     const now = this.nowMs;
-    const ready = [...this.#seats.values()].filter(({ queue }) => queue.length > 0 && queue[0]!.dueMs <= now);
+    const ready = [...this.#queues.values()].filter(
+      ({ entries }) => entries.length > 0 && entries[0]!.dueMs <= now,
+    );
     if (ready.length === 0) return false;
     const next =
       this.#mode === 'manual'
@@ -170,50 +171,52 @@ export class TotalOrder {
     return true;
   }
 
-  /** Manual clock: goes on by so many milliseconds. */
+  /** Manual clock: advances by this many milliseconds. */
   advance(byMs: number): void {
     this.#manualNowMs += byMs;
   }
 
-  /** Milliseconds until a message may be ordered; undefined when none waits. */
+  /** Milliseconds until a message is due; undefined if none waits. */
   nextDueInMs(): number | undefined {
-    const due = [...this.#seats.values()].flatMap(({ queue }) => queue.slice(0, 1).map(({ dueMs }) => dueMs));
+    const due = [...this.#queues.values()].flatMap(({ entries }) =>
+      entries.slice(0, 1).map(({ dueMs }) => dueMs),
+    );
     return due.length === 0 ? undefined : Math.max(0, Math.min(...due) - this.nowMs);
   }
 
   close(): void {
     this.#turn?.cancel();
     this.#turn = undefined;
-    this.#seats.clear();
+    this.#queues.clear();
     this.#queuedMessages = 0;
   }
 
-  #orderNext(seat: Seat): void {
-    const { message } = seat.queue.shift()!;
+  #orderNext(queue: NodeQueue): void {
+    const { message } = queue.entries.shift()!;
     this.#queuedMessages--;
-    seat.queuedBytes -= orderedBytes(message);
-    seat.node.onQueued(seat.queuedBytes);
-    for (const { node } of seat.ring) node.deliver(message);
+    queue.queuedBytes -= queuedSize(message);
+    queue.node.onQueued(queue.queuedBytes);
+    for (const { node } of queue.ring) node.deliver(message);
   }
 
-  #formRing(seats: Seat[], members: number[]): void {
-    const seq = seats.reduce(
+  #formRing(queues: NodeQueue[], members: number[]): void {
+    const seq = queues.reduce(
       (highest, { node }) => (node.ringId.seq > highest ? node.ringId.seq : highest),
       0n,
     );
     const ringId = { nodeId: members[0]!, seq: seq + RING_SEQ_STEP };
     debug('ring %d.%s of nodes %s', ringId.nodeId, ringId.seq, members.join());
-    // The last node of the ring is the one that completes the round before, so it is the first to tell.
-    const tellers = [...seats.slice(-1), ...seats.slice(0, -1)];
-    const joinLists = tellers.map(({ node }) => node.localProcesses());
-    const changes = seats.map((seat) => {
+    // The last node of the ring completes the previous round, so its joinlist comes first.
+    const senders = [...queues.slice(-1), ...queues.slice(0, -1)];
+    const joinlists = senders.map(({ node }) => node.localProcesses());
+    const changes = queues.map((queue) => {
       const present = new Set(
-        seat.ring.filter((other) => seats.includes(other)).map(({ node }) => node.nodeId),
+        queue.ring.filter((other) => queues.includes(other)).map(({ node }) => node.nodeId),
       );
-      const left = seat.node.members.filter((nodeId) => !present.has(nodeId));
-      return { node: seat.node, change: { ringId, members, left, joinLists } };
+      const left = queue.node.members.filter((nodeId) => !present.has(nodeId));
+      return { node: queue.node, change: { ringId, members, left, joinlists } };
     });
-    for (const seat of seats) seat.ring = seats;
+    for (const queue of queues) queue.ring = queues;
     for (const { node, change } of changes) node.changeRing(change);
   }
 
@@ -237,9 +240,9 @@ export class TotalOrder {
   }
 }
 
-/** Whether all seats are in the present ring of the node: not only the same numbers, after a restart. */
-function sameRing(seats: readonly Seat[], node: OrderedNode): boolean {
-  return seats.every(
-    (seat) => seat.ring.length === seats.length && seat.ring.some((other) => other.node === node),
+/** Whether all queues are in the node's present ring: after a restart, equal nodeids are not enough. */
+function sameRing(queues: readonly NodeQueue[], node: OrderedNode): boolean {
+  return queues.every(
+    (queue) => queue.ring.length === queues.length && queue.ring.some((other) => other.node === node),
   );
 }

@@ -1,23 +1,22 @@
-/** A connection of a libqb service, as a tap or a capture knows it. */
 import { kind, uint32 } from '../arguments';
 
 export { RING_NAMES, type RingName } from '../ring/paths';
 
 /** One connection, as a tap or a capture knows it. */
 export interface TapConnection {
-  /** Counts connections from 1 on, in the order in which they were found. */
+  /** Number of the connection, from 1 on, in order of discovery. */
   readonly id: number;
   /** The name of the service: cpg, cmap, quorum ... */
   readonly service: string;
-  /** The client's pid as the daemon sees it; 0 where it sees none. */
+  /** The client's pid as the daemon sees it; 0 if it sees none. */
   readonly clientPid: number;
   /** The daemon's pid as it sees itself. */
   readonly serverPid: number;
-  /** The name of the client's process; empty when it cannot be known. */
+  /** The name of the client's process; empty if unknown. */
   readonly clientName: string;
-  /** The name of the daemon's process; empty when it cannot be known. */
+  /** The name of the daemon's process; empty if unknown. */
   readonly serverName: string;
-  /** The name of its directory, which no other connection of the machine has; a capture may not tell it. */
+  /** The name of its directory, unique on the machine; a capture may lack it. */
   readonly directory?: string | undefined;
 }
 

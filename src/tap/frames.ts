@@ -1,27 +1,26 @@
-/** What a tap and a capture are made of. */
 import { types } from 'node:util';
 import { kind, uint32 } from '../arguments';
 import { CONNECTION, RING_NAMES, type RingName, type TapConnection } from './connections';
 
-/** One frame, as a tap saw it or a capture has it. */
+/** One frame from a tap or a capture. */
 export interface TapFrame {
-  /** The connection it belongs to: one object for all its frames. */
+  /** Its connection: one object for all its frames. */
   readonly connection: TapConnection;
-  /** The ring it went through. */
+  /** Its ring. */
   readonly ring: RingName;
-  /** When it was seen, in nanoseconds since 1970: up to some milliseconds after it was written. */
+  /** When the tap saw it, in nanoseconds since 1970: up to a few milliseconds after it was written. */
   readonly timeNs: bigint;
   /** The whole frame, header included. */
   readonly bytes: Uint8Array;
-  /** It was in the ring before the tap came: the time says only when the tap did. */
+  /** It was in the ring before the tap started: the time is that of the start. */
   readonly old: boolean;
-  /** Its reader had taken it already, so its length comes from its own header. */
+  /** Its reader had already consumed it, so its length comes from its own header. */
   readonly consumed: boolean;
-  /** Frames of this ring that were missed just before it; an estimate, at least 1 when any. */
+  /** Estimated number of frames missed just before it in this ring; at least 1 if any. */
   readonly missed: number;
 }
 
-/** What a capture has room for. */
+/** Limits of the capture format. */
 export const END_OF_TIME_NS = 2n ** 64n;
 
 export const FRAME = kind<TapFrame>('a TapFrame, as Tap and CaptureReader make them', (value) => {

@@ -51,7 +51,7 @@ test.each(['', '--busy-poll=100', '--lend', '--mapped', '--files'])('latency %s'
   expect(stdout).toMatch(/^latency +64 B +p50 [\d.]+ µs +p90 [\d.]+ µs +p99 [\d.]+ µs\n$/);
 });
 
-test('receive counts what another process sends, and idle holds until it is interrupted', async () => {
+test('receive counts messages of another process, and idle runs until it is interrupted', async () => {
   const common = ['bench', '--address', server.address, '--group', 'shared', '--json'];
   const receiver = CliProcess.start([...common, '--workload', 'receive', '--count', '500', '--warmup', '0']);
   await receiver.until(/ready/, 'stderr');
@@ -78,7 +78,7 @@ test('receive counts what another process sends, and idle holds until it is inte
   expect((await idle.done()).code).toBe(130);
 });
 
-test('messages of others in its group are told, and fail it', async () => {
+test('foreign messages in its group are reported, and fail it', async () => {
   const args = [
     'bench',
     '--address',
@@ -111,7 +111,9 @@ test('no time, and sizes that cannot be', async () => {
   const args = ['bench', '--address', server.address];
   const late = await cli([...args, '--timeout', '0.05', '--count', '10000000', '--size', '64']);
   expect(late.code).toBe(1);
-  expect(late.stderr).toMatch(/^cpg: bench: the time was over before the work: CS_ERR_TIMEOUT/m);
+  expect(late.stderr).toMatch(
+    /^cpg: bench: the time limit expired before the run was complete: CS_ERR_TIMEOUT/m,
+  );
   for (const wrong of [
     ['--size', '3'],
     ['--size', '70000000'],

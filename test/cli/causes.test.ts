@@ -180,7 +180,7 @@ describeWithCorosync('on a corosync with filesystem sockets', () => {
     expect(line).not.toMatch(/ipc=host/);
   });
 
-  test('the daemon may not write to its /dev/shm, which is no matter of who we are', async () => {
+  test('the daemon may not write to its /dev/shm, for any user', async () => {
     await node.run('mount', ['-t', 'tmpfs', '-o', 'ro', 'tmpfs', '/dev/shm']);
     try {
       const { cause, line } = await info({ node });
@@ -433,7 +433,7 @@ describeWithCorosync('without a daemon', () => {
   });
 });
 
-describe('what no corosync does', () => {
+describe('answers that corosync never gives', () => {
   let server: Server | undefined;
   let fake: FakeDaemon | undefined;
   const others: ChildProcess[] = [];
@@ -590,7 +590,7 @@ test('each row of the table is made above, or elsewhere', () => {
   expect(missing).toEqual([]);
 });
 
-test('docs/troubleshooting.md has each of them, with what the command says', () => {
+test('docs/troubleshooting.md has each of them, with the output of the command', () => {
   const page = readFileSync(join(__dirname, '..', '..', 'docs', 'troubleshooting.md'), 'utf8');
   for (const [cause, { finding }] of Object.entries(CAUSES)) {
     expect(page).toContain(`## \`${cause}\``);

@@ -17,7 +17,7 @@ test('a daemon that is reached may all the same have no room for another connect
   }
 });
 
-test('files may be what is missing', async () => {
+test('a lack of files may be the cause', async () => {
   const server = await startServer();
   const space = Object.assign(fs.statfsSync('/dev/shm'), { files: 1000, ffree: 2 });
   const statfs = jest.spyOn(fs, 'statfsSync').mockReturnValue(space);

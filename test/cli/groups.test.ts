@@ -112,7 +112,7 @@ describe.each(NAMES.map((name, index) => [groupLabel(name), name, index] as cons
   },
 );
 
-describe('a name means itself with NULs at its end, too, where one looks for it', () => {
+describe('a name in a lookup also matches itself with trailing NULs', () => {
   test('decode', async () => {
     expect((await cli(['decode', capture, '--group', 'crmd'])).stdout.match(/\n/g)).toHaveLength(3);
     expect((await cli(['decode', capture, '--group', 'crm'])).stdout).toBe('');

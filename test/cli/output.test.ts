@@ -71,7 +71,7 @@ async function onFullDevice(
   }
 }
 
-describe('standard output without room is CS_ERR_NO_SPACE, and says what is lost', () => {
+describe('standard output without room is CS_ERR_NO_SPACE, and reports the loss', () => {
   const own = ['--pid', String(process.pid)];
   test.each<[string, string[]]>([
     ['--version', ['--version']],
@@ -175,7 +175,7 @@ describe('standard error without room', () => {
     expect(await cli(['decode', file])).toMatchObject({ code: 0 });
   });
 
-  test('what says nothing there does not care', async () => {
+  test('a command that writes nothing there succeeds', async () => {
     expect(await onFullDevice(['groups', '--names'], { stream: 'stderr' })).toMatchObject({
       code: 0,
       stdout: 'listed\n',

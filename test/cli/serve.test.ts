@@ -106,7 +106,7 @@ test.each([
   ['restrat 1', /^cpg: 'restrat' is not a command; did you mean 'restart'\?; try: partition, heal, /],
   ['heal all', /^cpg: 'all' is too much; try: heal\n$/],
   ['status 1', /^cpg: '1' is too much; try: status\n$/],
-  ['help', /^partition 1 \/ 2,3 {2}cut the network.*\nheal .*\n/],
+  ['help', /^partition 1 \/ 2,3 {2}split the network.*\nheal .*\n/],
 ])('%j is answered', async (line, answer) => {
   const { say, answered } = serve(['--nodes', '3']);
   say('');
@@ -146,7 +146,7 @@ test('input that cannot be read does not end it either', async () => {
   expect(await addresses()).toHaveLength(1);
 });
 
-test('on a terminal it says what to try next, and not with --json', async () => {
+test('on a terminal it suggests next steps, but not with --json', async () => {
   const first = serve(['--nodes', '2'], undefined, true);
   await first.answered(
     /cpg join orders --address \/.*\n.*cpg join orders --address \/.*-2\n.*partition 1 \/ 2.*status/,

@@ -286,7 +286,7 @@ describe('tap on the embedded server', () => {
     }
   });
 
-  test('a service that is not there is told, and a failure when it never comes', async () => {
+  test('a missing service is reported, and fails the command if it never appears', async () => {
     const { code, stderr } = await cli(['tap', '--service', 'cgp', '--timeout', '0.3']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^cpg: tap: no connection of a service 'cgp' yet: did you mean 'cpg'\? /m);
@@ -296,7 +296,7 @@ describe('tap on the embedded server', () => {
     expect(await cli(['tap', '--service', 'quorum', '--timeout', '0.1'])).toMatchObject({ code: 0 });
   });
 
-  test('what was recorded is replayed to a group of our choice, in order', async () => {
+  test('recorded messages are replayed in order to a chosen group', async () => {
     const file = path('replay.pcapng');
     const messages = Array.from({ length: 50 }, (_, index) => `message ${index}`);
     const untilLast = untilWritten(file, messages.at(-1)!);

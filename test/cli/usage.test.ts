@@ -43,7 +43,7 @@ describe('help', () => {
     expect((await cli(['manual'])).stdout).toContain('.B \\-w, \\-\\-write FILE');
   });
 
-  test('--address is an option of what talks to a daemon, or is one, alone', () => {
+  test('only commands that talk to a daemon, or are one, have --address', () => {
     const withAddress = commands.filter(({ options }) => 'address' in options).map(({ name }) => name);
     expect(withAddress).toEqual(
       expect.arrayContaining(['join', 'members', 'groups', 'info', 'replay', 'bench']),
@@ -52,7 +52,7 @@ describe('help', () => {
       expect(withAddress).not.toContain(name);
   });
 
-  test('--json is an option of what has data alone', () => {
+  test('only commands with data have --json', () => {
     for (const { name, options } of commands)
       expect([name, 'json' in options]).toEqual([name, !['completion', 'manual'].includes(name)]);
   });

@@ -108,7 +108,7 @@ function suite(start: () => Promise<{ address: string; stop: () => Promise<unkno
     }
   });
 
-  test('an mcast that is aborted in the middle leaves nothing behind that matters', async () => {
+  test('an mcast aborted in the middle has no lasting effect', async () => {
     const old = await member();
     const quitter = await member();
     const begun = new AbortController();
@@ -140,7 +140,7 @@ function suite(start: () => Promise<{ address: string; stop: () => Promise<unkno
     expect(seen.errors).toEqual([]);
   });
 
-  test('what does not add up is reported once by every member', async () => {
+  test('every member reports inconsistent fragments once', async () => {
     const members = [await member(), await member()];
     const [one, other] = [await sender(members[0]!), await sender(members[0]!)];
     const bad: [type: number, length: number, text: string][] = [
@@ -242,7 +242,7 @@ describe('fragments on a simulated cluster', () => {
       for (const { texts, errors } of [near, far]) expect([texts, errors]).toEqual([['uvwxyz', 'end'], []]);
     });
 
-    test('who joins between the first and the last fragment does not get the message', async () => {
+    test('a member that joins between the first and the last fragment does not get the message', async () => {
       await one.fragment(FIRST, 5, 'la');
       // The last fragment is taken before the join, and ordered behind it.
       cluster.node(1).inject({ delayMs: 1000 });

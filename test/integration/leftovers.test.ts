@@ -106,7 +106,7 @@ describeWithCorosync('files of connections', () => {
     expect(await leftBy(start(body))).toEqual([]);
   });
 
-  test('a daemon that stands still when it is left, and then dies, leaves none', async () => {
+  test('a stopped daemon that dies after the close leaves none', async () => {
     const client = await connect({ address: node.address, timeoutMs: 300 });
     node.pause();
     try {

@@ -113,7 +113,7 @@ for (const { title, mapped, datagrams, mappings } of WAYS)
       ).toBe(true);
     });
 
-    test('what waits for a blocked receiver arrives whole, and each full ring wakes the daemon', async () => {
+    test('messages for a blocked receiver arrive complete, and each full ring wakes the daemon', async () => {
       const count = 20_000;
       const { client: sender, seen } = await member('stalled');
       const receiver = await open({ dispatch: 'manual' });
@@ -462,7 +462,7 @@ for (const { title, mapped, datagrams, mappings } of WAYS)
         return output.trim();
       };
 
-      test('needs permission, is told the stanza, and works with it', async () => {
+      test('needs permission, gets the stanza in the error, and works with it', async () => {
         const node = cluster.nodes[0]!;
         const refusal = await run('', { uid: USER, gid: USER });
         expect(refusal).toMatch(/^CS_ERR_ACCESS .*uidgid \{ uid: 65534 \}/);
@@ -475,7 +475,7 @@ for (const { title, mapped, datagrams, mappings } of WAYS)
         expect(await run('', { uid: USER, gid: USER })).toBe('works');
       });
 
-      test('that is only the effective one is told why the rings are shut', async () => {
+      test('that is only the effective one gets the reason why the rings are closed', async () => {
         // The daemon is told the real user, root, and makes the rings for it.
         expect(await run(`process.seteuid(${USER});`, {})).toMatch(/^CS_ERR_ACCESS .*effective user/);
       });
@@ -532,7 +532,7 @@ describeWithCorosync('one node, other ways to reach it', () => {
     }
   });
 
-  test('datagrams do not reach into another network namespace: that is told', async () => {
+  test('datagrams do not reach into another network namespace: the error says so', async () => {
     const cluster = await startCorosync({ qbIpcType: 'socket' });
     try {
       const { address, pid } = cluster.nodes[0]!;
@@ -588,7 +588,7 @@ describeWithCorosync('one node, other ways to reach it', () => {
     }
   });
 
-  test('a daemon that stands still: deadlines hold, and afterwards the handle works', async () => {
+  test('a stopped daemon: deadlines hold, and afterwards the handle works', async () => {
     const cluster = await startCorosync();
     try {
       const node = cluster.nodes[0]!;

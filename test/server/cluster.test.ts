@@ -308,7 +308,7 @@ describe('faults', () => {
     await eventually('the end of all', () => cluster.node(2).clients === 0);
   });
 
-  test('a pid that a client announced stands for all handles with it, and for no other', async () => {
+  test('an announced pid means all handles with it, and no others', async () => {
     await start({ nodes: 1 });
     const node = cluster.node(1);
     const clients = [await node.connect({ pid: 3 }), await node.connect({ pid: 3 }), await node.connect()];

@@ -126,7 +126,7 @@ inNamespace('whatever pid its process had in its own namespace', async () => {
   expect(existsSync(living.address)).toBe(true);
 });
 
-test('not what looks like it and has no proof', async () => {
+test('leftovers without proof stay', async () => {
   const lookalike = join(directory, 'cpg-AbCdEf');
   mkdirSync(lookalike);
   await next();

@@ -206,7 +206,7 @@ describe('rings', () => {
     }));
 });
 
-test('the debug log says who was dropped and why', async () => {
+test('the debug log names each dropped client and the reason', async () => {
   const lines: string[] = [];
   debugServer.enabled = true;
   debugServer.log = (...line: unknown[]) => lines.push(format(...line));

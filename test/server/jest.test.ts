@@ -69,7 +69,7 @@ test.each([
   expect(status).toBe(0);
 });
 
-test('what was connected before the timers were replaced goes on, and after they are back', () => {
+test('connections from before fake timers keep working, also after the real ones return', () => {
   const { status, stderr } = runJest(`
     test('t', async () => {
       const server = await startServer();

@@ -1,7 +1,6 @@
 /**
- * One random life of a cluster: members come, talk, leave and die while nodes crash or stop and the network breaks
- * and heals. All chance comes from the seed, and the cluster's clock is manual, so the same seed is the same
- * life.
+ * One random simulation of a cluster: members join, send, leave and die while nodes crash or stop and the network splits
+ * and heals. The seed decides everything and the cluster's clock is manual, so equal seeds give equal histories.
  */
 import { Reason } from '../../src/codec/addresses';
 import type { CpgWireEvent } from '../../src/codec/events';
@@ -18,8 +17,8 @@ const ACTIONS = 60;
 const MAX_MEMBERS = 8;
 const GROUPS = ['red', 'blue'];
 
-/** What one member did and saw. */
-export interface Life {
+/** The actions and events of one member. */
+export interface MemberHistory {
   pid: number;
   nodeId: number;
   group: string;
@@ -32,12 +31,12 @@ export interface Life {
   left: boolean;
 }
 
-interface Member extends Life {
+interface Member extends MemberHistory {
   client: RawClient;
 }
 
-/** Lives through it, to the end at which the network is whole and everything was delivered. */
-export async function live(seed: number): Promise<Life[]> {
+/** Runs until the network is whole and everything has been delivered. */
+export async function simulate(seed: number): Promise<MemberHistory[]> {
   const random = new Random(seed);
   const cluster = await SimulatedCluster.start({ nodes: NODES, clock: 'manual', seed });
   const everybody: Member[] = [];

@@ -1,10 +1,10 @@
 /**
- * Many random lives of a cluster, and what must hold in each. CPG_RUNS says how many, CPG_SEED runs one:
+ * Many random simulations of a cluster, and their invariants. CPG_RUNS sets their number, CPG_SEED runs one:
  *
  *     CPG_RUNS=1000 npx jest test/server/random
  *     CPG_SEED=17 npx jest test/server/random
  */
-import { live, type Life } from './play';
+import { simulate, type MemberHistory } from './play';
 
 const RUNS = Number(process.env['CPG_RUNS'] ?? 40);
 const ONLY_SEED = process.env['CPG_SEED'];
@@ -13,7 +13,7 @@ const RUN_TIMEOUT_MS = 10_000;
 const seeds =
   ONLY_SEED === undefined ? Array.from({ length: RUNS }, (_, index) => index + 1) : [Number(ONLY_SEED)];
 
-/** The part of a life between two rings, or before the first or behind the last one. */
+/** The part of a history between two rings, or before the first or after the last one. */
 interface Episode {
   ring: string;
   events: string[];
@@ -21,10 +21,10 @@ interface Episode {
   complete: boolean;
 }
 
-function episodes(life: Life): Episode[] {
+function episodes(history: MemberHistory): Episode[] {
   const result: Episode[] = [];
   let current: Episode | undefined;
-  for (const line of life.log) {
+  for (const line of history.log) {
     if (line.startsWith('totem')) {
       if (current !== undefined) current.complete = true;
       current = { ring: line, events: [], complete: false };
@@ -33,7 +33,7 @@ function episodes(life: Life): Episode[] {
       current.events.push(line);
     }
   }
-  if (current !== undefined) current.complete = life.survived;
+  if (current !== undefined) current.complete = history.survived;
   return result;
 }
 
@@ -43,49 +43,49 @@ function agree(one: readonly string[], other: readonly string[]): boolean {
 }
 
 /** Throws with the seed and both sides when a promise is broken. */
-function check(seed: number, lives: readonly Life[]): void {
-  const fail = (what: string, ...who: Life[]): never => {
+function check(seed: number, histories: readonly MemberHistory[]): void {
+  const fail = (what: string, ...who: MemberHistory[]): never => {
     const logs = who.map(({ pid, log }) => `${pid}:\n    ${log.join('\n    ')}`).join('\n');
     throw new Error(`CPG_SEED=${seed}: ${what}\n${logs}`);
   };
-  for (const life of lives) {
-    const delivered = life.log.filter((line) => line.startsWith('deliver'));
-    if (new Set(delivered).size !== delivered.length) fail('a message came twice', life);
-    for (const other of lives) {
+  for (const history of histories) {
+    const delivered = history.log.filter((line) => line.startsWith('deliver'));
+    if (new Set(delivered).size !== delivered.length) fail('a message came twice', history);
+    for (const other of histories) {
       // Messages of one sender come in the order in which it sent them.
       const numbers = delivered
         .filter((line) => line.startsWith(`deliver ${other.pid} `))
         .map((line) => Number(line.split(' ')[2]));
       if (numbers.some((number, index) => index > 0 && number < numbers[index - 1]!))
-        fail('out of order', life, other);
+        fail('out of order', history, other);
     }
     const own = delivered
-      .filter((line) => line.startsWith(`deliver ${life.pid} `))
+      .filter((line) => line.startsWith(`deliver ${history.pid} `))
       .map((line) => Number(line.split(' ')[2]));
     // Who survived got everything it sent, wherever it was.
-    if (life.survived && own.join() !== life.sent.join()) fail('own messages are missing', life);
+    if (history.survived && own.join() !== history.sent.join()) fail('own messages are missing', history);
   }
-  for (const one of lives) {
-    for (const other of lives) {
+  for (const one of histories) {
+    for (const other of histories) {
       if (one.pid >= other.pid || one.group !== other.group) continue;
       compare(one, other, (what) => fail(what, one, other));
     }
   }
-  for (const group of new Set(lives.map((life) => life.group))) {
-    const members = lives
-      .filter((life) => life.group === group && life.survived && !life.left)
+  for (const group of new Set(histories.map((history) => history.group))) {
+    const members = histories
+      .filter((history) => history.group === group && history.survived && !history.left)
       .map(({ pid }) => pid);
-    for (const life of lives.filter((other) => other.group === group && other.survived)) {
-      const last = life.log.findLast((line) => /^(confchg|nodes)/.test(line)) ?? '';
+    for (const history of histories.filter((other) => other.group === group && other.survived)) {
+      const last = history.log.findLast((line) => /^(confchg|nodes)/.test(line)) ?? '';
       const seen = /members ([\d ]*) left/.exec(last)?.[1]?.split(' ').filter(Boolean).map(Number) ?? [];
       if (seen.toSorted().join() !== members.toSorted().join())
-        fail(`the last members are not ${members.join()}`, life);
+        fail(`the last members are not ${members.join()}`, history);
     }
   }
 }
 
 /** In every ring both were in, both saw the same, from where the later one came to where the first one went. */
-function compare(one: Life, other: Life, fail: (what: string) => void): void {
+function compare(one: MemberHistory, other: MemberHistory, fail: (what: string) => void): void {
   const rings = new Map(episodes(one).map((episode) => [episode.ring, episode]));
   for (const second of episodes(other)) {
     const first = rings.get(second.ring);
@@ -107,16 +107,16 @@ function compare(one: Life, other: Life, fail: (what: string) => void): void {
   }
 }
 
-describe('random lives of a cluster', () => {
+describe('random simulations of a cluster', () => {
   test.each(seeds)(
     'seed %i',
     async (seed) => {
-      check(seed, await live(seed));
+      check(seed, await simulate(seed));
     },
     RUN_TIMEOUT_MS,
   );
 
-  test('the same seed is the same life', async () => {
-    for (const seed of seeds.slice(0, 5)) expect(await live(seed)).toEqual(await live(seed));
+  test('equal seeds give equal histories', async () => {
+    for (const seed of seeds.slice(0, 5)) expect(await simulate(seed)).toEqual(await simulate(seed));
   });
 });

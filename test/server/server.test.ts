@@ -69,7 +69,7 @@ describe('addresses', () => {
     await expect(startServer({ address })).rejects.toMatchObject({ code: 'CS_ERR_EXIST' });
   });
 
-  test('what somebody listens at is not taken from him', async () => {
+  test('an address in use is not taken over', async () => {
     const address = join(directory, 'socket');
     server = await startServer({ address });
     await expect(startServer({ address })).rejects.toMatchObject({ code: 'CS_ERR_EXIST' });
@@ -131,7 +131,7 @@ describe('a life', () => {
     await two.close();
   });
 
-  test('close is for all who call it, and leaves nothing', async () => {
+  test('close() serves all its callers, and leaves nothing', async () => {
     const descriptors = openDescriptors();
     server = await startServer();
     const client = await server.connect();

@@ -48,7 +48,7 @@ describe('settled()', () => {
     expect(seen[0]!.texts.filter((_, index) => seen[0]!.deliveries[index]!.own)).toHaveLength(100);
   });
 
-  test('what is sent in answer to an event counts', async () => {
+  test('messages sent in response to an event count', async () => {
     await start({ nodes: 2 });
     const [one, two] = await members(2);
     await cluster.settled();
@@ -103,7 +103,7 @@ describe('settled()', () => {
     expect(two!.confchgs.at(-1)!.members).toHaveLength(2);
   });
 
-  test('it says who does not read', async () => {
+  test('it names the client that does not read', async () => {
     await start({ nodes: 1 });
     const reader = await RawClient.connect(cluster.node(1).address);
     const [one] = await members(1);
@@ -160,7 +160,7 @@ describe('stop()', () => {
     expect(two!.closed?.[0]).toMatchObject({ code: 'CS_ERR_LIBRARY', reason: 'connection-lost' });
   });
 
-  test('also what waits for room in their rings, in a loop', async () => {
+  test('events that wait for room in the rings count, too', async () => {
     await start({ nodes: 1 });
     const sender = await cluster.node(1).connect();
     const reader = await cluster.node(1).connect();

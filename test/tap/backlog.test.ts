@@ -40,7 +40,7 @@ test('rounds in which nothing was found do not wait, except the first', () => {
   expect(backlog.take()).toBeUndefined();
 });
 
-test('behind what waits one quiet round is enough', () => {
+test('after waiting frames one quiet round is enough', () => {
   const backlog = new Backlog();
   backlog.add(result({ deltas: deltas('event', chunks([1])) }));
   for (let round = 0; round < 10; round++) backlog.add(result());
@@ -82,7 +82,7 @@ test('it says when it is full, and when it is not any more', () => {
   expect(backlog.full).toBe(false);
 });
 
-test('what waits of one connection is dropped, but for its first frames and what others have', () => {
+test('dropping one connection keeps its first frames and those of other connections', () => {
   const backlog = new Backlog();
   const other = { ...CONNECTION, id: 2 };
   backlog.add(result({ deltas: deltas('request', chunks(upTo(600))) }));
@@ -101,7 +101,7 @@ test('what waits of one connection is dropped, but for its first frames and what
   expect(frames.filter(({ connection }) => connection === other)).toHaveLength(1);
 });
 
-test('what is dropped includes the rest of a round that is being yielded', () => {
+test('a drop includes the rest of a round that is being yielded', () => {
   const backlog = new Backlog();
   backlog.add(result({ deltas: deltas('request', chunks(upTo(600)), 3) }));
   const yielded = backlog.take()!.frames.length;

@@ -23,7 +23,7 @@ describe('a budget', () => {
     expect(workedMs / nowMs).toBeLessThan(0.26);
   });
 
-  test('what takes longer than any piece of work is not charged in full', () => {
+  test('implausibly long work is not charged in full', () => {
     const budget = new Budget(0.25);
     budget.charge(60_000, 60_000);
     expect(budget.restMs(60_000)).toBe(0);

@@ -81,7 +81,7 @@ describe('damage', () => {
   const frames = [1, 2, 3].map((number) => frame('event', numberedFrame(number, 40), { missed: number }));
   const bytes = write(frames);
 
-  test('cut at every byte: what was before is read, and the cut is told', () => {
+  test('cut at every byte: frames before the cut are read, and the cut is reported', () => {
     const whole: number[] = [];
     // A capture that has only begun has nothing that could be missing.
     const start = new CaptureWriter().begin().length;

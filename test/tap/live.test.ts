@@ -171,7 +171,7 @@ describeWithPeer('the tap on corosync', () => {
     if (missed.event > 0) expect(summary).toMatch(/about \d+ missed/);
   });
 
-  test('what a program did before the tap came is still there', async () => {
+  test('frames from before the tap are still there', async () => {
     const peer = await startPeer(node, 'earlier');
     peer.send('said before');
     await peer.untilDelivered(1);

@@ -161,7 +161,7 @@ test('filters', () => {
   expect(count({ groups: ['no such group'] })).toBe(0);
 });
 
-test('clients of which the daemon sees no pid: told apart, and found by the pid that they announce', () => {
+test('clients of which the daemon sees no pid: distinguished, and found by their announced pid', () => {
   const clients = [1, 2].map((id) => ({ ...CONNECTION, id, clientPid: 0, clientName: '' }));
   const seen = { ...CONNECTION, id: 3, clientPid: 77 };
   const join = (pid: number): Buffer => encodeRequest({ type: 'join', group, pid, flags: 0 });
@@ -223,7 +223,7 @@ describe('the order of rounds', () => {
     ]);
   });
 
-  test('what a client asked after a reply that was not seen yet waits for it', () => {
+  test('a request after an unseen reply waits for it', () => {
     expect(rounds({ request: [a, mcast, b] }, { response: [ra, rb], event: [event] })).toEqual([
       [a],
       [ra, mcast, b, rb, event],
@@ -287,13 +287,13 @@ describe('replay', () => {
     ]);
   });
 
-  test('what was sent, fragments put together', () => {
+  test('sent messages, with fragments reassembled', () => {
     const mcast = frame('request', encodeRequest({ type: 'mcast', guarantee: 2, message: Buffer.from('m') }));
     expect(plan(join, mcast, ...fragments, deliver)).toEqual(['demo m', 'demo abcdefg']);
     expect(plan(mcast)).toEqual(['undefined m']);
   });
 
-  test('what was delivered, once, when nothing was sent', () => {
+  test('delivered messages, once, if none were sent', () => {
     const other = { ...CONNECTION, id: 2 };
     expect(plan(deliver, { ...deliver, connection: other }, deliver)).toEqual(['demo d', 'demo d']);
   });
@@ -304,7 +304,7 @@ describe('replay', () => {
   });
 });
 
-test('what no XML may hold is escaped too', () => {
+test('characters that XML forbids are escaped, too', () => {
   expect(visible('a\ufffe\uffffb')).toBe('a\\ufffe\\uffffb');
 });
 

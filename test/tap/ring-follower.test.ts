@@ -69,7 +69,7 @@ describe('a follower', () => {
     expect(Buffer.concat(got).equals(Buffer.concat(sent))).toBe(true);
   });
 
-  test('recovers what was in the ring before it came, consumed or not', () => {
+  test('recovers older frames in the ring, consumed or not', () => {
     for (let number = 0; number < 10; number++) ring.put(numberedFrame(number, 100));
     for (let count = 0; count < 6; count++) ring.take();
     open();
@@ -109,7 +109,7 @@ describe('a follower', () => {
     expect(numbers(look().frames)).toEqual([1]);
   });
 
-  test('knows that it was lapped, takes what is left and counts the rest', () => {
+  test('detects a lap, takes the remaining frames and counts the missed ones', () => {
     open();
     follower.begin(0);
     for (let number = 0; number < 20; number++) {
@@ -169,7 +169,7 @@ describe('a follower', () => {
     expect(frames.length + missed).toBeLessThan(2300);
   });
 
-  test('samples between the looks make the count exact, also of rounds that leave the ring as it was', () => {
+  test('samples between reads make the count exact, even for laps that leave the ring unchanged', () => {
     open();
     follower.begin(0);
     const same = numberedFrame(1, 120);
@@ -191,7 +191,7 @@ describe('a follower', () => {
     expect(frames.length + missed).toBe(3 * perRound);
   });
 
-  test('what was overwritten in a new ring before it was opened is known to be missing', () => {
+  test('frames overwritten in a new ring before it was opened count as missed', () => {
     for (let number = 0; number < 300; number++) {
       ring.put(numberedFrame(number, 120));
       ring.take();
@@ -226,7 +226,7 @@ describe('a follower', () => {
     expect(numbers(look(1).frames)).toEqual([1000]);
   });
 
-  test('the same message over and over is told from a lap by the guard', () => {
+  test('the guard distinguishes a repeated message from a lap', () => {
     open();
     follower.begin(0);
     const same = numberedFrame(1, 120);

@@ -52,7 +52,7 @@ describe('a tap', () => {
     expect(last.closed).toEqual([connection]);
   });
 
-  test('a connection that was gone too soon is told', async () => {
+  test('a connection that ended too soon is reported', async () => {
     await next();
     const { directory } = makeConnection(root, { suffix: 'short_' });
     rmSync(directory, { recursive: true });
@@ -78,7 +78,7 @@ describe('a tap', () => {
     ]);
   });
 
-  test('what was there before is told apart from what is new', async () => {
+  test('older frames are marked as old', async () => {
     const { rings } = makeConnection(root);
     rings.request.put(numberedFrame(1, 40));
     rings.request.take();
@@ -88,7 +88,7 @@ describe('a tap', () => {
     expect((await next()).frames).toMatchObject([{ old: false, consumed: false }]);
   });
 
-  test('who was overtaken once is followed as before when the flood is over', async () => {
+  test('a sampled connection is followed in full again after the flood', async () => {
     await next();
     const { rings } = makeConnection(root, { words: 16_384 });
     await next();
@@ -123,7 +123,7 @@ describe('a tap', () => {
     expect(later).toEqual(Array.from({ length: 600 }, (_, index) => 1000 + index));
   });
 
-  test('what was lost of a new connection before it was found is told, of an older one it is none of ours', async () => {
+  test('early losses of a new connection are reported, those of an older one are not', async () => {
     const flood = (suffix: string): void => {
       const { rings } = makeConnection(root, { suffix });
       for (let number = 0; number < 1000; number++) {
@@ -170,7 +170,7 @@ describe('a tap', () => {
     expect(directory).toContain('strange');
   });
 
-  test('what a crash left behind is said once, and what was in it is still read', async () => {
+  test('leftovers of a crash are reported once, and their frames are still read', async () => {
     const { rings } = makeConnection(root, { serverPid: GONE, clientPid: GONE + 1 });
     rings.request.put(numberedFrame(1, 40));
     for (const ring of Object.values(rings)) ring.close();
@@ -209,7 +209,7 @@ describe('a tap', () => {
   });
 
   const asOther = process.geteuid?.() === 0 ? test : test.skip;
-  asOther('a connection that may not be read is told once', async () => {
+  asOther('a connection without read permission is reported once', async () => {
     const { directory } = makeConnection(root);
     chmodSync(root, 0o755);
     chmodSync(directory, 0o700);

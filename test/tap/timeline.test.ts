@@ -169,7 +169,7 @@ describe('a cluster that is cut and healed', () => {
   });
 });
 
-describe('what is not whole', () => {
+describe('incomplete input', () => {
   const group = Buffer.from(GROUP);
   const me = { nodeId: 1, pid: 4711, reason: 1 };
   const other = { nodeId: 2, pid: 4712, reason: 1 };

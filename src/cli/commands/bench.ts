@@ -33,38 +33,34 @@ export const bench = defineCommand({
   name: 'bench',
   summary: 'measure a daemon through this client',
   description: [
-    'Joins a group of its own, sends messages and takes them back. flood: as many as the daemon takes, at several sizes. latency: one at a time, from the call to its delivery, in microseconds. Messages are numbered; should one be lost, doubled or out of order, the command says so and fails.',
-    'receive counts what another process floods the same group with (give both the same --group), and idle holds connections that do nothing until the command is interrupted; both are run only when asked for.',
-    'It loads the daemon, the network and every node of the cluster as much as it can: think before you run it on a cluster that has work to do.',
+    'Joins a group of its own, sends messages and receives them back. flood sends as fast as the daemon takes them, at several sizes. latency sends one at a time and measures from the call to the delivery, in microseconds. Messages are numbered: if one is lost, duplicated or out of order, the command reports it and fails.',
+    'receive counts the messages with which another process floods the same group (give both the same --group). idle holds connections that do nothing until the command is interrupted. Both run only on request.',
+    'It loads the daemon, the network and every node of the cluster as much as it can: think twice before you run it on a production cluster.',
   ],
   options: {
-    workload: someOf('NAME', WORKLOADS, 'what to run; default flood and latency'),
-    size: integers('BYTES', `sizes of the messages; default ${FLOOD_SIZES.join(',')}, for latency 64`),
-    count: integer('N', 'messages of each run, for idle: connections; default depends on the size'),
+    workload: someOf('NAME', WORKLOADS, 'workload to run; default flood and latency'),
+    size: integers('BYTES', `message sizes; default ${FLOOD_SIZES.join(',')}, for latency 64`),
+    count: integer('N', 'messages per run, or connections for idle; default depends on the size'),
     warmup: integer(
       'N',
-      'messages before each measurement begins; default as many as are measured, at most 40,000',
+      'messages before each measurement; default as many as are measured, at most 40,000',
       { min: 0 },
     ),
-    sending: oneOf(
-      'HOW',
-      SENDINGS,
-      'how the flood is sent; default tryMcast, and mcast for what goes in fragments',
-    ),
+    sending: oneOf('HOW', SENDINGS, 'how flood sends; default tryMcast, or mcast for fragmented messages'),
     group: groupOption('the group to use; default one for this process'),
-    'busy-poll': integer('MICROSECONDS', 'look for events this long before sleeping; default 0', {
+    'busy-poll': integer('MICROSECONDS', 'poll for events this long before sleeping; default 0', {
       min: 0,
       max: MAX_BUSY_POLL_US,
     }),
-    lend: flag('take messages lent, not copied'),
-    mapped: flag('map the rings into memory; without koffi or node:ffi this is a failure'),
-    files: flag('read and write the rings as files; by default they are mapped where koffi is installed'),
+    lend: flag('receive messages as borrowed buffers, without copies'),
+    mapped: flag('map the rings into memory; fails without koffi or node:ffi'),
+    files: flag('read and write the rings as files; by default they are mapped if koffi is installed'),
     timeout: seconds('give up after this time'),
   },
   examples: [
-    { command: 'cpg bench', meaning: 'What does this daemon do?' },
-    { command: 'cpg bench --workload latency --busy-poll 200', meaning: 'What does busy polling bring?' },
-    { command: 'cpg bench --files', meaning: 'What do mapped rings bring?' },
+    { command: 'cpg bench', meaning: 'How fast is this daemon?' },
+    { command: 'cpg bench --workload latency --busy-poll 200', meaning: 'How much does busy polling gain?' },
+    { command: 'cpg bench --files', meaning: 'How much do mapped rings gain?' },
     { command: 'cpg bench --size 64,1600 --json', meaning: 'Two sizes, for a script.' },
   ],
   run: async (context, { json, workload, size: sizes, timeout, ...values }) => {
@@ -111,7 +107,7 @@ export const bench = defineCommand({
             await print.result(
               { workload: 'receive', count, ...result },
               () =>
-                `receive  ${micros(result.cpuMicrosPerMessage)} µs of processor time a message, in ${result.seconds.toFixed(1)} s`,
+                `receive  ${micros(result.cpuMicrosPerMessage)} µs of CPU time per message, in ${result.seconds.toFixed(1)} s`,
             );
             break;
           }
@@ -122,15 +118,15 @@ export const bench = defineCommand({
                 () =>
                   `idle     ${counted(result.connections, 'connection')}, ${Math.round(result.bytesPerConnection / 1024)} KiB each`,
               );
-              // The output says itself what it lost, and ends the command.
+              // The output itself reports its loss and ends the command.
               printed.catch(() => undefined);
             });
             break;
         }
       }
     } catch (error) {
-      if (!limit.passed) throw error;
-      throw new CpgError('CS_ERR_TIMEOUT', 'bench: the time was over before the work', {
+      if (!limit.expired) throw error;
+      throw new CpgError('CS_ERR_TIMEOUT', 'bench: the time limit expired before the run was complete', {
         remedy: 'give more time, or fewer messages with --count',
       });
     } finally {
@@ -153,7 +149,7 @@ class Printer {
       const rate = thousands(result.messagesPerSecond).padStart(9);
       const megabytes = result.megabytesPerSecond.toFixed(1).padStart(7);
       const cpu = micros(result.cpuMicrosPerMessage).padStart(7);
-      return `flood    ${bytes(size)}  ${rate} messages/s  ${megabytes} MB/s  ${cpu} µs of processor time each`;
+      return `flood    ${bytes(size)}  ${rate} messages/s  ${megabytes} MB/s  ${cpu} µs of CPU time each`;
     });
     assertComplete('flood', size, count, result);
   }
@@ -179,7 +175,7 @@ function checkSizes(sizes: readonly number[]): void {
   );
 }
 
-/** A fragmented message waits for the daemon's replies: that is another thing than latency. */
+/** A fragmented message waits for the daemon's replies, which would distort the latency. */
 function checkAtomic(sizes: readonly number[]): void {
   const wrong = sizes.find((size) => size > MAX_ATOMIC_MESSAGE_BYTES);
   if (wrong === undefined) return;
@@ -193,7 +189,7 @@ function connectionsOf(count = 1): number {
   throw new UsageError(`option --count: '${count}' where up to ${MAX_CONNECTIONS} connections are expected`);
 }
 
-/** The point of the exercise: a fast client that loses something is worth nothing. */
+/** A fast client that loses messages is worthless. */
 function assertComplete(
   workload: string,
   size: number,
@@ -204,7 +200,7 @@ function assertComplete(
   throw new CpgError(
     'CS_ERR_FAILED_OPERATION',
     `bench: ${workload} of ${counted(count, 'message')} of ${counted(size, 'byte')}: ${received} came back, ${wrong} of them out of turn`,
-    { remedy: 'see whether others use the group; if nobody does, please report it' },
+    { remedy: 'check that nobody else uses the group; if so, please report it' },
   );
 }
 

@@ -10,13 +10,13 @@ export const completionCommand = (commands: () => readonly Command[]): Command =
   defineCommand({
     name: 'completion',
     summary: 'print a completion script for a shell',
-    description: ['Prints a script that makes bash, zsh or fish complete commands and options of cpg.'],
+    description: ['Prints a script with which bash, zsh or fish completes the commands and options of cpg.'],
     operands: [{ name: 'shell', summary: 'bash, zsh or fish', completion: Object.keys(SHELLS) }],
     common: textOptions,
     examples: [
       {
         command: 'source <(cpg completion bash)',
-        meaning: 'For this bash; put it into ~/.bashrc for every one.',
+        meaning: 'For this bash session; add it to ~/.bashrc for all of them.',
       },
       { command: 'cpg completion zsh > "${fpath[1]}/_cpg"', meaning: 'For zsh.' },
       { command: 'cpg completion fish > ~/.config/fish/completions/cpg.fish', meaning: 'For fish.' },

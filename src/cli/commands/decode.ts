@@ -11,7 +11,7 @@ export const decode = defineCommand({
   name: 'decode',
   summary: 'print a capture',
   description: [
-    'Prints the messages of a pcapng file written by "cpg tap --write", also after Wireshark, editcap or mergecap have written it again. A damaged file is printed up to the damage, and is a failure.',
+    'Prints the messages of a pcapng file written by "cpg tap --write", or rewritten by Wireshark, editcap or mergecap. A damaged file is printed up to the damage; the command then fails.',
   ],
   operands: [captureOperand],
   options: {
@@ -22,10 +22,10 @@ export const decode = defineCommand({
     timeout: streamTimeout,
   },
   examples: [
-    { command: 'cpg decode trace.pcapng', meaning: 'All messages, a line each.' },
+    { command: 'cpg decode trace.pcapng', meaning: 'All messages, one per line.' },
     {
       command: 'cpg decode trace.pcapng --message mcast --group orders --hex',
-      meaning: 'What was sent to a group, with its bytes.',
+      meaning: 'Messages sent to a group, with their bytes.',
     },
     {
       command: 'cpg decode trace.pcapng --json | jq "select(.afterMs > 100)"',
@@ -48,11 +48,11 @@ export const decode = defineCommand({
         if (++printed === count) return;
       }
     } catch (error) {
-      if (!limit.passed) throw error;
+      if (!limit.expired) throw error;
       if (count !== undefined) throw limit.failure(`decode: ${printed} of ${counted(count, 'message')}`);
     } finally {
       limit.dispose();
-      // The filter leaves them out, and perhaps they were what was looked for.
+      // The filter drops them, though the user may have meant them.
       if (ofNoGroup > 0 && !context.signal.aborted) {
         const text = `cpg: decode: ${counted(ofNoGroup, 'message')} left out: the capture does not tell the group`;
         await context.err.line(`${text} (recording began after the join)`);

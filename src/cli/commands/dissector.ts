@@ -8,12 +8,15 @@ export const dissector = defineCommand({
   name: 'dissector',
   summary: 'print the path of the Wireshark dissector',
   description: [
-    'Prints where the Lua dissector for captures of "cpg tap --write" is. Copy or link it into the plugin directory of Wireshark (Help, About, Folders), or name it on the command line of tshark or wireshark.',
+    'Prints the path of the Lua dissector for captures of "cpg tap --write". Copy or link it into the plugin directory of Wireshark (Help, About, Folders), or name it on the command line of tshark or wireshark.',
   ],
   common: dataOptions,
   examples: [
-    { command: 'wireshark -X lua_script:"$(cpg dissector)" trace.pcapng', meaning: 'Look at a capture.' },
-    { command: 'ln -s "$(cpg dissector)" ~/.local/lib/wireshark/plugins/', meaning: 'Have it always.' },
+    { command: 'wireshark -X lua_script:"$(cpg dissector)" trace.pcapng', meaning: 'Open a capture.' },
+    {
+      command: 'ln -s "$(cpg dissector)" ~/.local/lib/wireshark/plugins/',
+      meaning: 'Install it permanently.',
+    },
   ],
   run: async ({ out }, { json }) => {
     const path = join(__dirname, '..', '..', '..', 'dissector', 'qbcpg.lua');

@@ -9,11 +9,11 @@ export const groups = defineCommand({
   name: 'groups',
   summary: 'list all groups and their members',
   description: [
-    'Prints every member of every group of the cluster, a line each: NODEID:PID, a space, and the name of the group.',
-    'Bytes of a name that cannot be shown are printed as escapes (\\0, \\n, \\xNN), and a name that is not UTF-8 in hex (0x...): other commands take it as it is printed. JSON has the name itself, in base64 when it is not UTF-8.',
+    'Prints every member of every group in the cluster, one per line: NODEID:PID, a space, and the group name.',
+    'Unprintable bytes of a name are printed as escapes (\\0, \\n, \\xNN), and a name that is not UTF-8 in hex (0x...). Other commands accept the name as printed. JSON has the name itself, in base64 when it is not UTF-8.',
   ],
   options: {
-    names: flag('only the names of the groups'),
+    names: flag('print only the group names'),
     timeout: requestTimeout,
   },
   examples: [

@@ -17,23 +17,23 @@ import { counted, visible } from '../text';
 import { requestTimeout } from './shared';
 
 const DEFAULT_TIMEOUT_MS = 5000;
-/** What the three rings of a connection take, in six files of a directory. */
+/** Size of the three rings of a connection: six files in a directory. */
 const CONNECTION_MB = 3.2;
 const CONNECTION_FILES = 7;
 
 export const info = defineCommand({
   name: 'info',
-  summary: 'is a daemon reachable, and if not, why',
+  summary: 'check whether a daemon is reachable, and if not, why',
   description: [
-    'Connects to the daemon and prints where it listens, its pid, the local node id, and limits. If that fails it looks for the cause, tries where else a daemon may listen, and says what was found and what to do; docs/troubleshooting.md has all causes. Where it finds none it says so and shows the facts.',
+    'Connects to the daemon and prints its address, its pid, the local node id, and limits. If that fails it looks for the cause, tries other addresses where a daemon may listen, and reports its findings and a remedy; docs/troubleshooting.md lists all causes. If it finds no cause it says so and prints the facts.',
   ],
   options: { timeout: requestTimeout },
   examples: [
-    { command: 'cpg info', meaning: 'Look at the daemon of this machine.' },
+    { command: 'cpg info', meaning: 'Check the daemon of this machine.' },
     { command: 'cpg info --json | jq .localNodeId', meaning: 'The id of this node.' },
     {
       command: 'cpg info --address /run/corosync-test/cpg',
-      meaning: 'Look at a daemon with sockets in the file system.',
+      meaning: 'Check a daemon with sockets in the file system.',
     },
   ],
   run: async (context, { address: given, json, timeout }) => {
@@ -45,7 +45,7 @@ export const info = defineCommand({
     } catch (error) {
       if (context.signal.aborted || !isCpgError(error) || error.reason === 'bad-argument') throw error;
       const { cause, remedy, findings: found } = await diagnose(error, asked, context.signal);
-      // A daemon that crashed left its rings.
+      // A crashed daemon leaves its rings.
       const findings = [...found, ...oddTexts(ringsInShm())];
       if (json) {
         await context.out.line(jsonLine({ type: 'info', address, reachable: false, cause, findings }));
@@ -56,7 +56,7 @@ export const info = defineCommand({
   },
 });
 
-/** As connect() decides it. */
+/** The same rule as in connect(). */
 function whereTo(given: string | undefined, environment: string | undefined): Asked {
   if (given !== undefined) return { address: given, from: 'option', environment };
   // An empty variable is an unset one.
@@ -78,13 +78,13 @@ interface Facts {
   maxAtomicMessageSize: number;
   maxMessageSize: number;
   flowControl: boolean;
-  /** What there is for things that Node cannot do: see src/native/. */
+  /** Usable providers of system calls that Node lacks: see src/native/. */
   native: string[];
   shm: Space | null;
   rings: Rings | null;
 }
 
-/** Connections of all services of this machine, and directories that are none, or whose processes are gone. */
+/** Connections of all services on this machine, and odd directories: no connection, or its processes are gone. */
 type Rings = ReturnType<Discovery['survey']>;
 
 const nothing = (): void => undefined;
@@ -131,11 +131,11 @@ function ringsInShm(): Rings | null {
 }
 
 function ringsText({ connections, unreadable }: Rings): string {
-  const others = unreadable === 0 ? '' : `, ${unreadable} more that may not be read`;
+  const others = unreadable === 0 ? '' : `, ${unreadable} more without read permission`;
   return `${counted(connections, 'connection')} in ${SHM_DIRECTORY}${others}`;
 }
 
-/** What is left over, half made or not ours, each with what is wrong with it. */
+/** Directories that are leftovers, half made or foreign, each with its fault. */
 function oddTexts(rings: Rings | null): string[] {
   return (rings?.odd ?? []).map(({ directory, text }) => `${visible(directory)}: ${visible(text)}`);
 }
@@ -154,17 +154,17 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
         : `${facts.pid}`,
     ],
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
-    ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
+    ['flow control', facts.flowControl ? 'on: the daemon asks senders to wait' : 'off'],
     ['native', nativeText()],
-    ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],
-    ['rings', rings === null ? 'cannot be looked at' : ringsText(rings)],
+    ['/dev/shm', shm === null ? 'cannot be read' : spaceText(shm)],
+    ['rings', rings === null ? 'cannot be read' : ringsText(rings)],
     ...oddTexts(rings).map((text) => ['', text] as const),
   ] as const;
   for (const [name, value] of rows) await out.line(`${out.paint('bold', name.padEnd(12))}  ${value}`);
 }
 
 function spaceText({ freeBytes, totalBytes, freeFiles, totalFiles }: Space): string {
-  // A tmpfs without a limit says 0 of 0.
+  // A tmpfs without a limit reports 0 of 0.
   const limits = [
     ...(totalBytes === 0 ? [] : [`${megabytes(freeBytes)} MB free of ${megabytes(totalBytes)}`]),
     ...(totalFiles === 0 || freeFiles >= CONNECTION_FILES
@@ -183,7 +183,7 @@ function usableProviders(): ProviderState[] {
   return providerStates().filter(({ whyNot }) => whyNot === undefined);
 }
 
-/** Which way there is to what Node cannot do itself, and what it brings. */
+/** The usable providers, and what each adds. */
 function nativeText(): string {
   const texts = usableProviders().map(({ name, brings }) => `${name} (${brings})`);
   return texts.join(', ') || 'none of koffi, node:ffi, unix-dgram: rings through files, no datagrams';

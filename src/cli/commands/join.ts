@@ -12,25 +12,25 @@ import { flag, groupFrom } from '../options';
 import { counted } from '../text';
 import { groupOperand, streamCount, streamTimeout } from './shared';
 
-/** Messages of ours that may be under way: enough to keep the daemon busy, few enough to remember. */
+/** Own messages in flight: enough to keep the daemon busy, few enough to remember. */
 const MAX_UNCONFIRMED = 1024;
-/** How long leaving may take when we were told to end. */
+/** Time limit of the leave when the command ends. */
 const LEAVE_GRACE_MS = 1000;
 
 export const join = defineCommand({
   name: 'join',
   summary: 'join a group: send lines, print events',
   description: [
-    'Joins GROUP. Every line of standard input is sent to it as one message (the bytes between two newlines), and everything that happens in the group is printed. At the end of the input it waits until its own messages were delivered back, leaves, and ends.',
-    'Without --json a line says "message NODEID:PID" and the bytes of the message, "joined NODEID:PID" or "left NODEID:PID" and why, or "members" and all of them. On a terminal lines are coloured, own messages are marked, and control characters are shown as escapes.',
-    'With --count or --stay it goes on after the end of the input. The time limit is a failure (CS_ERR_TIMEOUT) if a count or own messages were still awaited, and a good end otherwise.',
+    'Joins GROUP, sends every line of standard input to it as one message (the bytes between two newlines), and prints everything that happens in the group. At the end of the input it waits until its own messages have been delivered back, leaves the group, and ends.',
+    'Without --json a line is "message NODEID:PID" and the bytes of the message, "joined NODEID:PID" or "left NODEID:PID" and the reason, or "members" and the full list. On a terminal, lines are coloured, own messages are marked, and control characters are shown as escapes.',
+    'With --count or --stay it continues after the end of the input. When the time limit expires the command fails (CS_ERR_TIMEOUT) if a count or its own messages are still awaited, and succeeds otherwise.',
   ],
   operands: [groupOperand],
   options: {
     count: streamCount('deliveries, own ones included'),
     stay: flag('keep listening after the end of the input'),
     timeout: streamTimeout,
-    totem: flag('also print the configuration of the ring (totemConfchg) on joining'),
+    totem: flag('also print the ring configuration (totemConfchg) on joining'),
   },
   examples: [
     { command: 'cpg join orders', meaning: 'Talk to the group from the keyboard; Ctrl-D leaves.' },
@@ -56,11 +56,11 @@ export const join = defineCommand({
 interface MemberOptions {
   json: boolean;
   count: number | undefined;
-  /** The end of the input is not the end. */
+  /** Continue after the end of the input. */
   stay: boolean;
 }
 
-/** One stay in a group: sending and printing go on side by side until one of them says it is over. */
+/** One membership: sending and printing run side by side until one of them ends it. */
 class Member {
   readonly #context: Context;
   readonly #client: CpgClient;
@@ -79,7 +79,7 @@ class Member {
 
   async join(group: string | Uint8Array, totem: boolean, timeoutMs: number | undefined): Promise<void> {
     const { signal, stdin } = this.#context;
-    // The loop is there before the join, so that it misses nothing.
+    // The loop exists before the join, so that it misses nothing.
     const events = this.#client.events();
     const over = new Promise<void>((resolve, reject) => {
       this.#over = (failure) => (failure === undefined ? resolve() : reject(failure));
@@ -97,7 +97,7 @@ class Member {
       clearTimeout(limit);
       signal.removeEventListener('abort', onAbort);
       stdin.destroy();
-      // What happens from here on is not printed: the output ends with the last thing that was awaited.
+      // Print no later events: the output ends with the last awaited one.
       await events.return?.();
       await this.#leave();
     }
@@ -156,12 +156,10 @@ class Member {
       return;
     }
     const what = `join: ${missing.join(' and ')} within ${timeoutMs / 1000} s`;
-    this.#over(
-      new CpgError('CS_ERR_TIMEOUT', what, { remedy: 'give more time, or see who should have sent' }),
-    );
+    this.#over(new CpgError('CS_ERR_TIMEOUT', what, { remedy: 'give more time, or check the senders' }));
   }
 
-  /** Others shall see that we left, and not that we died; but nobody waits long for that. */
+  /** Others shall see a leave, not a death; but the wait for it is short. */
   async #leave(): Promise<void> {
     if (this.#client.state !== 'joined') return;
     const grace = new AbortController();

@@ -11,7 +11,7 @@ export const members = defineCommand({
   name: 'members',
   summary: 'list the members of a group',
   description: [
-    'Prints the members of a group, a line each, as NODEID:PID. A group without members does not exist: nothing is printed.',
+    'Prints the members of a group, one per line, as NODEID:PID. A group without members does not exist: nothing is printed.',
   ],
   operands: [groupOperand],
   options: { timeout: requestTimeout },
@@ -35,7 +35,7 @@ export const members = defineCommand({
   },
 });
 
-/** The name that was meant may end with NULs. */
+/** The intended name may end with NULs. */
 async function tellOfNearGroups(
   { err, signal }: Context,
   client: CpgClient,

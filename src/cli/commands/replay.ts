@@ -12,7 +12,7 @@ import { decimal, flag, group as groupOption, groups as groupsOption } from '../
 import { counted, groupLabel } from '../text';
 import { captureOperand, readOption, streamCount, streamTimeout } from './shared';
 
-/** Messages that may be on their way back to us. */
+/** Own messages in flight. */
 const MAX_UNCONFIRMED = 1024;
 const NS_PER_MS = 1e6;
 
@@ -20,15 +20,15 @@ export const replay = defineCommand({
   name: 'replay',
   summary: 'send the messages of a capture again',
   description: [
-    'Sends again what the programs in a capture sent, with the same pauses in between, to the same groups or to one of your choice. It joins each group, sends, waits until every message was delivered, and leaves. A capture that holds no requests is replayed from what was delivered.',
+    'Sends the messages that programs sent in a capture again, with the same pauses, to the same groups or to one of your choice. It joins each group, sends, waits until every message has been delivered, and leaves. A capture without requests is replayed from its deliveries.',
   ],
   operands: [captureOperand],
   options: {
     read: readOption,
     group: groupOption('send everything to this group'),
-    only: groupsOption('only what was sent to this group, NULs at the end of its name aside'),
-    speed: decimal('X', 'so many times as fast as recorded; default 1'),
-    rate: decimal('N', 'so many messages a second, whatever was recorded'),
+    only: groupsOption('only messages to this group; NULs at the end of the name do not count'),
+    speed: decimal('X', 'X times as fast as recorded; default 1'),
+    rate: decimal('N', 'N messages per second, regardless of the recorded pauses'),
     fast: flag('as fast as the daemon takes them'),
     count: streamCount('messages'),
     timeout: streamTimeout,
@@ -36,12 +36,12 @@ export const replay = defineCommand({
   examples: [
     {
       command: 'cpg replay trace.pcapng --group test',
-      meaning: 'The recorded messages once more, to the group "test".',
+      meaning: 'The recorded messages again, to the group "test".',
     },
     { command: 'cpg replay trace.pcapng --speed 10', meaning: 'To the recorded groups, ten times as fast.' },
     {
       command: 'cpg replay trace.pcapng --group test --rate 500',
-      meaning: 'A steady 500 messages a second.',
+      meaning: 'A steady 500 messages per second.',
     },
   ],
   run: async (context, { address, json, group, only, speed, rate, fast, count, timeout }, { file }) => {
@@ -67,7 +67,7 @@ export const replay = defineCommand({
       }
       await sender.delivered();
     } catch (error) {
-      throw limit.passed
+      throw limit.expired
         ? limit.failure(`replay: ${sent} of ${counted(messages.length, 'message')} sent`)
         : error;
     } finally {
@@ -96,7 +96,7 @@ export const replay = defineCommand({
   },
 });
 
-/** What was sent, and cannot be sent again. */
+/** The messages that cannot be sent again. */
 function leftOutOf({ messages, incomplete, missed }: ReplayPlan, selected: boolean): string[] {
   const ofNoGroup = !selected ? 0 : messages.filter(({ group }) => group === undefined).length;
   return [
@@ -118,7 +118,7 @@ async function readPlan(context: Context, file: string): Promise<ReplayPlan> {
   return plan;
 }
 
-/** Those that were sent to one of these groups; all when there are none. */
+/** The messages to one of these groups; all messages if no group is given. */
 function sentTo(groups: readonly Uint8Array[], messages: readonly ReplayMessage[]): readonly ReplayMessage[] {
   if (groups.length === 0) return messages;
   const sent = messages.filter(
@@ -159,7 +159,7 @@ function withTarget(messages: readonly ReplayMessage[], group: string | Uint8Arr
   });
 }
 
-/** When a message is due, in milliseconds from the beginning. */
+/** The due time of a message, in milliseconds from the beginning. */
 function schedule(
   messages: readonly ReplayMessage[],
   { speed = 1, rate, fast }: { speed: number | undefined; rate: number | undefined; fast: boolean },
@@ -170,7 +170,7 @@ function schedule(
   return (index) => Number(messages[index]!.timeNs - first) / NS_PER_MS / speed;
 }
 
-/** A handle for each group: CPG allows a handle only one. */
+/** One client per group: CPG allows a handle only one group. */
 class Sender {
   readonly #context: Context;
   readonly #address: string | undefined;

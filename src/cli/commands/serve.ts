@@ -16,33 +16,33 @@ const MAX_LINE_BYTES = 64 * 1024;
 
 export const serve = defineCommand({
   name: 'serve',
-  summary: 'run an embedded server, for trying things out',
+  summary: 'run an embedded server, to try things out',
   description: [
-    'Serves CPG without corosync, in the foreground, until it is interrupted. The first line it prints is the address to connect to; with --nodes it simulates a cluster and prints an address a line, that of node 1 first.',
-    "Commands are read from standard input, one a line, and answered on standard error: 'partition 1 / 2,3' cuts the network (a node that is not named is alone), 'heal' joins it again, 'crash N' and 'restart N' do that to node N, 'status' shows nodes, networks and groups, 'help' the commands. When standard input ends the server goes on.",
+    'Serves CPG without corosync, in the foreground, until it is interrupted. The first line of its output is the address to connect to; with --nodes it simulates a cluster and prints one address per line, starting with node 1.',
+    "It reads commands from standard input, one per line, and answers on standard error: 'partition 1 / 2,3' splits the network (a node that is not listed is alone), 'heal' reunites it, 'crash N' and 'restart N' act on node N, 'status' shows nodes, networks and groups, and 'help' lists the commands. The server keeps running after the end of standard input.",
   ],
   options: {
     address: text(
       'ADDRESS',
-      "where to listen: '@name' or '/path'; node N of several listens at ADDRESS-N, the first one at ADDRESS; default $CPG_ADDRESS, else a socket in a private directory. Any user of the machine can connect to an '@name', and only use up places",
+      "where to listen: '@name' or '/path'; with several nodes the first listens at ADDRESS and node N at ADDRESS-N; default $CPG_ADDRESS, else a socket in a private directory. Any user of the machine can connect to an '@name', but only occupy connection slots",
       'file',
     ),
-    nodes: integer('N', `how many nodes the cluster has; default 1`, { max: MAX_NODES }),
+    nodes: integer('N', `number of nodes in the cluster; default 1`, { max: MAX_NODES }),
     timeout: seconds('end after this time'),
   },
   examples: [
     {
       command: 'cpg serve --address /tmp/cpg',
-      meaning: 'A daemon to play with; CPG_ADDRESS=/tmp/cpg cpg join orders talks to it.',
+      meaning: 'A daemon to experiment with; CPG_ADDRESS=/tmp/cpg cpg join orders connects to it.',
     },
     { command: 'cpg serve --nodes 3 --json', meaning: 'Three nodes of one cluster.' },
     {
       command: 'echo partition 1 / 2,3 | cpg serve --nodes 3',
-      meaning: 'A cluster whose network is cut from the beginning.',
+      meaning: 'A cluster that starts with a partition.',
     },
   ],
   run: async ({ stdin, env, out, err, signal }, { address: given, json, nodes = 1, timeout }) => {
-    // An empty variable is as good as none, as for the client.
+    // As for the client, an empty variable counts as unset.
     const address = given ?? (env['CPG_ADDRESS'] === '' ? undefined : env['CPG_ADDRESS']);
     const cluster = await SimulatedCluster.start({
       nodes,
@@ -58,7 +58,7 @@ export const serve = defineCommand({
         );
       }
       if (out.terminal && !json) await err.write(hint(cluster));
-      // Whatever becomes of standard input and error, the server goes on.
+      // The server outlives standard input and error.
       if (mayRead(stdin)) {
         const reading = obey(cluster, stdin, err).catch((error: unknown) =>
           err.line(failureLine(error, 'serve')),
@@ -85,7 +85,7 @@ interface Described {
 const COMMANDS: Record<string, Described> = {
   partition: {
     usage: 'partition 1 / 2,3',
-    meaning: 'cut the network; a node that is not named is alone',
+    meaning: 'split the network; a node that is not listed is alone',
     run: (cluster, words) => {
       const sides = words.split('/').map((side) => side.split(',').map((word) => nodeId(cluster, word)));
       const twice = sides.flat().find((id, index, all) => all.indexOf(id) !== index);
@@ -96,7 +96,7 @@ const COMMANDS: Record<string, Described> = {
   },
   heal: {
     usage: 'heal',
-    meaning: 'join the network again',
+    meaning: 'reunite the network',
     run: (cluster, words) => {
       nothingMore(words);
       cluster.heal();
@@ -137,10 +137,10 @@ const COMMANDS: Record<string, Described> = {
   },
 };
 
-/** A line that cannot be obeyed. */
+/** A line that is not a valid command. */
 class Mistake extends Error {}
 
-/** A process in the background that reads from its terminal would be stopped. */
+/** The kernel stops a background process that reads from its terminal. */
 function mayRead(stdin: Context['stdin']): boolean {
   if (stdin.isTTY !== true) return true;
   try {
@@ -155,7 +155,7 @@ function mayRead(stdin: Context['stdin']): boolean {
   }
 }
 
-/** Obeys each line until standard input ends. */
+/** Runs the command of each line until standard input ends. */
 async function obey(cluster: SimulatedCluster, stdin: Context['stdin'], err: Context['err']): Promise<void> {
   for await (const bytes of lines(stdin, MAX_LINE_BYTES)) {
     const line = bytes.toString().trim();
@@ -195,7 +195,7 @@ function nothingMore(words: string): void {
   if (words !== '') throw new Mistake(`'${words}' is too much`);
 }
 
-/** The nodes that see each other, as `2,3`, with one of them. */
+/** Each side of the network as `2,3`, with one of its nodes. */
 function sides(cluster: SimulatedCluster): [side: string, node: ClusterNode][] {
   const running = cluster.nodes.filter((node) => node.running);
   return [...new Map(running.map((node) => [node.ring.members.join(','), node]))];
@@ -232,7 +232,6 @@ function help(): string {
     .join('\n');
 }
 
-/** What to try next. */
 function hint(cluster: SimulatedCluster): string {
   const [first, second = first] = cluster.nodes;
   const several = cluster.nodes.length > 1;

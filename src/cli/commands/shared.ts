@@ -1,9 +1,9 @@
-/** Options and operands that several commands have. */
+/** Options and operands of several commands. */
 import { integer, seconds, text } from '../options';
 
 export const groupOperand = {
   name: 'group',
-  summary: 'the name of the group, 1 to 128 bytes, as printed (\\0, \\xNN, 0x...)',
+  summary: 'group name, 1 to 128 bytes, as printed (\\0, \\xNN, 0x...)',
 } as const;
 
 export const captureOperand = {
@@ -15,6 +15,6 @@ export const captureOperand = {
 
 export const readOption = text('FILE', 'the same as FILE alone', 'file');
 
-export const requestTimeout = seconds('how long connecting and each request may take; default 10');
-export const streamTimeout = seconds('end after this time; a failure when something was still awaited');
+export const requestTimeout = seconds('limit for connecting and for each request; default 10');
+export const streamTimeout = seconds('end after this time; fail if something is still awaited');
 export const streamCount = (what: string): ReturnType<typeof integer> => integer('N', `end after N ${what}`);

@@ -22,33 +22,36 @@ import { MAX_NICE, setNice } from '../priority';
 import { counted, visible } from '../text';
 import { streamCount, streamTimeout } from './shared';
 
-/** What may wait for a slow disk, while the rings go on being read. */
+/** Limit of the data that waits for a slow disk while the tap keeps reading. */
 const WRITE_AHEAD_BYTES = 64 * 1024 * 1024;
 
 export const tap = defineCommand({
   name: 'tap',
   summary: 'follow live connections without disturbing them',
   description: [
-    'Follows the connections of all programs on this machine to corosync, or to any other service made with libqb, by reading their rings in /dev/shm. It only ever reads: no proxy, no restart, and no program notices. It needs permission to read the rings: that is the user of the program, or root.',
-    'Each message is printed with the processes at both ends; messages of CPG in full, those of other services by name. A reply says which request it answers and how much later it was seen; timestamps are when the tap saw the message, up to some milliseconds late. Messages that were overwritten before they could be read are counted and reported.',
-    'It takes a quarter of one CPU at most, on average. Of a connection with more than some 30,000 messages per second it reads samples only.',
-    'With --write the messages go to a pcapng file instead, which "cpg decode" and Wireshark read (see "cpg dissector"). A new file is readable by you alone. When you end it (Ctrl-C), the capture is complete.',
+    'Follows the connections of all programs on this machine to corosync, or to any other service made with libqb, by reading their rings in /dev/shm. It only reads: there is no proxy and no restart, and no program notices. Run it as a user who may read the rings: the user of the program, or root.',
+    'It prints each message with the processes at both ends: CPG messages in full, those of other services by name. A reply names its request and the time since it. A timestamp is when the tap saw the message, up to a few milliseconds late. Messages that were overwritten before the tap read them are counted and reported.',
+    'It uses at most a quarter of one CPU on average. It only samples a connection with more than about 30,000 messages per second.',
+    'With --write the messages go to a pcapng file instead, for "cpg decode" and Wireshark (see "cpg dissector"). Only you can read a new file. A capture that you end with Ctrl-C is complete.',
   ],
   options: {
     ...filterOptions,
-    history: flag('begin with what is still in the rings from before'),
+    history: flag('begin with the older messages that are still in the rings'),
     hex: hexOption,
     write: text('FILE', "write a pcapng capture; '-' is standard output", 'file'),
     count: streamCount('messages'),
     timeout: streamTimeout,
-    nice: integer('N', `priority it gives up, 0 to ${MAX_NICE}; default 0`, { min: 0, max: MAX_NICE }),
+    nice: integer('N', `lower its priority by N, 0 to ${MAX_NICE}; default 0`, { min: 0, max: MAX_NICE }),
   },
   examples: [
     { command: 'sudo cpg tap', meaning: 'Everything, as it happens.' },
-    { command: 'sudo cpg tap --service cpg --message join,confchg', meaning: 'Who comes and goes.' },
+    {
+      command: 'sudo cpg tap --service cpg --message join,confchg',
+      meaning: 'Joins and configuration changes only.',
+    },
     {
       command: 'sudo cpg tap --pid 4711 --history',
-      meaning: 'What this program sends and gets, and what it did just before.',
+      meaning: 'Messages of one program, including the most recent past.',
     },
     { command: 'sudo cpg tap --write trace.pcapng --timeout 60', meaning: 'Record a minute.' },
     { command: 'sudo cpg tap --write - | wireshark -k -i -', meaning: 'Watch in Wireshark.' },
@@ -73,23 +76,22 @@ export const tap = defineCommand({
       await session.summarize(out);
     }
     out.closed.throwIfAborted();
-    if (limit.passed && count !== undefined) {
+    if (limit.expired && count !== undefined) {
       throw new CpgError('CS_ERR_TIMEOUT', `tap: ${session.seen} of ${counted(count, 'message')}`, {
         remedy: 'give more time, or see whether the filters let anything through',
       });
     }
     session.checkServices();
-    // A capture that the user ends is complete, unless more was asked for.
+    // A capture that the user ends is complete, unless a count is still open.
     return count === undefined || session.seen >= count ? 'complete' : undefined;
   },
 });
 
-/** Where messages go. */
 interface Sink {
   begin(): Promise<void>;
-  /** Wanted frames that cannot be decoded; of a capture, by their headers alone. */
+  /** Wanted frames that cannot be decoded. A capture judges by their headers alone. */
   readonly malformed: number;
-  /** Writes those that are wanted, at most `room`, and returns how many. */
+  /** Writes at most `room` of the wanted frames and returns their number. */
   write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number>;
   end(): Promise<void>;
 }
@@ -100,12 +102,12 @@ class TapSession {
   readonly #filter: Filter;
   readonly #history: boolean;
   readonly #count: number;
-  /** With --write it may run as a service. */
+  /** With --write the tap may run as a service. */
   readonly #records: boolean;
   readonly #conversations = new Conversations();
   readonly #services: ServiceCheck;
   #missed = 0;
-  /** Connections that cannot be followed, and those of them that this user may not read. */
+  /** Connections that cannot be followed, and those among them without read permission. */
   #refused = 0;
   #denied = 0;
   #toldDenied = false;
@@ -137,14 +139,14 @@ class TapSession {
     let ready = false;
     for await (const batch of tap.batches()) {
       await this.#batch(batch);
-      // From here on nothing that begins is missed: a script may wait for this line.
+      // A script may wait for this line: from here on the tap misses no new connection.
       if (!ready) await this.#ready(tap.connections.length);
       ready = true;
       if (this.seen >= this.#count) return;
     }
   }
 
-  /** What there was, when all that could be written is. */
+  /** Prints the totals. Call it after the last write. */
   async summarize({ unwritten, closed }: Output): Promise<void> {
     if (!this.#ran) return;
     const broken = closed.aborted && !(closed.reason instanceof OutputClosed);
@@ -158,7 +160,7 @@ class TapSession {
     await this.#context.err.line(`cpg: tap: ${all}, ${gaps.length === 0 ? 'none missed' : gaps.join(', ')}`);
   }
 
-  /** Throws when a service that was asked for never appeared, and may be mistyped. */
+  /** Throws when a requested service never appeared: its name may be mistyped. */
   checkServices(): void {
     const missing = this.#services.failure('tap');
     if (missing !== undefined) throw missing;
@@ -196,7 +198,7 @@ class TapSession {
       if (this.#concerns(directory)) await err.line(`cpg: tap: ${visible(directory)}: ${visible(text)}`);
     if (this.#ran) await this.#tellDenied();
     const [before, wanted] = split(frames, ({ old }) => old && !this.#history);
-    // What is not shown still tells who is in which group.
+    // Frames that are not shown still reveal who is in which group.
     for (const frame of before) this.#conversations.pass(frame);
     for (const { missed } of wanted) this.#missed += missed;
     this.#missed += unreportedMissed;
@@ -207,7 +209,7 @@ class TapSession {
     }
   }
 
-  /** Once: it is the same for all. */
+  /** Once is enough: the reason is the same for all. */
   async #tellDenied(): Promise<void> {
     if (this.#denied === 0 || this.#toldDenied) return;
     this.#toldDenied = true;
@@ -215,7 +217,7 @@ class TapSession {
     await this.#context.err.line(`cpg: tap: ${which} cannot be followed: ${DENIED}`);
   }
 
-  /** A directory's name begins with the two pids: whoever asked for others need not hear of it. */
+  /** A directory's name begins with the two pids: a filter on other pids excludes it. */
   #concerns(directory: string): boolean {
     const { pids } = this.#filter;
     const { serverPid = 0, clientPid = 0 } = pidsOf(directory) ?? {};
@@ -223,7 +225,7 @@ class TapSession {
   }
 }
 
-/** What cannot be written ends the session by `closed`, and is reported as a whole. */
+/** A failed write ends the session through `closed`; the output reports the loss as a whole. */
 async function handOver(out: Output, data: string | Uint8Array, messages = 0): Promise<void> {
   await out.write(data, messages).catch(() => undefined);
 }
@@ -239,7 +241,7 @@ class TextSink implements Sink {
   }
 
   async begin(): Promise<void> {
-    // Text has no head.
+    // Text has no header.
   }
 
   async write(frames: readonly TapFrame[], conversations: Conversations, room: number): Promise<number> {
@@ -259,10 +261,10 @@ class TextSink implements Sink {
   }
 
   async end(): Promise<void> {
-    // Nor an end.
+    // Text has no trailer.
   }
 
-  /** A gap is told even if the message behind it is not wanted: what is missing might have been. */
+  /** Report a gap even before an unwanted message: the missed ones might have been wanted. */
   #missed({ missed, connection, ring }: TapFrame): string[] {
     if (!this.#how.json) return [`${missedLine(missed, this.#out)}\n`];
     return [
@@ -274,7 +276,7 @@ class TextSink implements Sink {
 class CaptureSink implements Sink {
   malformed = 0;
   readonly #writer = new CaptureWriter();
-  /** Gaps before messages that were not wanted: the next one that is tells of them. */
+  /** Gaps before unwanted messages: the next wanted message reports them. */
   readonly #gaps = new WeakMap<TapConnection, Record<RingName, number>>();
   readonly #out: Output;
   readonly #filter: Filter;
@@ -309,7 +311,7 @@ class CaptureSink implements Sink {
     return handOver(this.#out, this.#writer.end());
   }
 
-  /** What a frame means is found out only when a filter asks for it: that is most of the work. */
+  /** Decodes a frame only if a filter needs it: decoding is most of the work. */
   #wanted(frame: TapFrame, conversations: Conversations): boolean {
     const { names, groups, nodes, rings } = this.#filter;
     if (names.length + groups.length + nodes.length > 0 || !hasPid(this.#filter, frame.connection))

@@ -15,8 +15,8 @@ export const timeline = defineCommand({
   name: 'timeline',
   summary: 'draw what happened in a group',
   description: [
-    'Makes a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and who joined and left, and why, as notes across the lanes. Long rows of messages of one sender are folded. All members whose events are in the capture tell it together: what several saw is drawn once, in the order in which all of them saw it, and after a partition each side has arrows and notes of its own. A capture has all members when it was recorded where they all run, or put together by mergecap.',
-    'The result is an SVG picture that needs nothing else, or with --mermaid the text of a Mermaid diagram.',
+    'Draws a sequence chart of a group from a capture: a lane for each member, its messages as arrows, and joins and leaves, with their reasons, as notes across the lanes. Long runs of messages from one sender are folded. The chart combines the events of all members in the capture: an event that several members saw is drawn once, in the order common to all, and after a partition each side has its own arrows and notes. A capture has all members if it was recorded on their common machine, or assembled with mergecap.',
+    'The result is a self-contained SVG picture or, with --mermaid, the text of a Mermaid diagram.',
   ],
   operands: [captureOperand],
   options: {
@@ -41,11 +41,11 @@ export const timeline = defineCommand({
     context.signal.throwIfAborted();
     const group = wanted && findGroup(wanted, builder.groups);
     const chart = builder.build(group);
-    // What could be read of a damaged capture is drawn.
+    // Draw the readable part of a damaged capture.
     if (chart === undefined && failure !== undefined) throw failure as Error;
     if (chart === undefined) {
       const known = builder.groups.length === 0 ? '' : `; there are ${builder.groups.join(', ')}`;
-      throw new CpgError('CS_ERR_NOT_EXIST', `${file}: no events of ${group ?? 'any group'} in it${known}`, {
+      throw new CpgError('CS_ERR_NOT_EXIST', `${file}: it has no events of ${group ?? 'any group'}${known}`, {
         remedy: 'record the events of a member with cpg tap --write',
       });
     }

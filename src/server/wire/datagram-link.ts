@@ -1,6 +1,6 @@
 /**
- * One connection by datagrams, from the server's side (transport/datagram-transport.ts is the other one), in the shape of a
- * connection by rings:
+ * The server's side of one datagram connection (transport/datagram-transport.ts is the other side), with the interface of
+ * a ring connection:
  *
  *     <base>/qb-<our pid>-<client pid>-<connection>-XXXXXX/qb-control-cpg     the control file
  *     .../qb-cpg-{request,event-tx}                                           our sockets, by name or as files
@@ -21,25 +21,25 @@ import { claim, type Share } from '../claim';
 import { removeOnExit } from '../exit';
 import { removeQuietly } from '../remove';
 
-/** A client binds its sockets as soon as it has our answer. */
+/** A client binds its sockets right after our answer. */
 const CLIENT_TIMEOUT_MS = 10_000;
 const CONNECT_POLLING = { turns: 8, maxPauseMs: 16 };
-/** Requests that may wait to be handled; then the client's kernel holds the rest. */
+/** Requests that may wait; the client's kernel holds the rest. */
 const MAX_WAITING_BYTES = 1024 * 1024;
 /** Replies that may wait; a client has one request in flight. */
 const MAX_WAITING_REPLIES = 16;
 const FLOW_CONTROL_OFFSET = 4;
 
-/** What the connection is told. */
+/** Callbacks to the connection. */
 export interface LinkHost {
-  /** There are requests. */
+  /** Requests arrived. */
   onRequests(): void;
-  /** So many bytes of events wait for the client. */
+  /** The number of event bytes that wait for the client changed. */
   onQueued(bytes: number): void;
   onFailure(error: unknown): void;
 }
 
-/** Names of both kinds work with what can do abstract ones, which are those of libqb. */
+/** A provider with abstract names (libqb's) supports paths, too. */
 export function findServerDatagrams(): { kind: DatagramAddress['kind']; datagrams: Datagrams } {
   for (const kind of ['abstract', 'path'] as const) {
     const datagrams = findDatagrams(kind);
@@ -53,11 +53,11 @@ export function findServerDatagrams(): { kind: DatagramAddress['kind']; datagram
 }
 
 export class DatagramLink {
-  /** Bytes of the largest frame, either way. */
+  /** Bytes of the largest frame in either direction. */
   readonly frameBytes: number;
-  /** What the handshake tells the client. */
+  /** Name prefixes in the handshake's answer. */
   readonly stems: { request: string; response: string; event: string };
-  /** When the client last took an event; milliseconds of the monotonic clock. */
+  /** Last time the client took an event; milliseconds of the monotonic clock. */
   lastProgress = monotonicMs();
   readonly #host: LinkHost;
   readonly #path: string;
@@ -77,7 +77,7 @@ export class DatagramLink {
   #connected = false;
   #closed = false;
 
-  /** Throws CpgError, and the error of the system; nothing is left then. */
+  /** Throws CpgError or the system's error, and then leaves nothing. */
   constructor(clientPid: number, connection: number, frameBytes: number, host: LinkHost) {
     const { kind, datagrams } = findServerDatagrams();
     this.#host = host;
@@ -107,7 +107,7 @@ export class DatagramLink {
     this.#connecting.start();
   }
 
-  // ---- what a connection does with it: see RequestReader, ResponseWriter and EventQueue -------------------------
+  // ---- for the connection: see RequestReader, ResponseWriter and EventQueue -------------------------------------
 
   get available(): number {
     return this.#incoming.length;
@@ -147,7 +147,7 @@ export class DatagramLink {
     // remove() follows.
   }
 
-  /** Requests that were handled make room for others. */
+  /** Handled requests make room for others. */
   reclaim(): void {
     if (!this.#paused || this.#closed || this.#incomingBytes > MAX_WAITING_BYTES / 2) return;
     this.#paused = false;
@@ -198,7 +198,7 @@ export class DatagramLink {
 
   // ---- the sockets -------------------------------------------------------------------------------------------
 
-  /** Nothing is read before, so that it is the client that we hear: a connected socket takes from its peer alone. */
+  /** Read nothing before connecting: a connected socket receives only from its peer, so only from the client. */
   #tryConnect(names: ReturnType<typeof socketNames>, untilMs: number): boolean {
     if (this.#closed) return true;
     try {
@@ -245,7 +245,7 @@ export class DatagramLink {
     if (!this.#closed) this.#host.onQueued(this.#queuedBytes);
   }
 
-  /** Sends what there is room for; returns how many bytes. */
+  /** Sends as much as fits; returns the number of bytes. */
   #flush(socket: DatagramSocket, frames: Buffer[]): number {
     let bytes = 0;
     while (this.#connected && !this.#closed && !socket.sending) {
@@ -259,14 +259,14 @@ export class DatagramLink {
 
   #remove(): void {
     for (const socket of this.#opened) void socket.close();
-    // Not set when it could not be made.
+    // Undefined if making it failed.
     if ((this.#controlFd as number | undefined) !== undefined) closeSync(this.#controlFd);
     removeQuietly(this.#path);
     this.#share.release();
   }
 }
 
-/** In shared memory, where clients look for it, or where temporary files are; with our claim on what is there. */
+/** Shared memory, where clients look, or else the directory of temporary files; with our claim. */
 function makeDirectory(prefix: string): [path: string, share: Share] {
   try {
     return makeIn(SHM_DIRECTORY, prefix);

@@ -1,10 +1,9 @@
 /**
- * The queue before the event ring, for a client that reads more slowly than others send.
+ * The queue in front of the event ring, for a client that reads more slowly than others send.
  *
- * Events are laid out as chunks in slabs of memory. A flush moves as many whole chunks as the ring has room for, and then
- * sends one byte for each on the service socket. Nothing tells us when the client gives space back, so while chunks
- * wait, a poller looks. The file of the ring is sparse, so a full file system is one more reason to have no room for a
- * while.
+ * Events are laid out as chunks in slabs of memory. A flush moves as many whole chunks as fit into the ring, and then sends
+ * one byte for each on the service socket. The client does not signal that it freed space, so a poller checks while chunks
+ * wait. The file of the ring is sparse: a full file system also means no room for a while.
  *
  *     append() -> | slab | slab | slab | -> ring -> byte on the socket
  */
@@ -16,14 +15,14 @@ import type { Ring } from '../../ring/ring';
 import { systemError } from '../../system-error';
 import { Poller } from '../../transport/poller';
 
-/** What goes into the ring without waiting for the end of a burst: readers work while we still write. */
+/** Flush at this size within a burst: readers work while we still write. */
 const SLAB_BYTES = 64 * 1024;
-/** Slabs kept for use again, for all connections of the process. */
+/** Slabs kept for reuse, shared by all connections of the process. */
 const MAX_SPARE_SLABS = 64;
 const MAX_LOOPED_BYTES = 128;
-/** A busy client makes room within a fraction of a millisecond; one that does not read is looked at now and then. */
+/** Poll fast first: a busy client makes room within a fraction of a millisecond. Poll a stopped client rarely. */
 const ROOM_POLLING = { turns: 400, maxPauseMs: 20, unref: true };
-/** Announcements the client has not taken from its socket; it reads nothing then, so it gets nothing more. */
+/** Limit of unread bytes in the client's socket: with more it reads nothing, so send nothing more. */
 const MAX_UNREAD_ANNOUNCEMENTS = 64 * 1024;
 
 interface Slab {
@@ -35,15 +34,15 @@ interface Slab {
 
 const spareSlabs: Buffer[] = [];
 
-/** What the queue needs of its connection. */
+/** The connection's side of the queue. */
 export interface EventQueueHost {
-  /** Sends `count` bytes on the service socket, of any value. */
+  /** Sends `count` bytes of any value on the service socket. */
   announce(count: number): void;
-  /** Bytes announced that the socket still holds. */
+  /** Sent bytes that the socket still holds. */
   unreadAnnouncements(): number;
   /** The number of queued bytes changed. */
   onQueued(bytes: number): void;
-  /** The ring cannot be used any more. */
+  /** The ring is unusable. */
   onFailure(error: unknown): void;
 }
 
@@ -55,7 +54,7 @@ export class EventQueue {
   #queuedBytes = 0;
   #flushScheduled = false;
   #closed = false;
-  /** While events wait: when the client last made room for some, in milliseconds of the monotonic clock. */
+  /** While events wait: last time the client made room, in milliseconds of the monotonic clock. */
   lastProgress = monotonicMs();
 
   constructor(ring: Ring, host: EventQueueHost) {
@@ -68,7 +67,7 @@ export class EventQueue {
     return this.#queuedBytes;
   }
 
-  /** Queues one event of `head` and of `body` from `start` on; their memory is free again when this returns. */
+  /** Queues one event of `head` and of `body` from `start` on; the caller may reuse their memory afterwards. */
   append(head: Buffer, body: Buffer, start: number): void {
     if (this.#closed) return;
     const length = head.length + body.length - start;
@@ -85,7 +84,7 @@ export class EventQueue {
     } else if (this.#queuedBytes >= SLAB_BYTES) {
       this.flush();
     } else if (!this.#flushScheduled) {
-      // At the end of the burst of requests, or whatever else made these events.
+      // Flush at the end of the burst that caused these events.
       this.#flushScheduled = true;
       nextTick(() => {
         this.#flushScheduled = false;
@@ -94,7 +93,7 @@ export class EventQueue {
     }
   }
 
-  /** Moves what fits into the ring. */
+  /** Moves as much as fits into the ring. */
   flush(): void {
     if (this.#closed || this.#queuedBytes === 0) return;
     try {
@@ -104,7 +103,7 @@ export class EventQueue {
       return;
     }
     this.#host.onQueued(this.#queuedBytes);
-    // The host may have closed us over the queue's length, which empties it.
+    // The host may have closed us because of the queue's length; then it is empty.
     if (this.#queuedBytes > 0 && !this.#polling.running) {
       this.lastProgress = monotonicMs();
       this.#polling.start();
@@ -122,7 +121,7 @@ export class EventQueue {
     const before = this.#queuedBytes;
     this.flush();
     if (this.#closed || this.#queuedBytes === 0) return true;
-    // It reads: look again soon, however long it took until now.
+    // The client reads: poll soon again, however long it has taken so far.
     if (this.#queuedBytes < before) this.#polling.start();
     return false;
   }
@@ -145,7 +144,7 @@ export class EventQueue {
     this.#host.announce(writer.post());
   }
 
-  /** Moves what fits; true when that was all. */
+  /** Moves as much as fits; true if that was all. */
   #stage(slab: Slab): boolean {
     try {
       const start = this.#writer.stage(slab.memory, slab.start, slab.end);
@@ -171,7 +170,7 @@ export class EventQueue {
   }
 }
 
-/** The rest of `source` from `from` on, to `target`: byte by byte where that is faster than making a view. */
+/** Copies `source` from `from` on to `target`: byte by byte where that is faster than making a view. */
 function copy(source: Buffer, from: number, target: Buffer, to: number): void {
   if (source.length - from > MAX_LOOPED_BYTES) {
     source.copy(target, to, from);

@@ -9,15 +9,14 @@ import { malformed } from '../../codec/fields';
 import { IPC_REQUEST_SIZE_BYTES } from '../../codec/limits';
 import type { RingDirectory } from './ring-directory';
 
-/** Puts the request together from what arrives, however it is cut. */
+/** Assembles the request from pieces of any size. */
 export class HandshakeReader {
   readonly #bytes = Buffer.alloc(HANDSHAKE_REQUEST_BYTES);
   #received = 0;
 
   /**
-   * Takes bytes in. Returns the largest frame the client wants, once its request is whole.
-   * Throws CS_ERR_MESSAGE_ERROR for anything that is not exactly one request: what would follow announces
-   * chunks in rings that do not exist yet.
+   * Adds bytes. Returns the client's largest frame once its request is complete. Throws CS_ERR_MESSAGE_ERROR for anything
+   * but exactly one request: further bytes would announce chunks in rings that do not exist yet.
    */
   take(bytes: Buffer): number | undefined {
     if (this.#received + bytes.length > HANDSHAKE_REQUEST_BYTES) {
@@ -33,7 +32,7 @@ export class HandshakeReader {
   }
 }
 
-/** The larger of what the client asks for and libcpg's own size, as libqb decides it. */
+/** The larger of the requested size and libcpg's own, as in libqb. */
 export function frameBytesFor(asked: number): number {
   return Math.max(asked, IPC_REQUEST_SIZE_BYTES);
 }
@@ -53,9 +52,9 @@ export function acceptance(
   });
 }
 
-/** Why a server turns a client away, by the name of the errno a daemon would answer with. */
+/** The reason to refuse a client: the name of the errno in a daemon's answer. */
 export const REFUSALS = ['EACCES', 'EAGAIN', 'EMFILE', 'ENOSPC', 'EINVAL'] as const;
-/** The errno with which a new client is turned away. */
+/** The errno of a refusal. */
 export type Refusal = (typeof REFUSALS)[number];
 
 export function refusal(errno: number): Buffer {
@@ -71,8 +70,8 @@ export function refusal(errno: number): Buffer {
 }
 
 /**
- * The errno to refuse a client with after an error while its rings were made. It is that of the system, as a daemon
- * answers it, but for refused access: a client would take that for a lack of permission of its own.
+ * The errno for a client whose rings could not be made: the system's errno, as in a daemon's answer, except for refused
+ * access, which a client would take for its own lack of permission.
  */
 export function refusalFor(error: unknown): number {
   const { errno } = constants;

@@ -1,7 +1,7 @@
 /**
  * The files of one connection (ring/paths.ts), made as a daemon makes them; transport/connection-files.ts is the other
- * side. The random end of the directory's name begins with a tag, which says which server made it, for the next one to see
- * whether that is dead (../claim.ts). The directory is for its owner alone (0700), and so are the files (0600).
+ * side. The random end of the directory's name begins with the tag of its server, so that the next server can check whether
+ * that one is dead (../claim.ts). Only the owner may use the directory (0700) and the files (0600).
  */
 import { accessSync, constants, mkdtempSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,38 +20,38 @@ const SERVICE = 'cpg';
 
 export interface RingDirectory {
   readonly path: string;
-  /** What the handshake tells the client: the two files of each ring begin with this. */
+  /** File name prefixes in the handshake's answer: two files per ring. */
   readonly stems: Record<RingName, string>;
   readonly rings: Record<RingName, Ring>;
-  /** Closes and removes everything. To be called once. */
+  /** Closes and removes everything. Call it once. */
   remove(): void;
 }
 
-/** What the rings of this process may take of shared memory once they are full: their files are sparse. */
+/** Shared memory for all rings of this process once they are full: their files are sparse. */
 let promisedBytes = 0;
 
 /**
- * Where rings go: shared memory, or the directory for temporary files where there is none, or too little for
- * rings that are full (containers often have 64 MiB).
+ * The directory of the rings: shared memory, or the directory of temporary files if there is none, or too little for full
+ * rings (containers often have 64 MiB).
  */
 function baseFor(bytes: number): string {
   try {
     accessSync(SHM_DIRECTORY, constants.W_OK | constants.X_OK);
     const { bavail, blocks, bsize } = statfsSync(SHM_DIRECTORY);
     const unlimited = blocks === 0;
-    // Half of it is left to others, a corosync for example.
+    // Leave half of it to others, corosync for example.
     if (unlimited || (bytes <= bavail * bsize && promisedBytes + bytes <= (blocks * bsize) / 2)) {
       return SHM_DIRECTORY;
     }
   } catch {
-    // There is none, or not for us.
+    // It is missing, or not ours to use.
   }
   return resolve(tmpdir());
 }
 
 /**
- * Makes the rings for frames of up to `frameBytes`. Throws the error of the file system, or RangeError for a
- * size no ring of ours has; nothing is left then.
+ * Makes the rings for frames of up to `frameBytes`. Throws the file system error, or RangeError for an unsupported size,
+ * and then leaves nothing.
  */
 export function createRings(clientPid: number, connection: number, frameBytes: number): RingDirectory {
   if (!(frameBytes > 0 && frameBytes <= MAX_FRAME_BYTES))

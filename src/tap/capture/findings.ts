@@ -1,4 +1,4 @@
-/** What was passed over in a capture: each kind is counted, and the first of it is named by its place. */
+/** Skipped parts of a capture: a count of each kind, and the place of its first. */
 
 const KINDS = {
   /** Other link types, or exported PDUs of other protocols. */
@@ -18,12 +18,12 @@ const KINDS = {
 
 type Kind = keyof typeof KINDS;
 
-/** Something that was passed over. */
+/** One kind of skipped parts. */
 export interface Finding {
-  /** What it is, how often it was so, and where first. */
+  /** Its kind, count and first place. */
   readonly text: string;
   readonly count: number;
-  /** Whether frames of ours were lost by it. */
+  /** Whether it lost frames of ours. */
   readonly lost: boolean;
 }
 
@@ -35,7 +35,7 @@ interface Entry {
 export class Findings {
   readonly #entries = new Map<Kind, Entry>();
 
-  /** `place` and `detail` are kept of the first of each kind. */
+  /** Keeps `place` and `detail` of the first of each kind. */
   add(kind: Kind, place: string, detail = '', count = 1): void {
     const entry = this.#entries.get(kind);
     if (entry !== undefined) entry.count += count;

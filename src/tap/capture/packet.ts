@@ -8,14 +8,14 @@
  *     connection    uint32 @4                 client pid     uint32 @8      server pid   uint32 @12
  *     missed before uint32 @16                frame length   uint32 @20     offset       uint32 @24
  *     lengths       uint8 each @28: of the service's, the client's and the server's name, and of the origin
- *     names         @32, one behind the other, padded to 4 bytes
+ *     names         @32, in a row, padded to 4 bytes
  *     the frame, or the part of it that begins at `offset`
  *
  * The origin is `<capture>/<directory>`: a random word for each capture, because captures of several machines that are
  * merged have connections with the same numbers and pids, and the name of the connection's directory.
  *
  * Our header is little-endian, as the frames are. Wireshark takes packets of up to 262,144 bytes, so a larger
- * frame is cut into several packets, one right behind the other.
+ * frame is cut into several packets, one right after the other.
  */
 import { malformed } from '../../codec/fields';
 import { MAX_FRAME_BYTES } from '../../codec/limits';
@@ -39,7 +39,7 @@ export const MAX_PART_BYTES = 256 * 1024 - 2048;
 
 const tags = makeTags();
 
-/** What stands before the frame in all packets of a ring, but for the fields that packetFields() sets. */
+/** The common prefix of all packets of a ring, except the fields set by packetFields(). */
 export function packetPrefix(connection: TapConnection, ring: TapFrame['ring'], captureWord: string): Buffer {
   const { service, clientName, serverName, directory = '' } = connection;
   const names = [service, clientName, serverName, `${captureWord}/${directory}`].map((name) =>
@@ -79,7 +79,7 @@ export function packetFields(
 
 /** A packet of ours, decoded. */
 export interface FramePart {
-  /** A word that no other capture has; empty when the packet does not tell. */
+  /** A word unique to the capture; empty if the packet has none. */
   captureWord: string;
   connection: TapConnection;
   ring: TapFrame['ring'];
@@ -88,7 +88,7 @@ export interface FramePart {
   missed: number;
   /** Of the whole frame. */
   frameLength: number;
-  /** Where this part of it begins. */
+  /** Offset of this part. */
   offset: number;
   bytes: Buffer;
 }
@@ -147,7 +147,7 @@ export function decodePacket(packet: Buffer): FramePart | undefined {
   };
 }
 
-/** Where our header begins; undefined when the tags do not name our dissector. */
+/** Offset of our header; undefined if the tags do not name our dissector. */
 function ownHeader(packet: Buffer): number | undefined {
   let at = 0;
   let own = false;

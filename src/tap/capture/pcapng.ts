@@ -16,7 +16,7 @@ export const BlockType = {
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 /** Type, both lengths. */
 export const BLOCK_OVERHEAD_BYTES = 12;
-/** No block of a sane file is larger; a corrupted length shall not make us wait for gigabytes. */
+/** No block of a sane file is larger: do not wait for gigabytes after a corrupted length. */
 export const MAX_BLOCK_BYTES = 4 * 1024 * 1024;
 
 export const OptionCode = {
@@ -64,7 +64,7 @@ export function encodeOptions(options: readonly Option[]): Buffer {
   return Buffer.concat([...parts, Buffer.alloc(4)]);
 }
 
-/** The value of an option in a list that ends with the block; undefined when it is not there. */
+/** The value of an option in a list that ends with the block; undefined if absent. */
 export function findOption(list: Buffer, code: number, little: boolean): Buffer | undefined {
   let at = 0;
   while (at + 4 <= list.length) {

@@ -1,7 +1,6 @@
 /**
- * Frames from a pcapng file, also from one that Wireshark, editcap or mergecap has written again. What is not
- * ours or not whole is passed over, counted and reported; only what keeps us from finding the next block ends the
- * reading.
+ * Frames from a pcapng file, also after Wireshark, editcap or mergecap have rewritten it. Foreign and incomplete packets
+ * are skipped, counted and reported; only damage that hides the next block ends the reading.
  */
 import { check, isFunction, kind, uint8Array } from '../../arguments';
 import { CpgError, isCpgError } from '../../errors';
@@ -21,7 +20,7 @@ import { counted } from '../../text';
 
 const DEFAULT_RESOLUTION = 6;
 const RECORD_REMEDY = 'give a file written by cpg tap --write';
-/** What is given instead of a capture, by its first bytes. */
+/** Other file types, by their first bytes. */
 const OTHER_FILES: readonly { magics: readonly string[]; what: string; remedy: string }[] = [
   {
     magics: ['a1b2c3d4', 'd4c3b2a1', 'a1b23c4d', '4d3cb2a1', 'a1b2cd34', '34cdb2a1'],
@@ -40,7 +39,7 @@ const WITHOUT_PACKETS: readonly number[] = [4, 9, 10, 0xbad, 0x40000bad];
 const NS_PER_SECOND = 1_000_000_000n;
 /** Interfaces and connections of one file. */
 const MAX_ENTRIES = 100_000;
-/** Large frames that are put together at a time. */
+/** Large frames under reassembly at a time. */
 const MAX_UNFINISHED = 64;
 const SECTION_FIELDS_BYTES = 16;
 const STATISTICS_FIELDS_BYTES = 12;
@@ -83,7 +82,7 @@ export class CaptureReader {
   #lastId = 0;
   readonly #connections = new Map<string, TapConnection>();
   readonly #unfinished = new Map<string, Unfinished>();
-  /** When the last frame of each ring was seen. */
+  /** Time of the last frame of each ring. */
   readonly #latest = new Map<TapConnection, Map<string, bigint>>();
   readonly #findings = new Findings();
   /** Frames that were ours. */
@@ -94,12 +93,12 @@ export class CaptureReader {
     return this.#findings.count('foreign');
   }
 
-  /** What was passed over so far. */
+  /** Everything skipped so far. */
   get findings(): Finding[] {
     return this.#findings.all;
   }
 
-  /** The frames that are complete with these bytes. Throws CS_ERR_MESSAGE_ERROR; the reader is of no use then. */
+  /** The frames that are complete with these bytes. Throws CS_ERR_MESSAGE_ERROR; the reader is then unusable. */
   push(bytes: Uint8Array): Generator<TapFrame, void> {
     return this.#push(check('CaptureReader.push', 'bytes', bytes, uint8Array));
   }
@@ -117,7 +116,7 @@ export class CaptureReader {
     }
   }
 
-  /** The file ends here. Throws CS_ERR_MESSAGE_ERROR when it must not, or when frames in it could not be read. */
+  /** Ends the file. Throws CS_ERR_MESSAGE_ERROR if it is truncated, or if frames in it could not be read. */
   end(): void {
     if (this.#pending.length > 0) {
       if (!this.#inSection) throw this.#notPcapng('this is not a pcapng file: it is too short');
@@ -150,7 +149,7 @@ export class CaptureReader {
     }
   }
 
-  /** Undefined while too little is there to know. */
+  /** Undefined while there are too few bytes. */
   #blockLength(): number | undefined {
     const pending = this.#pending;
     if (pending.length < 4) return undefined;
@@ -325,7 +324,7 @@ export class CaptureReader {
     return undefined;
   }
 
-  /** Times of a ring never go back, unless somebody has put the packets into another order. */
+  /** Times of a ring never go back, unless a tool has reordered the packets. */
   #checkOrder(connection: TapConnection, ring: string, timeNs: bigint): void {
     let rings = this.#latest.get(connection);
     if (rings === undefined) this.#latest.set(connection, (rings = new Map<string, bigint>()));
@@ -334,7 +333,7 @@ export class CaptureReader {
     else rings.set(ring, timeNs);
   }
 
-  /** The bytes of the frame when this was its last part. They are a copy, so that they can be kept. */
+  /** Returns the bytes of the frame after its last part, as a copy that the caller may keep. */
   #whole(part: FramePart, from: Interface): Buffer | undefined {
     const { ring, frameLength, offset, bytes } = part;
     if (offset === 0 && bytes.length === frameLength) return Buffer.from(bytes);
@@ -362,7 +361,7 @@ export class CaptureReader {
     return entry.memory;
   }
 
-  /** One object for each connection, whatever packet it is described in, with a number that no other one has. */
+  /** One object per connection, with a unique number, whichever packet describes it. */
   #connection(part: FramePart): TapConnection {
     const key = this.#key(part);
     const known = this.#connections.get(key);

@@ -35,7 +35,7 @@ interface Interface {
   timeNs: bigint;
 }
 
-/** Makes the bytes of a capture, piece by piece; where they go is the caller's business. */
+/** Makes the bytes of a capture, piece by piece, for the caller to write. */
 export class CaptureWriter {
   readonly #interfaces = new Map<TapConnection, Map<RingName, Interface>>();
   readonly #captureWord = randomBytes(WORD_BYTES).toString('hex');
@@ -43,7 +43,7 @@ export class CaptureWriter {
   readonly #time = Buffer.alloc(8);
   #timeNs = 0n;
 
-  /** To be written first. */
+  /** Write this first. */
   begin(): Buffer {
     const body = Buffer.alloc(16);
     body.writeUInt32LE(BYTE_ORDER_MAGIC, 0);
@@ -59,7 +59,7 @@ export class CaptureWriter {
     return this.#frames([check('CaptureWriter.frame', 'frame', frame, FRAME)]);
   }
 
-  /** Many at a time are much quicker: they are put into one piece of memory. */
+  /** Many at a time are much faster: they share one piece of memory. */
   frames(frames: readonly TapFrame[]): Buffer {
     return this.#frames(check('CaptureWriter.frames', 'frames', frames, FRAMES));
   }
@@ -85,7 +85,7 @@ export class CaptureWriter {
     return descriptions.length === 0 ? memory : Buffer.concat([...descriptions, memory]);
   }
 
-  /** To be written last: how much of each ring was seen and missed. */
+  /** Write this last: the seen and missed frames of each ring. */
   end(): Buffer {
     const blocks: Buffer[] = [];
     for (const rings of this.#interfaces.values()) {
@@ -145,7 +145,7 @@ export class CaptureWriter {
     return start + length;
   }
 
-  /** All frames of a look have the same time, so its two halves are kept. */
+  /** All frames of a round have the same time, so cache its two halves. */
   #writeTime(target: Buffer, at: number, timeNs: bigint): void {
     if (timeNs !== this.#timeNs) {
       this.#timeNs = timeNs;
@@ -155,7 +155,7 @@ export class CaptureWriter {
   }
 }
 
-/** No two of these are the same, also in other captures: tools that merge files make one of equal ones. */
+/** Unique across captures, too: merging tools join equal interfaces. */
 function describe(connection: TapConnection, ring: RingName, captureWord: string): Buffer {
   const body = Buffer.alloc(8);
   body.writeUInt16LE(LINK_TYPE_EXPORTED_PDU, 0);

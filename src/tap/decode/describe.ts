@@ -1,4 +1,4 @@
-/** Messages as a line of text for people, and as an object for JSON. */
+/** Messages as lines of text, and as objects for JSON. */
 import { types } from 'node:util';
 import { check } from '../../arguments';
 import type { CpgAddress } from '../../codec/addresses';
@@ -20,7 +20,7 @@ import {
   visible,
 } from './text';
 
-/** Characters of a message that a line shows. */
+/** Characters of a message in a line. */
 const MAX_SHOWN = 80;
 
 /** `node[4711]`. */
@@ -35,7 +35,7 @@ export function connectionLabel(connection: TapConnection): string {
 
 function endsLabel(connection: TapConnection, between: string): string {
   const { id, service, clientPid, serverName, serverPid } = connection;
-  // Several clients may have no pid that the daemon sees.
+  // Several clients may have no pid visible to the daemon.
   const clientName = clientPid === 0 ? `connection-${id}` : connection.clientName;
   return `${visible(service)} ${processLabel(clientName, clientPid)} ${between} ${processLabel(serverName, serverPid)}`;
 }
@@ -43,14 +43,14 @@ function endsLabel(connection: TapConnection, between: string): string {
 const ARROWS = { request: '>', response: '<', event: '<' } as const;
 const knownEnds = new WeakMap<TapConnection, Partial<Record<RingName, string>>>();
 
-/** Who to whom; the same for all messages of a ring. */
+/** Sender and receiver; the same for all messages of a ring. */
 function endsOf({ connection, ring }: TapFrame): string {
   const known = knownEnds.get(connection) ?? {};
   knownEnds.set(connection, known);
   return (known[ring] ??= endsLabel(connection, ARROWS[ring]));
 }
 
-/** The parts of a message's line: when, who to whom, and what. */
+/** The parts of a message's line: time, both ends, content. */
 export function describeMessage(message: TapMessage): { time: string; ends: string; what: string } {
   const { frame, name, group, error, problem, answers, afterNs, content } = check(
     'describeMessage',
@@ -63,11 +63,11 @@ export function describeMessage(message: TapMessage): { time: string; ends: stri
     words.push(errorLabel(error, frame.connection.service));
   if (group !== undefined) words.push(groupLabel(group));
   words.push(problem === undefined ? details(content, frame.bytes.length) : `MALFORMED: ${visible(problem)}`);
-  // Seen in one look, so the time between them cannot be told.
+  // Both were seen in one round, so the time between them is unknown.
   const after = afterNs === undefined || afterNs === 0n ? '' : ` after ${durationLabel(afterNs)}`;
   if (answers !== undefined) words.push(`(answers #${answers}${after})`);
   return {
-    // What was there before the tap came has no time of its own.
+    // A message from before the tap has no time of its own.
     time: frame.old ? 'before'.padEnd(15) : timeLabel(frame.timeNs),
     ends: endsOf(frame),
     what: words.filter((word) => word !== '').join(' '),
@@ -162,7 +162,7 @@ function codeIn(service: string, error: number): string | undefined {
   return error === CS_OK ? 'CS_OK' : errnoOf(code) === error ? code : undefined;
 }
 
-/** The message with all its fields; bytes that are text as text, others in base64. */
+/** The message with all its fields; text bytes as text, others in base64. */
 export function jsonOf(message: TapMessage): object {
   check('jsonOf', 'message', message, MESSAGE);
   const { frame, number, id, name, group, error, problem, answers, afterNs, content } = message;

@@ -1,22 +1,20 @@
-/** Which messages are wanted. Lists that are empty ask for nothing in particular. */
 import { check, kind } from '../../arguments';
 import { meansGroup, parseGroup } from '../../codec/groups';
 import { CONNECTION, type RingName, type TapConnection } from '../connections';
 import { MESSAGE, nodesOf, type TapMessage } from './messages';
 
-/** A message is wanted when it fits every list; an empty list fits all. */
+/** A message is wanted if it matches every list; an empty list matches all. */
 export interface Filter {
-  /** Of either end; where the daemon sees no pid of the client, also the one that the client announces. */
+  /** The pid of either end; if the daemon sees no pid of the client, also the announced one. */
   pids: readonly number[];
   /** Names of services: cpg, cmap, quorum ... */
   services: readonly string[];
-  /** Which rings. */
   rings: readonly RingName[];
   /** Names of messages: mcast, deliver, ... */
   names: readonly string[];
-  /** Groups, as groupLabel() prints them or as bytes; a name also finds itself with NULs at its end. */
+  /** Groups, as printed by groupLabel() or as bytes; a name also matches itself with trailing NULs. */
   groups: readonly (string | Uint8Array)[];
-  /** Nodeids that the message names. */
+  /** Nodeids in the message. */
   nodes: readonly number[];
 }
 
@@ -31,7 +29,7 @@ const FILTER = kind<Filter>(
     Object.keys(EVERYTHING).every((name) => Array.isArray((value as Record<string, unknown>)[name])),
 );
 
-/** What can be decided before anything of a connection is read. */
+/** The part of the filter that needs no message of the connection. */
 export function acceptsConnection(filter: Filter, connection: TapConnection): boolean {
   check('acceptsConnection', 'filter', filter, FILTER);
   return mayAccept(filter, check('acceptsConnection', 'connection', connection, CONNECTION));
@@ -49,7 +47,7 @@ export function hasPid({ pids }: Filter, { clientPid, serverPid }: TapConnection
   return pids.length === 0 || pids.includes(clientPid) || pids.includes(serverPid);
 }
 
-/** Whether a message is wanted. Throws CS_ERR_INVALID_PARAM for what is no filter or no message. */
+/** Whether a message is wanted. Throws CS_ERR_INVALID_PARAM for an invalid filter or message. */
 export function accepts(filter: Filter, message: TapMessage): boolean {
   const { pids, rings, names, groups, nodes } = check('accepts', 'filter', filter, FILTER);
   const { frame, name, group, content, announcedPid } = check('accepts', 'message', message, MESSAGE);

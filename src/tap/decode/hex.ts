@@ -1,4 +1,4 @@
-/** A frame as hex, each field in a line of its own with its place and name. */
+/** A frame as hex, one line per field with its offset and name. */
 import { check } from '../../arguments';
 import type { FieldSpan } from '../../codec/fields';
 import { EVENT_SPANS } from '../../codec/events';
@@ -9,7 +9,7 @@ import { counted } from '../../text';
 import { MESSAGE, payloadOf, type TapMessage } from './messages';
 
 const BYTES_A_LINE = 16;
-/** Lines of one field that are shown. */
+/** Maximum number of lines per field. */
 const MAX_LINES = 16;
 const REQUEST_HEADER: FieldSpan[] = [
   { name: 'id', offset: 0, length: 4 },
@@ -18,7 +18,7 @@ const REQUEST_HEADER: FieldSpan[] = [
 const RESPONSE_HEADER: FieldSpan[] = [...REQUEST_HEADER, { name: 'error', offset: 16, length: 4 }];
 const ADDRESS_BYTES = 24;
 
-/** A frame's bytes in hex, a line or more for each field. Throws CS_ERR_INVALID_PARAM. */
+/** A frame's bytes in hex, one or more lines per field. Throws CS_ERR_INVALID_PARAM. */
 export function hexLines(message: TapMessage): string[] {
   const { bytes } = check('hexLines', 'message', message, MESSAGE).frame;
   const lines: string[] = [];
@@ -28,7 +28,7 @@ export function hexLines(message: TapMessage): string[] {
     { name: '', offset: bytes.length, length: 0 },
   ]) {
     if (offset > bytes.length) break;
-    // What belongs to no field is padding, which the daemon leaves unset.
+    // Bytes outside all fields are padding, which the daemon leaves unset.
     if (offset > at) lines.push(...dump(bytes, at, offset, '-'));
     at = Math.min(offset + length, bytes.length);
     if (at > offset) lines.push(...dump(bytes, offset, at, name));
@@ -74,7 +74,7 @@ function fixedSpans({ connection, ring }: TapFrame, id: number): FieldSpan[] {
   return tables[ring][id]?.() ?? header;
 }
 
-/** Each address in cells of 8 bytes, the last field of the part before ending in the middle of its cell. */
+/** Each address in cells of 8 bytes; the last field before it ends in the middle of its cell. */
 function addressSpans(names: readonly string[], end: number): FieldSpan[] {
   const start = Math.ceil(end / 8) * 8;
   return names.flatMap((name, index) =>

@@ -1,8 +1,8 @@
-/** Values as JSON: bytes that are UTF-8 as text, others as base64; 64-bit numbers exactly. */
+/** Values as JSON: UTF-8 bytes as text, others as base64; 64-bit numbers exactly. */
 import { utf8 } from '../../codec/groups';
 import { visibleJson } from '../../text';
 
-/** One JSON object on one line, which a terminal can show. */
+/** One JSON object on one line, safe for a terminal. */
 export function jsonLine(value: object): string {
   const json = JSON.stringify(value, (_, field: unknown) =>
     typeof field === 'bigint' ? jsonBigint(field) : field,
@@ -21,7 +21,7 @@ export function jsonMessage(bytes: Uint8Array): { message: string } | { messageB
   return message === undefined ? { messageBase64: Buffer.from(bytes).toString('base64') } : { message };
 }
 
-/** A number while a reader of JSON can hold it, else its decimal digits as text. */
+/** A number if JSON readers can represent it exactly, else its decimal digits as text. */
 function jsonBigint(value: bigint): number | string {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value.toString();
 }

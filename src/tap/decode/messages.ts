@@ -1,6 +1,6 @@
 /**
- * What frames mean: a connection is a conversation, and only who follows it knows which group a message goes
- * to and which request a reply answers.
+ * Decodes frames in context: only the previous frames of a connection reveal the group of a message and the request of a
+ * reply.
  */
 import { check, kind } from '../../arguments';
 import { decodeEvent, type CpgWireEvent } from '../../codec/events';
@@ -19,35 +19,35 @@ const SIZE_OFFSET = 8;
 const REQUEST_HEADER_BYTES = 16;
 const RESPONSE_HEADER_BYTES = 24;
 const ERROR_OFFSET = 16;
-/** Requests of a connection whose reply is awaited; libqb's clients have one at a time. */
+/** Unanswered requests per connection; libqb's clients have one at a time. */
 const MAX_AWAITED = 64;
 
-/** What a message says, by its `type`. */
+/** The content of a message, by its `type`. */
 export type Content = CpgRequest | CpgResponse | CpgWireEvent;
 
-/** A frame and what it means. */
+/** A decoded frame. */
 export interface TapMessage {
   /** The frame itself. */
   readonly frame: TapFrame;
-  /** Counts all messages from 1 on. */
+  /** Number of the message, from 1 on. */
   readonly number: number;
   /** The id in its header. */
   readonly id: number;
   /** Its name: see messageName(). */
   readonly name: string;
-  /** All fields; only of the service cpg. Byte fields are views into the frame. */
+  /** All fields; only for the service cpg. Byte fields are views into the frame. */
   readonly content: Content | undefined;
-  /** The group it is about, known from the connection where the message itself does not say. */
+  /** Its group; known from the connection if the message itself does not have it. */
   readonly group: string | Uint8Array | undefined;
-  /** The pid by which members know the client of the connection, once a join was seen. */
+  /** The pid in the client's join, if the join was seen. */
   readonly announcedPid: number | undefined;
   /** cs_error_t of a reply. */
   readonly error: number | undefined;
-  /** What is wrong with the frame, if it cannot be decoded. */
+  /** The reason if the frame cannot be decoded. */
   readonly problem: string | undefined;
-  /** `number` of the request that this reply answers. */
+  /** `number` of the answered request. */
   readonly answers: number | undefined;
-  /** Nanoseconds between that request and this reply, as far as they could be seen. */
+  /** Nanoseconds between that request and this reply, if visible. */
   readonly afterNs: bigint | undefined;
 }
 
@@ -75,12 +75,12 @@ interface Conversation {
   awaited: Awaited[];
 }
 
-/** Follows connections, and makes messages of their frames. */
+/** Follows connections and decodes their frames. */
 export class Conversations {
   readonly #byConnection = new Map<TapConnection, Conversation>();
   #count = 0;
 
-  /** The next frame, whatever its bytes. */
+  /** Decodes the next frame, whatever its bytes. */
   add(frame: TapFrame): TapMessage {
     return this.#add(check('Conversations.add', 'frame', frame, FRAME));
   }
@@ -88,7 +88,7 @@ export class Conversations {
   #add(frame: TapFrame): TapMessage {
     const { connection, ring, bytes } = frame;
     const conversation = this.#conversation(connection);
-    // After a gap nobody knows whose reply comes next.
+    // After a gap the request of the next reply is unknown.
     if (frame.missed > 0 && ring !== 'event') conversation.awaited = [];
     const number = ++this.#count;
     const id = idOf(bytes);
@@ -110,7 +110,7 @@ export class Conversations {
     };
   }
 
-  /** The next frame, when nobody is to see it: only what later ones need is kept of it. */
+  /** Takes the next frame without decoding it: keeps only the state that later ones need. */
   pass(frame: TapFrame): void {
     const { connection, ring, bytes } = check('Conversations.pass', 'frame', frame, FRAME);
     const tells =
@@ -135,7 +135,7 @@ export class Conversations {
     return conversation;
   }
 
-  /** A connection is a member of one group at most: the one it joined, or whose events it gets. */
+  /** A connection is a member of at most one group: the one it joined, or whose events it gets. */
   #learn(conversation: Conversation, content: Content | undefined): void {
     if (content === undefined) return;
     if (content.type === 'join' && 'pid' in content) conversation.announcedPid = content.pid;
@@ -182,7 +182,7 @@ function groupOf(content: Content | undefined): string | Uint8Array | undefined 
   return content !== undefined && 'group' in content ? groupText(content.group) : undefined;
 }
 
-/** Messages are sent to the group of the connection; the others are not about a group. */
+/** Messages go to the group of the connection; other requests are not about a group. */
 function groupMatters({ ring }: TapFrame, content: Content | undefined): boolean {
   if (ring !== 'request')
     return content !== undefined && (content.type === 'join' || content.type === 'leave');
@@ -213,7 +213,7 @@ export function nodesOf(content: Content | undefined): number[] {
   }
 }
 
-/** The message a frame carries for the members of the group, if it carries one whole or in part. */
+/** The message, or the part of it, that a frame carries for members of the group. */
 export function payloadOf(content: Content | undefined): Uint8Array | undefined {
   check('payloadOf', 'content', content, CONTENT);
   if (content === undefined) return undefined;

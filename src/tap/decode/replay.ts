@@ -1,4 +1,3 @@
-/** The messages of a capture that can be sent again. */
 import { check } from '../../arguments';
 import { groupText } from '../../codec/groups';
 import { FragmentType } from '../../codec/requests';
@@ -7,29 +6,29 @@ import { CpgError } from '../../errors';
 import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from './messages';
 
-/** What a plan may keep in memory. */
+/** Memory limit of a plan. */
 export const MAX_REPLAY_BYTES = 512 * 1024 * 1024;
 
 /** A message that can be sent again. */
 export interface ReplayMessage {
-  /** When it was seen, in nanoseconds since 1970. */
+  /** Time of capture, in nanoseconds since 1970. */
   timeNs: bigint;
-  /** Undefined when the capture does not tell: the tap came after the join. */
+  /** Undefined if the capture began after the join. */
   group: string | Uint8Array | undefined;
-  /** Its bytes, put together where it went in fragments. */
+  /** Its bytes, reassembled from fragments. */
   message: Uint8Array;
 }
 
-/** A message that came in part. */
+/** A partial message. */
 interface Fragments {
-  /** Undefined when it cannot become whole. */
+  /** Undefined if it cannot become complete. */
   parts: Uint8Array[] | undefined;
   length: number;
 }
 
 /**
- * Collects what was sent. A capture without requests (of events alone, say) is replayed from what was
- * delivered, once for each group although every member saw it.
+ * Collects sent messages. A capture without requests (only events, say) is replayed from its deliveries, once per group
+ * although every member saw them.
  */
 export class ReplayPlan {
   readonly #sent: ReplayMessage[] = [];
@@ -39,7 +38,7 @@ export class ReplayPlan {
   #missed = { request: 0, event: 0 };
   #incomplete = { request: 0, event: 0 };
 
-  /** Takes a message in; messages that were not sent or delivered are passed over. Throws CS_ERR_TOO_BIG. */
+  /** Adds a message; ignores all but sent and delivered ones. Throws CS_ERR_TOO_BIG. */
   add(given: TapMessage): void {
     const { frame, content, group } = check('ReplayPlan.add', 'message', given, MESSAGE);
     const { connection, ring, timeNs, missed } = frame;
@@ -65,7 +64,7 @@ export class ReplayPlan {
     return this.#sent.length > 0 ? this.#sent : this.#mostDelivered();
   }
 
-  /** Messages in fragments that are left out because fragments of them are not there. */
+  /** Number of messages left out because fragments are missing. */
   get incomplete(): number {
     let begun = 0;
     for (const unfinished of this.#fragments.values())
@@ -74,7 +73,7 @@ export class ReplayPlan {
     return this.#incomplete[this.#source] + begun;
   }
 
-  /** Frames that were missed when this was recorded, and might have been messages; an estimate. */
+  /** Estimated number of frames missed in the recording, which might have been messages. */
   get missed(): number {
     return this.#missed[this.#source];
   }
@@ -89,7 +88,7 @@ export class ReplayPlan {
     return list;
   }
 
-  /** For each group, the deliveries of the connection that saw most of them. */
+  /** Per group, the deliveries of the connection that saw most of them. */
   #mostDelivered(): ReplayMessage[] {
     const byGroup = new Map<string, ReplayMessage[]>();
     for (const list of this.#delivered.values()) {
@@ -115,7 +114,7 @@ export class ReplayPlan {
     }
   }
 
-  /** The message when this was its last fragment; one that is not complete is dropped, as members do. */
+  /** Returns the message after its last fragment; drops an incomplete one, as members do. */
   #whole(
     connection: TapConnection,
     ring: 'request' | 'event',
@@ -126,7 +125,7 @@ export class ReplayPlan {
     this.#fragments.set(connection, unfinished);
     const first = part.fragmentType === FragmentType.FIRST;
     if (first && unfinished.has(sender)) this.#incomplete[ring]++;
-    // One whose beginning is not there is known too, so that it is counted once.
+    // Remember a message without its beginning, too, so that it is counted once.
     if (first || !unfinished.has(sender))
       unfinished.set(sender, { parts: first ? [] : undefined, length: 0 });
     const entry = unfinished.get(sender)!;

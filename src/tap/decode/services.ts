@@ -123,7 +123,7 @@ const SERVICES: Readonly<Record<string, Service>> = {
 
 export const SERVICE_NAMES: readonly string[] = Object.keys(SERVICES);
 
-/** The names of all messages, those of cpg first. Not every number has one, which Object.values() passes over. */
+/** The names of all messages, those of cpg first. Object.values() skips numbers without a name. */
 export const MESSAGE_NAMES: readonly string[] = [
   ...new Set(
     Object.values(SERVICES).flatMap(({ request, response }) => [
@@ -133,7 +133,7 @@ export const MESSAGE_NAMES: readonly string[] = [
   ),
 ];
 
-/** Whether a message of some service can have this name: see messageName(). */
+/** Whether some service has a message of this name: see messageName(). */
 export function isMessageName(name: string): boolean {
   return MESSAGE_NAMES.includes(name) || /^id -?\d+$/.test(name);
 }
@@ -141,7 +141,7 @@ export function isMessageName(name: string): boolean {
 const RING = oneOf(...RING_NAMES);
 const ID = kind<number>('a number', (value) => typeof value === 'number');
 
-/** The name of a message by its number; `id N` for one that is not known. */
+/** The name of a message by its number; `id N` if unknown. */
 export function messageName(service: string, ring: RingName, id: number): string {
   check('messageName', 'service', service, string);
   check('messageName', 'ring', ring, RING);

@@ -1,4 +1,4 @@
-/** Text for people: bytes that may be text, times, reasons. */
+/** Readable text for bytes, times and reasons. */
 import { utf8 } from '../../codec/groups';
 import { counted, visible } from '../../text';
 
@@ -9,12 +9,12 @@ export { counted, visible } from '../../text';
 export function cut(bytes: Uint8Array, max: number): Uint8Array {
   if (bytes.length <= max) return bytes;
   let end = max;
-  // A letter has up to four bytes, of which all but the first begin with the bits 10.
+  // A letter has up to four bytes; all but the first begin with the bits 10.
   while (end > max - 3 && (bytes[end]! & 0xc0) === 0x80) end--;
   return (bytes[end]! & 0xc0) === 0x80 ? bytes.subarray(0, max) : bytes.subarray(0, end);
 }
 
-/** A message for a terminal: visible text, or the hex of its beginning. */
+/** A message as visible text, or the hex of its beginning. */
 export function messageLabel(message: Uint8Array, maxBytes = 64): string {
   const text = utf8(message);
   if (text !== undefined) return visible(text);
@@ -31,9 +31,9 @@ const REASONS = ['undefined', 'join', 'leave', 'node down', 'node up', 'process 
 
 let lastTime: { ns: bigint; label: string } | undefined;
 
-/** Time of day of a moment in nanoseconds since 1970, to the microsecond. */
+/** Time of day to the microsecond, from nanoseconds since 1970. */
 export function timeLabel(timeNs: bigint): string {
-  // Messages that were seen in one look have the same time, and a date takes longer than all the rest of a line.
+  // Messages of one round have the same time, and formatting it costs more than the rest of a line.
   if (lastTime?.ns !== timeNs) lastTime = { ns: timeNs, label: timeOfDay(timeNs) };
   return lastTime.label;
 }

@@ -1,33 +1,32 @@
 /**
- * What was found in the rings and not yielded yet. Reading the rings is urgent, what happens to the frames is not: a
- * consumer that is slow for a while, because its code is not compiled yet or its disk is busy, misses nothing as long
- * as this holds it.
+ * Frames read from the rings and not yet yielded. Reading the rings is urgent, the use of the frames is not: a consumer
+ * that is slow for a while, because of cold code or a busy disk, misses nothing while this queue has room.
  */
 import type { RingName, TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
 import { CausalOrder, type Round } from './order';
 import type { RingSnapshot } from './ring-follower';
 
-/** Frames that are yielded at a time, so that the rings need not wait long for the next round. */
+/** Frames per batch, so that the next round of the rings comes soon. */
 const PIECE_FRAMES = 64;
 /** Frames of a connection that are kept when what waits of it is dropped. */
 export const KEPT_FRAMES = 100;
 /** Bytes that may wait; some seconds of what can be followed. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
-/** What was new in one round. */
+/** One batch of new frames. */
 export interface TapBatch {
-  /** When, in nanoseconds since 1970. */
+  /** Time of the round, in nanoseconds since 1970. */
   timeNs: bigint;
   /** Connections that are followed from now on. */
   opened: TapConnection[];
   /** Connections that ended. */
   closed: TapConnection[];
-  /** Valid until the next batch is asked for: copy what is to be kept. */
+  /** Valid until the next batch is requested: copy frames to keep them. */
   frames: TapFrame[];
   /** Connections that cannot be followed, with the reason; each is reported once. */
   refused: { directory: string; reason: string }[];
-  /** What is to be known of connections that are followed: processes that are gone, pids of another pid namespace. */
+  /** Remarks on followed connections: ended processes, pids of another pid namespace. */
   remarks: { directory: string; text: string }[];
   /** Missed frames of connections that ended, when no frame came after them that could report them. */
   unreportedMissed: number;
@@ -40,7 +39,7 @@ export interface RingDelta {
   readonly old: boolean;
 }
 
-/** What one round found. */
+/** The result of one round. */
 export interface RoundResult extends Omit<TapBatch, 'frames' | 'remarks'> {
   readonly remarks?: TapBatch['remarks'];
   readonly deltas: Map<TapConnection, RingDelta[]>;
@@ -62,7 +61,7 @@ export class Backlog {
     return this.#rounds.length === 0 && this.#pieces.length === 0;
   }
 
-  /** How many frames wait. */
+  /** Number of waiting frames. */
   get frames(): number {
     const pieces = this.#pieces.reduce((sum, { frames }) => sum + frames.length, 0);
     return this.#rounds.reduce((sum, result) => sum + framesIn(result), pieces);

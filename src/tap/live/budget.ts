@@ -1,4 +1,4 @@
-/** Keeps work below a share of one CPU, on average over some seconds: each piece of it is paid for with rest. */
+/** Limits work to a share of one CPU, averaged over a few seconds: a rest follows each piece of work. */
 
 /** CPU time that may be used in advance: code that runs for the first time takes ten times as long as later. */
 const ADVANCE_MS = 400;
@@ -14,14 +14,14 @@ export class Budget {
     this.#share = share;
   }
 
-  /** Work that took so much CPU time and ended now. */
+  /** Adds work that took this much CPU time and ended now. */
   charge(cpuMs: number, nowMs: number): void {
     const costMs = Math.min(cpuMs, MAX_COST_MS);
     const earliestMs = nowMs - ADVANCE_MS / this.#share;
     this.#paidAtMs = Math.max(this.#paidAtMs, earliestMs) + costMs / this.#share;
   }
 
-  /** Until the share is free for more work. */
+  /** Time until the share allows more work. */
   restMs(nowMs: number): number {
     return Math.max(0, this.#paidAtMs - nowMs);
   }

@@ -14,7 +14,7 @@ const MIN_FRAME_BYTES = 16;
 /** Words from the beginning of a chunk to the size in its IPC header. */
 const SIZE_WORD = CHUNK_HEADER_WORDS + 2;
 
-/** What stands at a word: the size of a frame, or why there is none. */
+/** The content at a word: the size of a frame, or the reason why there is none. */
 const NOT_READY = -1;
 const NO_CHUNK = -2;
 
@@ -64,7 +64,7 @@ export function findRun(words: Words, from: number, end: number): number {
     const magic = words[at + 1]!;
     if (magic !== Magic.COMMITTED && magic !== Magic.CONSUMED && magic !== Magic.ALLOCATED) continue;
     const bytes = frameBytesAt(words, at, end);
-    // One that is still being written is the last one, and write_pt is already behind it.
+    // One that is still being written is the last one, and write_pt is already past it.
     const next =
       bytes === NOT_READY ? at + chunkWords(words[at]!) : bytes === NO_CHUNK ? -1 : at + chunkWords(bytes);
     if (next === -1 || next > end || (bytes === NOT_READY && next !== end)) continue;
@@ -76,7 +76,7 @@ export function findRun(words: Words, from: number, end: number): number {
   return first;
 }
 
-/** Chunks one behind the other in memory that was read at once. Frames are made only when they are asked for. */
+/** Consecutive chunks in memory that was read at once. Frames are made only on request. */
 export class ChunkRun {
   /** The memory; frames are views into it. */
   readonly #bytes: Buffer;
@@ -108,7 +108,7 @@ export class ChunkRun {
     return this.#bytes.subarray(start, start + frameBytesAt(this.#words, at, this.#words.length));
   }
 
-  /** Whether its reader was done with it. */
+  /** Whether its reader had consumed it. */
   isConsumed(index: number): boolean {
     return !isCommitted(this.#words, this.#starts[this.#first + index]!);
   }
@@ -133,7 +133,7 @@ export interface Found {
   readonly bytes: Buffer;
   /** The words they begin with. */
   readonly starts: readonly number[];
-  /** Behind the last chunk. */
+  /** Just after the last chunk. */
   readonly endWord: number;
   /** False when something that is no chunk follows. */
   readonly whole: boolean;

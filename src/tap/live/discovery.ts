@@ -1,4 +1,4 @@
-/** Which connections of libqb services there are: each has a directory in /dev/shm (ring/paths.ts). */
+/** Finds the connections of libqb services: each has a directory in /dev/shm (ring/paths.ts). */
 import { readdirSync, statSync, watch, type FSWatcher } from 'node:fs';
 import { join } from 'node:path';
 import { monotonicMs, wallClockMs } from '../../clock';
@@ -11,7 +11,7 @@ import { fileId, isAlive, namespaceText, Processes, type End, type FileId } from
 
 /** A daemon that makes a connection is done long before this; what is still no connection then is none. */
 const INCOMPLETE_MS = 1000;
-/** The reason when this user may not read a connection. */
+/** The reason if this user lacks read permission. */
 export const DENIED = 'permission denied';
 const GONE_TOO_SOON = 'it was gone before it could be opened';
 /** How often the processes at the ends are looked for, and how long one must be absent before it is said. */
@@ -21,12 +21,12 @@ const MAX_ABSENCE_MS = 3000;
 /** How often they are looked for in between, when a connection whose ends are not known is used. */
 const EARLY_LOOKS = 3;
 const BY_DATAGRAMS = 'it goes by datagrams (qb_ipc_type: socket), which only a relay can show';
-/** How old the list of directories may get. */
+/** Maximum age of the list of directories. */
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
 const MAX_REMEMBERED = 100_000;
 
-/** What the errors of the system mean here. */
+/** Meaning of system errors here. */
 const SYSTEM_REASONS: Readonly<Record<string, string>> = {
   EACCES: DENIED,
   EPERM: DENIED,
@@ -43,13 +43,13 @@ export interface Refused {
   reason: string;
 }
 
-/** What is to be known of a connection that is followed. */
+/** A remark on a followed connection. */
 export interface Remark {
   directory: string;
   text: string;
 }
 
-/** What a directory's name and files tell. */
+/** Facts from a directory's name and files. */
 export type Described = Omit<TapConnection, 'id'> & { readonly directory: string };
 
 export class Discovery {
@@ -71,7 +71,7 @@ export class Discovery {
     this.#root = root;
   }
 
-  /** Begins to watch; without that new connections are found a pause later. `onChange` when one comes or goes. */
+  /** Starts watching; without it new connections are found a pause later. Calls `onChange` when one comes or goes. */
   watch(onChange: () => void): void {
     try {
       this.#watcher = watch(this.#root, { persistent: false }, (_, name) => {
@@ -220,7 +220,7 @@ export class Discovery {
           if (!described.ends.areGone) inUse++;
         }
       } catch (error) {
-        // It was there a moment ago.
+        // It existed a moment ago.
         if (codeOf(error) === 'ENOENT') continue;
         text = isDenied(error) ? '' : this.#withAbsence(reasonOf(error), directory);
         if (text === '') unreadable++;

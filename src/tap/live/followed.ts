@@ -1,9 +1,9 @@
 /**
- * A connection that is followed: its three rings, and whether they are read in full or only in samples.
+ * A followed connection: its three rings, and whether the tap reads them in full or only samples them.
  *
- * Reading a flood in full would slow it down: on two CPUs the flood needs all of both. So what is too fast for some time
- * is read in samples: the newest messages, a few times per second. The limit is a rate, and not what the messages cost
- * the tap: code that runs for the first time takes so long that every connection would look too expensive.
+ * Reading a flood in full would slow it down: on two CPUs the flood needs all of both. So the tap only samples a connection
+ * that stays too fast: it reads the newest messages, a few times per second. The limit is a message rate, not the tap's own
+ * cost: cold code is so slow that every connection would seem too expensive.
  */
 import { join } from 'node:path';
 import { CpgError, isCpgError } from '../../errors';
@@ -12,7 +12,7 @@ import type { TapConnection } from '../connections';
 import type { RingDelta } from './backlog';
 import { RingFollower, type RingSnapshot } from './ring-follower';
 
-/** So that the request of a reply that was seen is in sight too. */
+/** Requests last, so that the request of every visible reply is visible, too. */
 export const READING_ORDER = ['event', 'response', 'request'] as const satisfies readonly RingName[];
 /** The part of a ring that a sample of it reads. */
 const SAMPLED_PART = 1 / 256;
@@ -23,16 +23,16 @@ const MAX_FRAMES_PER_MS = 60;
 const MAX_ROUNDS_PER_MS = 1 / 50;
 /** Samples are enough until it is slower than this part of that. */
 const STILL_FAST = 0.75;
-/** It must have been too fast for so long, or slower for so long. */
+/** The rate must have been above or below the limit for this long. */
 const FAST_MS = 100;
 const SLOW_MS = 500;
 
 export class Followed {
   readonly connection: TapConnection;
-  /** The tap was there before it. */
+  /** The tap started before it. */
   readonly #fresh: boolean;
   readonly #followers: Record<RingName, RingFollower>;
-  /** What was there when it was opened, until the first read(). */
+  /** Older frames found at the opening, until the first read(). */
   #first: Record<RingName, RingSnapshot> | undefined;
   /** Only samples of it are read. */
   sampled = false;
@@ -43,7 +43,7 @@ export class Followed {
   #agreedMs: number;
   #judgedMs = 0;
 
-  /** Opens the rings, and reads what is there from before. Throws what openReadOnly() throws. */
+  /** Opens the rings and reads the older frames in them. Throws the errors of openReadOnly(). */
   constructor(root: string, directory: string, connection: TapConnection, fresh: boolean, nowMs: number) {
     this.connection = connection;
     this.#fresh = fresh;
@@ -64,18 +64,18 @@ export class Followed {
     }
   }
 
-  /** Reads how far the writer of one ring is. Throws CS_ERR_MESSAGE_ERROR when it is not a ring any more. */
+  /** Reads the writer position of one ring. Throws CS_ERR_MESSAGE_ERROR if it is no longer a ring. */
   sample(ring: RingName, nowMs: number): void {
     this.#followers[ring].sample(nowMs);
   }
 
-  /** It is new or seems to be too fast, and it is not known yet whether it stays so. */
+  /** The connection is new or seems too fast; the tap has not decided yet. */
   get undecided(): boolean {
     const isNew = this.#fresh && this.#judgedMs - this.#openedMs < FAST_MS;
     return !this.sampled && (isNew || this.#agreedMs < this.#judgedMs);
   }
 
-  /** Decides whether only samples are read; true when that has changed. */
+  /** Decides whether to sample; true if that has changed. */
   judge(nowMs: number): boolean {
     this.#judgedMs = nowMs;
     const { frames, rounds } = this.rate;
@@ -88,7 +88,7 @@ export class Followed {
     return true;
   }
 
-  /** What is new in the rings; only the newest of it where samples are enough. */
+  /** The new frames in the rings; only the newest when sampling. */
   read(keepMemory: boolean): RingDelta[] {
     const deltas = this.#takeFirst();
     const keep = keepMemory || deltas.length > 0;
@@ -114,7 +114,7 @@ export class Followed {
     return RING_NAMES.reduce((sum, ring) => sum + this.#followers[ring].unreportedMissed, 0);
   }
 
-  /** Frames that were read are dropped. */
+  /** Counts dropped frames as missed. */
   addMissed(dropped: Record<RingName, number>): void {
     for (const ring of RING_NAMES) this.#followers[ring].addMissed(dropped[ring]);
   }
@@ -129,7 +129,7 @@ export class Followed {
     if (first === undefined) return [];
     return READING_ORDER.flatMap((ring) => {
       const { chunks, missed } = first[ring];
-      // What was lost before the tap came is none of its business.
+      // Losses before the tap started do not count.
       const snapshot = { chunks, missed: this.#fresh ? missed : 0 };
       return chunks.length === 0 ? [] : [{ ring, snapshot, old: !this.#fresh }];
     });

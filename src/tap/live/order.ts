@@ -1,6 +1,6 @@
 /**
- * The order in which the frames of one round are yielded: requests before their replies, and replies
- * before what the client asked next.
+ * The output order of the frames of one round: requests before their replies, and replies before the client's next
+ * request.
  *
  * Responses are read before requests, so a request can be seen whose predecessor's reply was not: the reply was
  * written, and consumed, and the next request sent, in between. Requests that follow an unanswered one therefore
@@ -11,7 +11,7 @@ import type { TapConnection } from '../connections';
 import type { TapFrame } from '../frames';
 import { expectsReply } from '../decode/services';
 
-/** What was new in the rings of one connection. */
+/** The new frames in the rings of one connection. */
 export interface Round {
   request: TapFrame[];
   response: TapFrame[];
@@ -63,7 +63,7 @@ export class CausalOrder {
   ): void {
     const state = this.#states.get(connection) ?? { unanswered: 0, deferred: [] };
     this.#states.set(connection, state);
-    // After a gap nobody knows who waits for what.
+    // After a gap it is unknown which request waits for which reply.
     if ([...request.slice(0, 1), ...response.slice(0, 1)].some(({ missed }) => missed > 0))
       state.unanswered = 0;
     // A reply that was seen has a request that is in sight too, or was before: what is too many is older.

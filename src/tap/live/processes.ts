@@ -1,5 +1,5 @@
 /**
- * Which processes are at the ends of a connection.
+ * Finds the processes at the ends of a connection.
  *
  * The pids in the name of its directory are those that the daemon knows, in its own pid namespace. Here they may be other
  * processes, or none. So a process is named only when it has the rings of the connection open or mapped:
@@ -47,7 +47,7 @@ export class Processes {
   readonly #held = new Map<number, Held | undefined>();
   #byInnerPid: Map<number, number[]> | undefined;
 
-  /** From now on it is asked again. */
+  /** Clears the cache. */
   forget(): void {
     this.#held.clear();
     this.#byInnerPid = undefined;
@@ -134,7 +134,7 @@ export function isAlive({ pidHere }: End): boolean {
   return pidHere !== undefined && existsSync(`/proc/${pidHere}`);
 }
 
-/** Throws the error of the system. */
+/** Throws the system's error. */
 export function fileId(path: string): FileId {
   const { dev, ino, ctimeMs } = statSync(path, { bigint: true });
   const isOld = wallClockMs() - Number(ctimeMs) > OLD_MS;
@@ -155,7 +155,7 @@ function heldBy(pid: number): Held | undefined {
         const { dev, ino } = statSync(path, { bigint: true });
         open.add(`${dev}:${ino}`);
       } catch {
-        // It was closed meanwhile.
+        // It has been closed meanwhile.
       }
     }
     return { maps, open };
@@ -178,7 +178,7 @@ function processes(): number[] {
   return readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? [Number(name)] : []));
 }
 
-/** Whether no process can hide from us. */
+/** Whether all processes are visible to us. */
 function seesAll(): boolean {
   try {
     return readlinkSync('/proc/self/ns/pid') === FIRST_PID_NAMESPACE && existsSync('/proc/1/stat');

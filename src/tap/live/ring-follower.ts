@@ -1,6 +1,5 @@
 /**
- * Follows a ring without taking part: what was written since the last read() is taken chunk by chunk,
- * and nothing is ever changed.
+ * Follows a ring without taking part: read() takes the chunks written since the last read(), and never changes the ring.
  *
  *           last read()                      now
  *               v                             v
@@ -8,15 +7,13 @@
  *               \_______ new ________/
  *              at                         write_pt
  *
- * The writer does not know of us and may come round before we read again. It then overwrites the words just
- * before `at` before it reaches those behind. So we keep a copy of the words before `at`, the guard, and
- * compare it after each read: when it is unchanged, everything just read is whole. When it has changed we were
- * lapped: then the whole ring is read, the longest unbroken run of chunks in it is taken, and what is
- * missing is counted.
+ * The writer does not know of us and may lap us before we read again. It then overwrites the words just before `at` before
+ * it reaches the following ones. So we keep a copy of the words before `at`, the guard, and compare it after each read. If
+ * it is unchanged, everything just read is intact. If it has changed, we were lapped: we read the whole ring, take its
+ * longest unbroken run of chunks, and count the missed ones.
  *
- * How much is missing: write_pt is read more often than the memory, and its steps are added up. That is exact as
- * long as the writer does not go all the way round between two of these samples. Over a longer time, how often it
- * went round is reckoned from its rate in samples that were close together.
+ * To count them, we sample write_pt more often than the memory and add up its steps. That is exact unless the writer laps
+ * the ring between two samples. Over longer intervals we estimate its laps from its rate in close samples.
  */
 import { monotonicMs } from '../../clock';
 import { openReadOnly } from '../../ring/files';
@@ -24,10 +21,10 @@ import { CHUNK_HEADER_BYTES, CHUNK_HEADER_WORDS, chunkWords, WORD_BYTES } from '
 import type { Ring } from '../../ring/ring';
 import { ChunkRun, chunksOf, collect, findRun, isCommitted, wordsIn, wordsOf, type Found } from './chunks';
 
-/** Words kept to notice that the writer came round. */
+/** Words kept to detect a lap. */
 const GUARD_WORDS = 256;
 const GUARD_BYTES = GUARD_WORDS * WORD_BYTES;
-/** How often a whole ring is read again when the writer moved too far meanwhile. */
+/** Maximum number of rereads of a whole ring if the writer moved too far meanwhile. */
 const MAX_SNAPSHOTS = 4;
 /** A read that took longer is of no use: the writer may have gone all the way round meanwhile, which nothing shows. */
 const MAX_READ_MS = 10;
@@ -35,7 +32,7 @@ const MAX_READ_MS = 10;
 const MAX_VAIN_READS = 3;
 /** Samples no further apart than this tell the rate: a writer of small messages does not get round in between. */
 const CLOSE_MS = 30;
-/** A rate older than this says nothing. */
+/** A rate older than this is invalid. */
 const STALE_MS = 500;
 /** Part of a round by which the rate may be too high; beyond that one more is counted, rather than one too few. */
 const SURPLUS = 0.25;
@@ -48,7 +45,7 @@ const KEPT = 0.7;
 
 /** What was found in a ring. */
 export interface RingSnapshot {
-  /** In order; in memory that the next snapshot uses again. */
+  /** In order; the next snapshot reuses their memory. */
   readonly chunks: ChunkRun;
   /** Frames lost before these, an estimate; 0 when none. */
   readonly missed: number;
@@ -60,7 +57,7 @@ const NOTHING: RingSnapshot = { chunks: NO_CHUNKS, missed: 0 };
 
 export class RingFollower {
   readonly #ring: Ring;
-  /** Behind the last chunk seen. */
+  /** Just after the last seen chunk. */
   #at = 0;
   #guard: Buffer = NO_BYTES;
   /** Chunk headers inside the guard, as byte offsets: their two words change when the chunk is consumed. */
@@ -91,14 +88,14 @@ export class RingFollower {
     this.#ring = ring;
   }
 
-  /** Opens a ring; throws what openReadOnly() throws. */
+  /** Opens a ring; throws the errors of openReadOnly(). */
   static open(stem: string): RingFollower {
     return new RingFollower(openReadOnly(stem));
   }
 
   /**
-   * What is still in the ring from before; to be called once, before sample(). `missed` is what at least was
-   * overwritten since the ring was made.
+   * The older frames still in the ring; call it once, before sample(). `missed` is the minimum number overwritten since the
+   * ring was made.
    */
   begin(nowMs: number): RingSnapshot {
     const found = this.#snapshot(0);
@@ -123,7 +120,7 @@ export class RingFollower {
   }
 
   /**
-   * Reads only how far the writer is. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   * Reads only the writer's position. Throws CS_ERR_MESSAGE_ERROR if this is no longer a ring.
    */
   sample(nowMs: number): void {
     const write = this.#readWritePointer();
@@ -151,8 +148,8 @@ export class RingFollower {
   }
 
   /**
-   * What was written between the last read() and the last sample(), but of the ring's memory only so much as
-   * `newest` says; what else was written is missed. Throws CS_ERR_MESSAGE_ERROR when this is not a ring any more.
+   * The frames written between the last read() and the last sample(), but only within the `newest` part of the ring's
+   * memory; all others are missed. Throws CS_ERR_MESSAGE_ERROR if this is no longer a ring.
    */
   read(newest = 1): RingSnapshot {
     const write = this.#sampled;
@@ -178,12 +175,12 @@ export class RingFollower {
     return this.#report(chunksOf(found), 0);
   }
 
-  /** Frames that were missed and that no frame after them has reported. */
+  /** Missed frames not yet reported by a later frame. */
   get unreportedMissed(): number {
     return this.#unreported;
   }
 
-  /** Frames that were read are dropped after all: the next snapshot reports them. */
+  /** Counts frames dropped after reading: the next snapshot reports them. */
   addMissed(frames: number): void {
     this.#unreported += frames;
   }
@@ -193,8 +190,8 @@ export class RingFollower {
   }
 
   /**
-   * We were lapped, found no chunks, or want only the newest: take what is left of the last `wanted` words, and count
-   * the rest.
+   * After a lap, without chunks, or for the newest only: takes the rest of the last `wanted` words, and counts the missed
+   * ones.
    */
   #recover(write: number, distance: number, intact: boolean, wanted: number): RingSnapshot {
     const words = this.#ring.wordSize;
@@ -318,7 +315,7 @@ export class RingFollower {
     this.#guardHeaders = [];
   }
 
-  /** Whether nobody came round although `distance` words were written. */
+  /** Whether the writer has not lapped us although it wrote `distance` words. */
   #guardIntactBefore(distance: number): boolean {
     return this.#written === distance && this.#guardIntact(this.#ring.wordSize - distance);
   }

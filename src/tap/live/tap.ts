@@ -1,12 +1,12 @@
 /**
- * Follows all connections of libqb services on this machine, and only ever reads.
+ * Follows all connections of libqb services on this machine; it only reads.
  *
- * A round reads every ring: events first, then responses, then requests, so that the request of a reply that was
- * seen is in sight too. What was new goes to the backlog, which puts it in order and yields it in pieces.
+ * A round reads every ring: events first, then responses, then requests, so that the request of every visible reply is
+ * visible, too. New frames go to the backlog, which sorts and yields them in pieces.
  *
- * The work is kept below a share of one CPU, by rest after each round: a tap must not slow down the programs that it
- * follows. While it rests the rings are still read, which takes little. Of a connection that is too fast for the
- * share only samples are read (see followed.ts), and what is missed is counted.
+ * A pause after each round limits the work to a share of one CPU: a tap must not slow down the programs that it follows.
+ * During the pause it still reads the rings, which is cheap. It only samples a connection that is too fast for the share
+ * (see followed.ts), and counts the missed frames.
  */
 import { abortSignal, callback, kind, readOptions, string, type OptionKinds } from '../../arguments';
 import { clearTimeout, monotonicMs, setTimeout, timeOrigin } from '../../clock';
@@ -32,10 +32,10 @@ const SAMPLE_MS = 200;
 /** Connections that are followed at a time; three rings each, up to a megabyte of memory each. */
 export const MAX_CONNECTIONS = 1000;
 
-/** What the constructor of Tap takes. */
+/** Options of the constructor of Tap. */
 export interface TapOptions {
   /**
-   * Where the rings are.
+   * The directory of the rings.
    *
    * @default '/dev/shm'
    */
@@ -53,8 +53,7 @@ export interface TapOptions {
    */
   signal?: AbortSignal | undefined;
   /**
-   * The share of one CPU that the process takes for reading and for what the consumer does with the batches, at most
-   * and on average; above 0, up to 1.
+   * Maximum share of one CPU, on average, for reading and for the consumer's work on the batches; above 0, up to 1.
    *
    * @default 0.25
    */
@@ -98,22 +97,22 @@ export class Tap {
     this.#budget = new Budget(maxCpuShare);
   }
 
-  /** Connections that are followed now. */
+  /** The followed connections. */
   get connections(): TapConnection[] {
     return [...this.#followed.values()].map(({ connection }) => connection);
   }
 
   /**
-   * Batches from now on, the first one at once with what is still in the rings from before. Ends when the
-   * signal aborts. Throws CpgError when the directory cannot be read. What is overwritten before it can be read is
-   * counted as missed, so a slow consumer loses nothing but messages.
+   * Batches from now on; the first one comes at once, with the older frames still in the rings. Ends when the signal
+   * aborts. Throws CpgError if the directory cannot be read. Frames overwritten before the tap reads them count as missed,
+   * so a slow consumer loses only messages.
    */
   async *batches(): AsyncGenerator<TapBatch, void> {
     this.#discovery.watch(() => this.#wake?.());
     try {
       let pauseMs = MIN_PAUSE_MS;
       for (;;) {
-        // The last round comes after the end was asked for: what was written before it is not lost.
+        // Run the last round after the abort: it reads everything written before.
         const last = this.#signal?.aborted === true;
         const begunMs = cpuMs();
         const busy = this.#round(last);
@@ -155,7 +154,7 @@ export class Tap {
     while (monotonicMs() < untilMs && !(await this.#pause(MAX_REST_MS))) this.#sample();
   }
 
-  /** Reads what is new into the backlog; false when that is nothing. */
+  /** Reads new frames into the backlog; false if there are none. */
   #round(last: boolean): boolean {
     const present = this.#discovery.list();
     const refused: Refused[] = [];
@@ -182,7 +181,7 @@ export class Tap {
     return deltas.size > 0;
   }
 
-  /** Begins to follow a connection that is new; a list of one, or of none. */
+  /** Starts following a new connection, if there is one; returns it in a list. */
   #open(directory: string, refused: Refused[]): TapConnection[] {
     if (this.#followed.has(directory)) return [];
     const open = (described: Described): Followed | undefined => {
@@ -272,7 +271,7 @@ export class Tap {
   }
 }
 
-/** CPU time of the process: what the consumer of the batches does with them included. */
+/** CPU time of the process, including the consumer's work on the batches. */
 function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;

@@ -1,45 +1,45 @@
 /**
- * One order of what several members saw of a group.
+ * One order of the events that several members of a group saw.
  *
  * Between two configuration changes all members of a configuration get the same messages in the same order, and a member
- * belongs to one configuration at a time. So what members saw is cut into views, from one configuration change to the
- * next, and the views of one configuration are laid upon each other:
+ * belongs to one configuration at a time. So the observations of each member are cut into views, from one configuration
+ * change to the next, and the views of one configuration are overlaid:
  *
  *     1:a   | {a b c} m1 m2 | {a b} m3 | {a b c} m6
  *     2:b   | {a b c} m1 m2 | {a b} m3 | {a b c} m6
  *     3:c   | {a b c} m1 m2 | {c} m4 m5 | {a b c} m6
  *
- * The result keeps the order of every member; what no member orders is ordered by time.
+ * The result keeps the order of every member; events that no member orders are sorted by time.
  */
 
-/** Something that a member saw. */
-export interface Sight<T> {
+/** An event as one member saw it. */
+export interface Observation<T> {
   readonly timeNs: bigint;
-  /** Equal for all who saw the same, and, but for repetitions, for nothing else in the same view. */
+  /** Equal for all observations of one event and, except for repetitions, for no other in the same view. */
   readonly key: string;
-  /** Of a configuration change: who was in before, and is in after it. */
+  /** For a configuration change: the members before and after it. */
   readonly change?: { readonly before: readonly string[]; readonly after: readonly string[] };
-  /** Its key is of this one happening in all views. */
+  /** The key identifies one happening across all views. */
   readonly unique?: boolean;
-  /** It is this member's alone: something is missing here. */
+  /** Something is missing here, for this member only. */
   readonly gap?: boolean;
   readonly value: T;
 }
 
-/** What one member saw, in its order. */
+/** The observations of one member, in its order. */
 export interface Witness<T> {
-  /** By which name the others know it; undefined when nothing tells. */
+  /** Its name among the members; undefined if unknown. */
   readonly lane: string | undefined;
-  readonly sights: readonly Sight<T>[];
+  readonly observations: readonly Observation<T>[];
 }
 
-/** Something that happened, and who saw it. */
+/** An event and its witnesses. */
 export interface Happening<T> {
-  /** When the first of them saw it. */
+  /** Time of the first observation. */
   timeNs: bigint;
   readonly value: T;
   readonly seenBy: Set<Witness<T>>;
-  /** The members at that time; undefined when nobody tells. */
+  /** The members at that time; undefined if unknown. */
   readonly members: readonly string[] | undefined;
 }
 
@@ -50,20 +50,20 @@ interface View<T> {
   readonly byKey: Map<string, Happening<T>[]>;
 }
 
-/** Part of what a witness saw. */
+/** The observations of a witness in one view. */
 interface Stretch<T> {
   readonly members: readonly string[] | undefined;
-  readonly sights: Sight<T>[];
+  readonly observations: Observation<T>[];
   /** It begins with the configuration change. */
   readonly whole: boolean;
 }
 
-/** What happened, in an order that is the order of each witness. The same for the same witnesses in the same order. */
+/** All events in one order that agrees with each witness. Deterministic for the same list of witnesses. */
 export function merge<T>(witnesses: readonly Witness<T>[]): Happening<T>[] {
   const views = new Map<string, View<T>[]>();
   const unique = new Map<string, Happening<T>>();
-  // Those who do not know their view come last: what they saw tells it.
-  const cut = witnesses.map((witness) => stretchesOf(witness.sights));
+  // Witnesses that do not know their view come last: their observations identify it.
+  const cut = witnesses.map((witness) => stretchesOf(witness.observations));
   const known = (list: readonly Stretch<T>[]): boolean => list.every(({ members }) => members !== undefined);
   const lists = new Map<Witness<T>, Happening<T>[]>();
   for (const wanted of [true, false]) {
@@ -80,23 +80,24 @@ export function merge<T>(witnesses: readonly Witness<T>[]): Happening<T>[] {
   return inOneOrder(witnesses, lists);
 }
 
-function stretchesOf<T>(sights: readonly Sight<T>[]): Stretch<T>[] {
-  const first = sights.find(({ change }) => change !== undefined)?.change;
-  const stretches: Stretch<T>[] = [{ members: first?.before, sights: [], whole: false }];
-  for (const sight of sights) {
-    if (sight.change !== undefined) stretches.push({ members: sight.change.after, sights: [], whole: true });
-    stretches.at(-1)!.sights.push(sight);
+function stretchesOf<T>(observations: readonly Observation<T>[]): Stretch<T>[] {
+  const first = observations.find(({ change }) => change !== undefined)?.change;
+  const stretches: Stretch<T>[] = [{ members: first?.before, observations: [], whole: false }];
+  for (const observation of observations) {
+    if (observation.change !== undefined)
+      stretches.push({ members: observation.change.after, observations: [], whole: true });
+    stretches.at(-1)!.observations.push(observation);
   }
-  return stretches.filter((stretch) => stretch.sights.length > 0);
+  return stretches.filter((stretch) => stretch.observations.length > 0);
 }
 
-/** The view that others have of the same configuration, or a new one. A configuration may come more than once. */
+/** Finds another witness's view of the same configuration, or adds one. A configuration may occur more than once. */
 function viewOf<T>(witness: Witness<T>, stretch: Stretch<T>, views: Map<string, View<T>[]>): View<T> {
-  const { members, sights } = stretch;
-  const startNs = sights[0]!.timeNs;
+  const { members, observations } = stretch;
+  const startNs = observations[0]!.timeNs;
   const key = members === undefined ? undefined : [...members].sort().join();
   const all = key === undefined ? [...views.values()].flat() : (views.get(key) ?? []);
-  const keys = new Set(sights.map((sight) => sight.key));
+  const keys = new Set(observations.map((observation) => observation.key));
   const found = all
     .filter(({ seenBy, byKey }) => {
       if (seenBy.has(witness)) return false;
@@ -111,26 +112,26 @@ function viewOf<T>(witness: Witness<T>, stretch: Stretch<T>, views: Map<string, 
   return view;
 }
 
-/** What happened in a view, as this witness saw it: what others saw as well, and what nobody saw yet. */
+/** The events of a view seen by this witness: known ones from other witnesses, and new ones. */
 function happeningsOf<T>(
   witness: Witness<T>,
-  { sights, whole }: Stretch<T>,
+  { observations, whole }: Stretch<T>,
   { members, byKey }: View<T>,
   unique: Map<string, Happening<T>>,
 ): Happening<T>[] {
   const next = new Map<string, number>();
   let complete = whole;
-  return sights.map((sight) => {
-    const { key, timeNs, value } = sight;
-    if (sight.gap === true) complete = false;
+  return observations.map((observation) => {
+    const { key, timeNs, value } = observation;
+    if (observation.gap === true) complete = false;
     const list = byKey.get(key) ?? [];
     byKey.set(key, list);
     let happening: Happening<T> | undefined;
-    if (sight.unique === true) {
+    if (observation.unique === true) {
       happening = unique.get(key);
       if (happening?.seenBy.has(witness) === true) happening = undefined;
-    } else if (sight.gap !== true) {
-      // Equal messages of one sender follow each other. Only who saw all of them knows which is which.
+    } else if (observation.gap !== true) {
+      // Equal messages of one sender follow each other. Only a witness of all of them can tell them apart.
       const from = next.get(key) ?? 0;
       let best = from;
       if (!complete) {
@@ -142,8 +143,8 @@ function happeningsOf<T>(
     }
     if (happening === undefined) {
       happening = { timeNs, value, seenBy: new Set(), members };
-      if (sight.gap !== true) list.push(happening);
-      if (sight.unique === true) unique.set(key, happening);
+      if (observation.gap !== true) list.push(happening);
+      if (observation.unique === true) unique.set(key, happening);
     }
     happening.seenBy.add(witness);
     if (timeNs < happening.timeNs) happening.timeNs = timeNs;
@@ -175,7 +176,7 @@ function inOneOrder<T>(
       if (ready !== undefined && candidate.timeNs >= ready.timeNs) continue;
       if ([...candidate.seenBy].every((other) => head(other) === candidate)) ready = candidate;
     }
-    // Where messages were missed, two witnesses may seem to differ about the order; no message is lost by that.
+    // If messages were missed, two witnesses may seem to disagree about the order; that loses no message.
     const next = ready ?? earliest;
     if (next === undefined) return result;
     done.add(next);

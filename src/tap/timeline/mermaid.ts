@@ -33,7 +33,7 @@ function stepLines(
   }
   const from = ids.get(step.from)!;
   const label = step.kind === 'folded' ? `${step.count} more` : plain(step.label);
-  // A message to the whole group; Mermaid has arrows to one only, so the others follow without a text.
+  // Mermaid arrows have one target: draw the first with the text and the others without.
   const [first = step.from, ...others] = step.to;
   return [
     `  ${from}->>${ids.get(first) ?? from}: ${label}`,
@@ -41,7 +41,7 @@ function stepLines(
   ];
 }
 
-/** Mermaid takes ; and # for itself, and < for HTML. */
+/** Mermaid interprets ; and #, and < as HTML. */
 function plain(text: string): string {
   return text.replace(/[#;<>]/g, (character) => `#${character.charCodeAt(0)};`);
 }

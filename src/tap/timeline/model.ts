@@ -1,7 +1,6 @@
 /**
- * What happened in a group as steps of a sequence chart: messages with their senders, and notes about who
- * joined and left. It is told by all members of the capture together (see merge.ts): after a partition each side has
- * messages and an order of its own.
+ * The events of a group as steps of a sequence chart: messages with their senders, and notes about joins and leaves. It
+ * combines all members in the capture (see merge.ts): after a partition each side has its own messages and order.
  */
 import { createHash } from 'node:crypto';
 import { check, kind, listOf, string } from '../../arguments';
@@ -10,18 +9,17 @@ import { Reason, type CpgAddress } from '../../codec/addresses';
 import type { TapConnection } from '../connections';
 import { MESSAGE, type TapMessage } from '../decode/messages';
 import { counted, cut, groupLabel, messageLabel, reasonLabel, visible } from '../decode/text';
-import { merge, type Sight, type Witness } from './merge';
+import { merge, type Observation, type Witness } from './merge';
 
-/** So many messages of one sender in a row are drawn; the rest of the row is one step. */
+/** Of a run of messages from one sender this many are drawn; the rest is one step. */
 const MAX_ROW = 3;
-/** A chart with more steps than this is of no use to anybody. */
+/** A longer chart is useless. */
 export const MAX_STEPS = 2000;
 const MAX_LABEL = 40;
 
 /**
- * One row of a chart: a message, several of one sender in a row, or a note about the membership. `timeNs` counts from
- * 1970; `from`, `to` and `over` are lanes: who sent it, to whom it was delivered, for whom it is so (all of them when
- * that is left out).
+ * One row of a chart: a message, a run of messages from one sender, or a note about the membership. `timeNs` counts from
+ * 1970; `from`, `to` and `over` are lanes: the sender, the receivers, and the lanes of a note (all if left out).
  */
 export type Step =
   | { kind: 'message'; timeNs: bigint; from: string; to: string[]; label: string }
@@ -32,13 +30,13 @@ export type Step =
 export interface Timeline {
   /** The group. */
   title: string;
-  /** 'nodeid:pid', in the order in which they appeared, the sides of a partition apart. */
+  /** 'nodeid:pid', in order of appearance, grouped by sides of a partition. */
   lanes: string[];
-  /** In the order of the group, and of each side of it; at most 2,000. */
+  /** In the order of the group, or of each side after a partition; at most 2,000. */
   steps: Step[];
-  /** Steps that were left out at the end. */
+  /** Number of steps left out at the end. */
   omitted: number;
-  /** Lanes whose own events are not in the capture: what only they saw is not known. */
+  /** Lanes without events of their own in the capture: events that only they saw are unknown. */
   unseen?: string[];
 }
 
@@ -66,7 +64,7 @@ function isStep(value: unknown): boolean {
   return told && typeof from === 'string' && LANES.accepts(to);
 }
 
-/** Lanes that stand beside each other, of those given; nothing for all of them. */
+/** Runs of adjacent lanes among the given ones; empty for all lanes. */
 export function runsOf(lanes: readonly string[], given: readonly string[] | undefined): string[][] {
   const runs: string[][] = [];
   let last = -1;
@@ -79,7 +77,7 @@ export function runsOf(lanes: readonly string[], given: readonly string[] | unde
   return runs;
 }
 
-/** What a picture says about members of whom there is nothing in the capture. */
+/** The remark about members without events in the capture. */
 export function unseenText(unseen: readonly string[]): string {
   return `The capture has no events of ${unseen.join(', ')}: what only they saw is not here.`;
 }
@@ -88,7 +86,7 @@ export function unseenText(unseen: readonly string[]): string {
 export class TimelineBuilder {
   readonly #byConnection = new Map<TapConnection, Seen>();
 
-  /** Takes a message in; only events are drawn. Throws CS_ERR_INVALID_PARAM. */
+  /** Adds a message; only events are drawn. Throws CS_ERR_INVALID_PARAM. */
   add(message: TapMessage): void {
     check('TimelineBuilder.add', 'message', message, MESSAGE);
     const { frame, content, problem, announcedPid } = message;
@@ -104,7 +102,7 @@ export class TimelineBuilder {
     if (frame.ring === 'event' && (content ?? problem) !== undefined) seen.events.push(message);
   }
 
-  /** The groups that were seen, those with most events first. */
+  /** The groups in the capture, those with most events first. */
   get groups(): string[] {
     const counts = new Map<string, number>();
     for (const { events } of this.#byConnection.values()) {
@@ -117,7 +115,7 @@ export class TimelineBuilder {
     return [...counts].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).map(([label]) => label);
   }
 
-  /** Undefined when nothing of that group, or of any, was seen. */
+  /** Undefined if there are no events of that group, or of any. */
   build(group?: string): Timeline | undefined {
     check('TimelineBuilder.build', 'group', group, GROUP);
     const { groups } = this;
@@ -128,13 +126,13 @@ export class TimelineBuilder {
         const observer = observe(connection, seen, chosen);
         return observer === undefined ? [] : [observer];
       })
-      // Not the order in which captures were put together.
+      // Independent of the order in which captures were merged.
       .sort((a, b) => (a.lane === b.lane ? 0 : (a.lane ?? '') < (b.lane ?? '') ? -1 : 1));
     return chart(chosen, observers);
   }
 }
 
-/** What a connection saw, and what is known of its client. */
+/** Events of a connection, and the known facts about its client. */
 interface Seen {
   events: TapMessage[];
   nodeId: number | undefined;
@@ -144,14 +142,14 @@ interface Seen {
 /** A member by its connection. */
 type Observer = Witness<TapMessage | Gap>;
 
-/** Something that a member's connection should have shown, and did not. */
+/** Events that are missing from a member's connection. */
 interface Gap {
   readonly gap: string;
 }
 
-/** What a connection saw of a group; undefined when that is nothing. */
+/** The observations of a group on one connection; undefined if there are none. */
 function observe(connection: TapConnection, seen: Seen, group: string): Observer | undefined {
-  const sights: Sight<TapMessage | Gap>[] = [];
+  const observations: Observation<TapMessage | Gap>[] = [];
   const unfinished = new Set<string>();
   let any = false;
   for (const message of seen.events) {
@@ -160,32 +158,33 @@ function observe(connection: TapConnection, seen: Seen, group: string): Observer
     const about = message.group === undefined ? undefined : groupLabel(message.group);
     if (about !== undefined && about !== group) continue;
     any ||= about !== undefined;
-    const gap = (text: string): number => sights.push({ timeNs, key: '', gap: true, value: { gap: text } });
+    const gap = (text: string): number =>
+      observations.push({ timeNs, key: '', gap: true, value: { gap: text } });
     if (frame.missed > 0) gap(`about ${counted(frame.missed, 'event was', 'events were')} missed`);
     if (content === undefined) gap(`an event that cannot be decoded: ${visible(problem ?? '')}`);
-    else if (content.type === 'confchg') sights.push({ timeNs, value: message, ...changeOf(content) });
+    else if (content.type === 'confchg') observations.push({ timeNs, value: message, ...changeOf(content) });
     else if (content.type === 'totemConfchg') {
       const { nodeId, seq } = content.ringId;
       const key = `ring ${nodeId}.${seq.toString()} ${content.members.join()}`;
-      sights.push({ timeNs, key, unique: true, value: message });
+      observations.push({ timeNs, key, unique: true, value: message });
     } else if (content.type === 'deliver') {
-      sights.push({ timeNs, key: `${laneOf(content)} ${digest(content.message)}`, value: message });
+      observations.push({ timeNs, key: `${laneOf(content)} ${digest(content.message)}`, value: message });
     } else if (content.type === 'partialDeliver') {
       const from = laneOf(content);
       const { fragmentType, fragment, messageLength } = content;
-      // A message is drawn once, where it begins: where the first part of it is that was seen.
+      // A message is drawn once, at its first visible fragment.
       if (fragmentType === FragmentType.FIRST || !unfinished.has(from))
-        sights.push({ timeNs, key: `${from} ${messageLength} ${digest(fragment)}`, value: message });
+        observations.push({ timeNs, key: `${from} ${messageLength} ${digest(fragment)}`, value: message });
       if (fragmentType === FragmentType.LAST) unfinished.delete(from);
       else unfinished.add(from);
     }
   }
-  return any ? { lane: laneOfClient(connection, seen, group), sights } : undefined;
+  return any ? { lane: laneOfClient(connection, seen, group), observations } : undefined;
 }
 
 type Confchg = Extract<TapMessage['content'], { type: 'confchg' }>;
 
-function changeOf({ members, joined, left }: Confchg): Pick<Sight<unknown>, 'key' | 'change'> {
+function changeOf({ members, joined, left }: Confchg): Pick<Observation<unknown>, 'key' | 'change'> {
   const after = members.map(laneOf);
   const before = [...after.filter((lane) => !joined.map(laneOf).includes(lane)), ...left.map(laneOf)];
   const told = (list: readonly CpgAddress[]): string =>
@@ -196,7 +195,7 @@ function changeOf({ members, joined, left }: Confchg): Pick<Sight<unknown>, 'key
   return { key: `joined ${told(joined)} left ${told(left)}`, change: { before, after } };
 }
 
-/** By which name the members know the client of a connection; undefined when the capture does not tell. */
+/** The lane of a connection's client; undefined if the capture does not show it. */
 function laneOfClient(connection: TapConnection, seen: Seen, group: string): string | undefined {
   const pid = seen.pid ?? connection.clientPid;
   if (pid === 0) return undefined;
@@ -205,7 +204,7 @@ function laneOfClient(connection: TapConnection, seen: Seen, group: string): str
   for (const { content, group: about } of seen.events) {
     if (content?.type !== 'confchg' || about === undefined || groupLabel(about) !== group) continue;
     for (const member of content.members) if (member.pid === pid) candidates.add(laneOf(member));
-    // A client hears first that it has joined, and for itself alone.
+    // A client's first event is its own join, alone.
     const [first, ...others] = content.joined;
     if (first?.reason === Reason.JOIN && first.pid === pid && others.length === 0 && seen.pid !== undefined)
       return laneOf(first);
@@ -228,12 +227,14 @@ function chart(group: string, observers: readonly Observer[]): Timeline {
   const steps: Step[] = [];
   const sides: string[][] = [];
   const seers = new Map(
-    observers.flatMap(({ lane, sights }) => (lane === undefined ? [] : [[lane, sights]])),
+    observers.flatMap(({ lane, observations }) => (lane === undefined ? [] : [[lane, observations]])),
   );
-  /** Whether the capture tells what this member saw at that time. */
+  /** Whether the capture has this member's events of that time. */
   const tells = (lane: string, timeNs: bigint): boolean => {
-    const sights = seers.get(lane);
-    return sights !== undefined && sights[0]!.timeNs <= timeNs && timeNs <= sights.at(-1)!.timeNs;
+    const observations = seers.get(lane);
+    return (
+      observations !== undefined && observations[0]!.timeNs <= timeNs && timeNs <= observations.at(-1)!.timeNs
+    );
   };
   const use = (names: readonly string[]): string[] => {
     for (const name of names) lanes.add(name);
@@ -241,7 +242,7 @@ function chart(group: string, observers: readonly Observer[]): Timeline {
   };
   for (const { timeNs, value, seenBy, members = [] } of merge(observers)) {
     const seen = [...seenBy].flatMap(({ lane }) => lane ?? []);
-    // Those of whom the capture says nothing saw what the other members of their side saw.
+    // Members without events in the capture saw the same as the others of their side.
     const side = [...new Set([...seen, ...members.filter((lane) => !tells(lane, timeNs))])];
     if ('gap' in value) {
       steps.push({ kind: 'note', timeNs, text: value.gap, grave: true, over: use(seen) });
@@ -276,7 +277,7 @@ function chart(group: string, observers: readonly Observer[]): Timeline {
   };
 }
 
-/** Members that were on one side of a partition stand together. */
+/** Sorts the lanes so that the members of one side are adjacent. */
 function sideBySide(lanes: readonly string[], sides: readonly (readonly string[])[]): string[] {
   const place = (lane: string): string => sides.map((side) => (side.includes(lane) ? '0' : '1')).join('');
   const places = new Map(lanes.map((lane) => [lane, place(lane)]));
@@ -286,7 +287,7 @@ function sideBySide(lanes: readonly string[], sides: readonly (readonly string[]
   });
 }
 
-/** One note for all who came or went for the same reason. */
+/** One note for all joins or leaves with the same reason. */
 function changes(
   word: string,
   list: readonly CpgAddress[],
@@ -311,7 +312,7 @@ function changes(
   });
 }
 
-/** Long rows of messages of one sender, the same members listening, become their beginning and a count. */
+/** Folds a long run of messages from one sender to the same members into its beginning and a count. */
 function fold(steps: readonly Step[]): Step[] {
   const result: Step[] = [];
   let row = 0;

@@ -1,4 +1,4 @@
-/** A timeline as a picture that needs nothing else: one SVG file, which follows the reader's light or dark mode. */
+/** A timeline as one self-contained SVG file, which follows the reader's light or dark mode. */
 import { counted, timeLabel } from '../decode/text';
 import { check } from '../../arguments';
 import { runsOf, TIMELINE, unseenText, type Step, type Timeline } from './model';
@@ -9,7 +9,7 @@ const HEAD_HEIGHT = 70;
 const STEP_HEIGHT = 30;
 const MARGIN = 20;
 const LABEL_INDENT = 8;
-/** Of a wide letter, so that what is reckoned with it fits in any font. */
+/** Width of a wide letter: sizes calculated with it fit any font. */
 const LETTER_WIDTH = 8.5;
 
 const STYLE = `
@@ -53,7 +53,7 @@ export function svg(timeline: Timeline): string {
   return `${[...parts, '</svg>'].join('\n')}\n`;
 }
 
-/** Where the text of a step ends. */
+/** The right end of a step's text. */
 function endOf(step: Step, lanes: ReadonlyMap<string, number>): number {
   const start = step.kind === 'note' ? noteBoxes(step, lanes, 0)[0]!.left : lanes.get(step.from)!;
   return start + 2 * LABEL_INDENT + labelOf(step).length * LETTER_WIDTH;
@@ -76,8 +76,7 @@ function stepMark(step: Step, y: number, lanes: ReadonlyMap<string, number>, wid
   if (step.kind === 'note') return time + note(step, lanes, y, width);
   const from = lanes.get(step.from)!;
   const targets = step.to.map((lane) => lanes.get(lane)!);
-  // The line runs through all members at once: it is one message, delivered to everybody at the same place
-  // in the order.
+  // One line crosses all members: the message has the same place in the order of each.
   const left = Math.min(from, ...targets);
   const right = Math.max(from, ...targets);
   const wire =
@@ -94,7 +93,7 @@ function arrow(from: number, x: number, y: number): string {
   return `<path class="dot" d="M${x} ${y}l${back} -4v8z"/>`;
 }
 
-/** Where the boxes of a note are: across the whole picture, or across the lanes of a side. */
+/** Extents of a note's boxes: the whole picture, or the lanes of a side. */
 function noteBoxes(
   { over }: Step & { kind: 'note' },
   lanes: ReadonlyMap<string, number>,
