@@ -40,7 +40,9 @@ export async function unpack(release: Release, root: string): Promise<void> {
     ...(await proxies()).map((line) => `--aptopt=${line}`),
   ];
   try {
-    await run('mmdebstrap', [...options, codename, root, await mirror()], {
+    // When this process is killed, it ends too and removes what it has made.
+    const command = ['--pdeathsig', 'TERM', '--', 'mmdebstrap', ...options, codename, root, await mirror()];
+    await run('setpriv', command, {
       timeout: UNPACK_TIMEOUT_MS,
       env: { ...process.env, LC_ALL: 'C' },
       maxBuffer: 1 << 26,
@@ -70,7 +72,7 @@ interface UnpackError extends Error {
 }
 
 function whyNotUnpacked({ code, killed, stderr = '', message }: UnpackError): string {
-  if (code === 'ENOENT') return 'mmdebstrap is not installed';
+  if (code === 127) return 'mmdebstrap is not installed';
   if (killed === true) return `it could not be unpacked within ${UNPACK_TIMEOUT_MS / 1000} s`;
   if (/does not have a Release file|404 +Not Found/.test(stderr)) return 'the mirror does not serve it';
   const cause = /^E: (.+)$/m.exec(stderr)?.[1] ?? message;

@@ -34,11 +34,11 @@ const FOREIGN: Record<string, { emulator: string; compiler: string }> = {
 
 const daemons = new Table(
   ['from', 'corosync', 'libqb'],
-  ['client', 'mapped', 'filesystem sockets', 'socket mode', 'with libcpg', 'tap', 'conformance'],
+  ['client', 'filesystem sockets', 'mapped', 'socket mode', 'with libcpg', 'tap', 'conformance'],
 );
 const runtimes = new Table(
   ['runtime'],
-  ['client', 'mapped', 'filesystem sockets', 'socket mode', 'embedded server'],
+  ['client', 'filesystem sockets', 'mapped', 'socket mode', 'embedded server'],
 );
 
 async function main(): Promise<void> {
@@ -170,8 +170,8 @@ function clientChecks(daemon: Daemon, runtime: Runtime): Record<string, Check> {
   const abstract = { sockets: 'abstract' } as const;
   return {
     client: () => scenarioOn(daemon, runtime, 'false', abstract),
-    mapped: () => scenarioOn(daemon, runtime, 'true', abstract),
-    'filesystem sockets': () => scenarioOn(daemon, runtime, 'default'),
+    'filesystem sockets': () => scenarioOn(daemon, runtime, 'false'),
+    mapped: () => scenarioOn(daemon, runtime, 'true'),
     'socket mode': () => scenarioOn(daemon, runtime, 'default', { ...abstract, qbIpcType: 'socket' }),
   };
 }
@@ -179,7 +179,7 @@ function clientChecks(daemon: Daemon, runtime: Runtime): Record<string, Check> {
 async function tryAll(row: Row, checks: Record<string, Check>): Promise<void> {
   for (const [column, check] of Object.entries(checks)) {
     const begin = performance.now();
-    let result = '';
+    let result: string;
     let detail = '';
     try {
       result = await check();

@@ -78,7 +78,7 @@ export async function install(
   const command = join(directory, source.program);
   if (!existsSync(command)) throw new Skipped(`${source.package} has no ${source.program}`);
   const { version } = readJson(join(directory, 'package.json')) as { version: string };
-  return { command, args: source.args ?? [], project, version };
+  return { command, args: source.args ?? [], project, version: version.replace(/^v/, '') };
 }
 
 function readJson(path: string): unknown {

@@ -485,9 +485,9 @@ export class CorosyncNode {
 
   /** Its spawn() runs a program of the daemon's own system, where one was given as installation. */
   readonly system: Pick<CorosyncNode, 'spawn'> = {
-    spawn: (command, args = [], options) => {
+    spawn: (command, args, options) => {
       const { command: daemon } = daemonOf(this.#cluster.installation, this.#directory);
-      const [first = command, ...rest] = [...daemon.slice(0, -1), command, ...args];
+      const [first = command, ...rest] = [...daemon.slice(0, -1), command, ...(args ?? [])];
       return this.spawn(first, rest, options);
     },
   };

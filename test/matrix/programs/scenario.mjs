@@ -2,6 +2,7 @@
 // a server in this process; and the value of `mapped`. One line of JSON says how far it came: {"ok":true}, {"failed":...} or
 // {"missing":...} when the machine has no provider for what was asked.
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect } from 'corosync-cpg';
 
 const [where, mapped] = process.argv.slice(2);
@@ -60,6 +61,10 @@ async function run() {
     step = 'connect';
     for (const pid of [800_001, 800_002, 800_003]) members.push(await member(address, pid));
     const clients = members.map(({ client }) => client);
+    if (mapped !== 'default') {
+      const isMapped = readFileSync('/proc/self/maps', 'utf8').includes('/dev/shm/qb-');
+      check(isMapped === (mapped === 'true'), `the rings are ${isMapped ? '' : 'not '}mapped`);
+    }
     step = 'join';
     for (const client of clients) await client.join(group);
     for (const { until } of members) await until('three members', (heard) => heard.members === 3);
