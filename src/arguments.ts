@@ -123,7 +123,7 @@ export const uint32 = whole(0, 0xffffffff);
 /** A nodeid, or a pid: corosync has no node 0, and the system no process 0. */
 export const id = whole(1, 0xffffffff);
 
-export function oneOf<Choice extends string | number>(...choices: readonly Choice[]): Kind<Choice> {
+export function oneOf<Choice extends string | number | boolean>(...choices: readonly Choice[]): Kind<Choice> {
   return kind(`one of ${choices.map((choice) => inspect(choice)).join(', ')}`, (value) =>
     choices.includes(value as Choice),
   );

@@ -113,13 +113,15 @@ export interface ConnectOptions {
   coalesceMs?: number | undefined;
   /**
    * Map the rings into memory, as libqb does, instead of reading and writing their files: about half the
-   * latency, and more of large messages. Needs the package koffi (prebuilt binaries are included) beside this one; without
-   * it connect() rejects with CS_ERR_NOT_SUPPORTED. Files with holes, which an embedded server makes, are read and
-   * written all the same.
+   * latency, and more of large messages. 'auto': where the package koffi (prebuilt binaries are included) is beside this
+   * one, or `node:ffi` works without a warning. true: with either of them; without both connect() rejects with
+   * CS_ERR_NOT_SUPPORTED. Only whole files of our own, with one name, are mapped: nobody but our user and root can
+   * shorten them, which would end the process with SIGBUS. Files with holes, which an embedded server makes, are read
+   * and written all the same.
    *
-   * @default false
+   * @default 'auto'
    */
-  mapped?: boolean | undefined;
+  mapped?: 'auto' | boolean | undefined;
   /**
    * Bytes received of unfinished messages (over 1 MiB, they arrive in fragments), all senders together. With more,
    * the connection ends with CS_ERR_NO_MEMORY: dropping one message would let members disagree. It only protects
@@ -238,7 +240,7 @@ export const CONNECT_OPTIONS: OptionKinds<ConnectOptions> = {
   lend: boolean,
   busyPollUs: number(0, MAX_BUSY_POLL_US, 'microseconds'),
   coalesceMs: number(0, MAX_COALESCE_MS, 'milliseconds'),
-  mapped: boolean,
+  mapped: oneOf<'auto' | boolean>('auto', true, false),
   maxReassemblyBytes: kind('a number of bytes above 0', (value) => typeof value === 'number' && value > 0),
 };
 const SIGNAL_OPTIONS: OptionKinds<SignalOptions> = { signal: abortSignal };
@@ -259,8 +261,8 @@ const DISPATCH_FLAG = oneOf('one', 'all', 'blocking', 'oneNonblocking');
  * Connects to a corosync daemon: cpg_initialize.
  *
  * Rejects with CpgError: CS_ERR_LIBRARY when nobody listens there, CS_ERR_ACCESS when the daemon does not
- * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped`
- * without koffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
+ * allow this user, CS_ERR_TIMEOUT, CS_ERR_NOT_SUPPORTED for a daemon with `qb_ipc_type: socket` and for `mapped: true`
+ * without koffi or node:ffi, CS_ERR_INVALID_PARAM for bad options; or with the reason of `signal`.
  */
 export async function connect(options?: ConnectOptions): Promise<CpgClient> {
   const {
@@ -272,7 +274,7 @@ export async function connect(options?: ConnectOptions): Promise<CpgClient> {
     lend = false,
     busyPollUs = 0,
     coalesceMs = DEFAULT_COALESCE_MS,
-    mapped = false,
+    mapped = 'auto',
     maxReassemblyBytes = DEFAULT_MAX_REASSEMBLY_BYTES,
   } = readOptions('connect', options, CONNECT_OPTIONS);
   const { text } = resolveAddress(address);

@@ -115,13 +115,14 @@ export function codeOf(errno: number): CpgErrorCode {
  * | `ring-read-only` | CS_ERR_ACCESS | the rings are in a file system that is mounted read-only here |
  * | `effective-user` | CS_ERR_ACCESS | the daemon let the real user in, and the effective one is another |
  * | `node-permission` | CS_ERR_ACCESS | Node's permission model forbids it |
- * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket) |
+ * | `socket-mode` | CS_ERR_NOT_SUPPORTED | the daemon uses datagrams (qb_ipc_type: socket), and nothing here can |
+ * | `datagrams-not-there` | CS_ERR_LIBRARY | the daemon's datagram sockets are not here: it is in another network namespace |
  * | `old-libqb` | CS_ERR_NOT_SUPPORTED | the daemon runs with a libqb before 1.0.4 |
  * | `32-bit` | CS_ERR_NOT_SUPPORTED | the daemon is a 32-bit program |
  * | `byte-order` | CS_ERR_NOT_SUPPORTED | the daemon is built for the other byte order |
  * | `ring-layout` | CS_ERR_NOT_SUPPORTED | the rings have an unknown layout |
  * | `old-node` | CS_ERR_NOT_SUPPORTED | this Node cannot use abstract sockets |
- * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped` needs the package koffi |
+ * | `no-koffi` | CS_ERR_NOT_SUPPORTED | `mapped: true` needs the package koffi or node:ffi |
  * | `bad-argument` | CS_ERR_INVALID_PARAM | an argument or an option cannot be used |
  * | `second-join` | CS_ERR_INVALID_PARAM | the handle has joined, or is joining |
  * | `other-group` | CS_ERR_INVALID_PARAM | leave() of a group that is not the joined one |
@@ -151,6 +152,7 @@ export type CpgErrorReason =
   | 'effective-user'
   | 'node-permission'
   | 'socket-mode'
+  | 'datagrams-not-there'
   | 'old-libqb'
   | '32-bit'
   | 'byte-order'

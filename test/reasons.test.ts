@@ -1,5 +1,6 @@
 /** `CpgError.reason` tells apart causes that share a code. */
 import { connect, type CpgClient, type CpgError, type CpgErrorReason } from '../src';
+import * as libc from '../src/native/libc';
 import { startServer } from '../src/server';
 import { Bench, SHORT_MS, type Pair } from './support/fake-client';
 import { rejectionOf, thrownBy } from './support/errors';
@@ -43,8 +44,16 @@ describe('connect', () => {
     }
   });
 
+  test('socket mode, and nothing that can do it', async () => {
+    const { address } = await bench.daemon({
+      answer: (answer) => ({ ...answer, connectionType: 0, event: '' }),
+    });
+    jest.spyOn(libc, 'findLibc').mockReturnValue(undefined);
+    expect(await told(connect({ address }))).toEqual(['CS_ERR_NOT_SUPPORTED', 'socket-mode']);
+    jest.restoreAllMocks();
+  });
+
   test.each([
-    ['socket mode', { connectionType: 0 }, 'CS_ERR_NOT_SUPPORTED', 'socket-mode'],
     [
       'libqb before 1.0.4',
       { request: 'cpg-request-1-2-3', response: 'cpg-response-1-2-3', event: 'cpg-event-1-2-3' },

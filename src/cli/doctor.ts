@@ -86,6 +86,8 @@ export async function diagnose(error: CpgError, asked: Asked, signal: AbortSigna
 /** For errors that were not made by the table. */
 function causeByCode({ code, reason }: CpgError): Cause {
   if (code === 'CS_ERR_TIMEOUT' && reason === 'no-answer') return 'not-answering';
+  if (reason === 'socket-mode') return 'ipc-type-socket';
+  if (reason === 'datagrams-not-there') return reason;
   if (code === 'CS_ERR_MESSAGE_ERROR' || code === 'CS_ERR_SECURITY') return 'not-corosync';
   return 'unknown';
 }

@@ -22,6 +22,7 @@ import { monotonicMs, pause, turn } from '../clock';
 import { CpgError } from '../errors';
 import { ADDRESS } from '../transport/address';
 import { Congestion } from './congestion';
+import { IPC_TYPES, type IpcType } from './connection';
 import { removeOnSignals } from './exit';
 import { FaultState, type Faults } from './faults';
 import { groupBytesOf } from './groups';
@@ -29,6 +30,7 @@ import { privateAddress, removeLeftovers } from './listener';
 import { Node, type NodeHost } from './node';
 import { Random } from './random';
 import { TotalOrder, type ClockMode } from './total-order';
+import { findServerDatagrams } from './wire/datagram-link';
 
 /** What SimulatedCluster.start() takes. */
 export interface ClusterOptions {
@@ -63,6 +65,13 @@ export interface ClusterOptions {
    * @default true
    */
   strict?: boolean | undefined;
+  /**
+   * How frames travel: through rings in shared memory, or by datagrams, as with `qb_ipc_type: socket` of a daemon. That
+   * needs the package koffi or node:ffi; with unix-dgram it works for clients of this package.
+   *
+   * @default 'shm'
+   */
+  ipc?: IpcType | undefined;
   /**
    * Clients that one node serves at a time; others are refused with CS_ERR_NO_RESOURCES.
    *
@@ -121,6 +130,7 @@ export const CLUSTER_OPTIONS: OptionKinds<ClusterOptions> = {
   clock: oneOf('real', 'manual'),
   seed: whole(Number.MIN_SAFE_INTEGER),
   strict: boolean,
+  ipc: oneOf(...IPC_TYPES),
   maxConnections: whole(1),
   handleSignals: boolean,
 };
@@ -269,7 +279,7 @@ export class SimulatedCluster {
   #stopping: Promise<void> | undefined;
 
   private constructor(options: ClusterOptions) {
-    const { nodes = 1, clock = 'real', seed = 1, strict = true } = options;
+    const { nodes = 1, clock = 'real', seed = 1, strict = true, ipc = 'shm' } = options;
     const { maxConnections = DEFAULT_MAX_CONNECTIONS } = options;
     this.#mode = clock;
     this.#order = new TotalOrder(clock, new Random(seed));
@@ -286,6 +296,7 @@ export class SimulatedCluster {
     for (const nodeId of nodeIds) {
       const host: NodeHost = {
         strict,
+        ipc,
         maxConnections,
         holdBytes: HOLD_BYTES[clock],
         faults: new FaultState(new Random(seed + nodeId)),
@@ -309,6 +320,8 @@ export class SimulatedCluster {
   static async start(options?: ClusterOptions): Promise<SimulatedCluster> {
     const read = readOptions('SimulatedCluster.start', options, CLUSTER_OPTIONS);
     await removeLeftovers();
+    // Better now than with each client.
+    if (read.ipc === 'socket') findServerDatagrams();
     const cluster = new SimulatedCluster(read);
     const places = [...cluster.#places.values()];
     try {

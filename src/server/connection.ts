@@ -3,12 +3,14 @@ import { constants } from 'node:os';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { clearImmediate, clearTimeout, monotonicMs, pause, setImmediate, setTimeout } from '../clock';
+import { ConnectionType } from '../codec/handshake';
 import { frameId } from '../codec/header';
 import { CpgError } from '../errors';
 import { debugServer as debug } from '../debug';
 import { RequestReader } from '../ring/request-reader';
 import { ResponseWriter } from '../ring/response-writer';
 import type { ClientPort, ServiceHandle } from './cpg-service';
+import { DatagramLink } from './wire/datagram-link';
 import { EventQueue } from './wire/event-queue';
 import {
   acceptance,
@@ -42,8 +44,14 @@ const ID_BYTES = 4;
 const WAKE_UP_BYTES = 16 * 1024;
 const wakeUps = Buffer.alloc(WAKE_UP_BYTES);
 
+export const IPC_TYPES = ['shm', 'socket'] as const;
+/** How frames travel: through rings in shared memory, or by datagrams (system.qb_ipc_type of a daemon). */
+export type IpcType = (typeof IPC_TYPES)[number];
+
 /** What a connection needs of the node it belongs to. */
 export interface ConnectionHost {
+  /** How frames travel. */
+  readonly ipc: IpcType;
   /** Says why not, or numbers the client. */
   admit(): { refuse: Refusal } | { clientPid: number; connection: number };
   /** A client with working rings. */
@@ -53,11 +61,14 @@ export interface ConnectionHost {
   onClosed(connection: Connection): void;
 }
 
+/** Rings, or a DatagramLink, which is all of it. */
 interface Open {
-  directory: RingDirectory;
-  requests: RequestReader;
-  responses: ResponseWriter;
-  events: EventQueue;
+  directory: Pick<RingDirectory, 'remove'>;
+  requests: Pick<RequestReader, 'available' | 'credit' | 'peek' | 'consume' | 'reclaim' | 'hold'>;
+  responses: Pick<ResponseWriter, 'write'>;
+  events: Pick<EventQueue, 'append' | 'close' | 'lastProgress' | 'queuedBytes'>;
+  /** Whether the client has opened its side, which no other user can do. */
+  attached(): boolean;
 }
 
 export class Connection implements ClientPort {
@@ -115,8 +126,8 @@ export class Connection implements ClientPort {
    * address, and shake hands; such clients have their place only until others need it.
    */
   proves(): boolean {
-    const ring = this.#open?.directory.rings.request;
-    if (!this.#closed && ring !== undefined) this.#guarded(() => (this.#proven ||= ring.attached()));
+    const open = this.#open;
+    if (!this.#closed && open !== undefined) this.#guarded(() => (this.#proven ||= open.attached()));
     return this.#proven;
   }
 
@@ -210,17 +221,26 @@ export class Connection implements ClientPort {
       return;
     }
     const { clientPid, connection } = admission;
-    const frameBytes = frameBytesFor(asked);
-    let directory: RingDirectory;
     try {
-      directory = createRings(clientPid, connection, frameBytes);
+      const answer =
+        this.#host.ipc === 'socket'
+          ? this.#openDatagrams(clientPid, connection, frameBytesFor(asked))
+          : this.#openRings(clientPid, connection, frameBytesFor(asked));
+      this.clientPid = clientPid;
+      this.#stream.write(answer);
     } catch (error) {
       debug('no rings for a client: %s', (error as Error).message);
       this.#refuse(refusalFor(error));
       return;
     }
+    debug('client %d connected', clientPid);
+    this.#service = this.#host.serve(this);
+  }
+
+  /** Returns the answer to the handshake. */
+  #openRings(clientPid: number, connection: number, frameBytes: number): Buffer {
+    const directory = createRings(clientPid, connection, frameBytes);
     const { request, response, event } = directory.rings;
-    this.clientPid = clientPid;
     this.#open = {
       directory,
       requests: new RequestReader(request),
@@ -231,10 +251,20 @@ export class Connection implements ClientPort {
         onQueued: (bytes) => this.#onQueued(bytes),
         onFailure: (error) => this.drop(error),
       }),
+      attached: () => request.attached(),
     };
-    this.#stream.write(acceptance(directory, connection, frameBytes));
-    debug('client %d connected', clientPid);
-    this.#service = this.#host.serve(this);
+    return acceptance(ConnectionType.SHM, directory.stems, connection, frameBytes);
+  }
+
+  #openDatagrams(clientPid: number, connection: number, frameBytes: number): Buffer {
+    const link = new DatagramLink(clientPid, connection, frameBytes, {
+      onRequests: () => this.#guarded(() => this.#readRequests()),
+      onQueued: (bytes) => this.#onQueued(bytes),
+      onFailure: (error) => this.drop(error),
+    });
+    const attached = (): boolean => link.connected;
+    this.#open = { directory: link, requests: link, responses: link, events: link, attached };
+    return acceptance(ConnectionType.SOCKET, link.stems, connection, link.frameBytes);
   }
 
   #refuse(errno: number): void {

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import type { RingId } from '../codec/events';
 import { debugServer as debug } from '../debug';
 import { CpgService, type RingChange, type ServiceHandle } from './cpg-service';
-import { Connection, type ConnectionHost } from './connection';
+import { Connection, type ConnectionHost, type IpcType } from './connection';
 import type { FaultState, Faults } from './faults';
 import { listen, type Listener } from './listener';
 import type { Ordered } from './ordered';
@@ -19,6 +19,7 @@ const SEQ_OF_FIRST_RING = 5n;
 
 /** What a node needs of its cluster. */
 export interface NodeHost {
+  readonly ipc: IpcType;
   readonly strict: boolean;
   readonly maxConnections: number;
   /** Clients are held while more than this waits to be ordered, until no more than a quarter of it does. */
@@ -58,6 +59,10 @@ export class Node implements OrderedNode, ConnectionHost {
   }
 
   // ---- from outside ----------------------------------------------------------------------------------------
+
+  get ipc(): IpcType {
+    return this.#host.ipc;
+  }
 
   get faults(): FaultState {
     return this.#host.faults;

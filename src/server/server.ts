@@ -14,7 +14,7 @@ import {
 /** What startServer() takes. */
 export interface ServerOptions extends Pick<
   ClusterOptions,
-  'strict' | 'maxConnections' | 'seed' | 'handleSignals'
+  'strict' | 'ipc' | 'maxConnections' | 'seed' | 'handleSignals'
 > {
   /**
    * Where to listen: '/path' or '@name'.
@@ -30,9 +30,10 @@ export interface ServerOptions extends Pick<
   nodeId?: number | undefined;
 }
 
-const { strict, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
+const { strict, ipc, maxConnections, seed, handleSignals } = CLUSTER_OPTIONS;
 const SERVER_OPTIONS: OptionKinds<ServerOptions> = {
   strict,
+  ipc,
   maxConnections,
   seed,
   handleSignals,

@@ -148,8 +148,14 @@ export const CAUSES = {
   // The daemon is of a kind that we cannot talk to.
   'ipc-type-socket': {
     reason: 'socket-mode',
-    finding: 'The daemon is there and uses datagrams instead of shared memory.',
+    finding: 'The daemon is there and uses datagrams instead of shared memory, which nothing here can open.',
     remedy: 'set "qb_ipc_type: native" in the system section of corosync.conf and restart corosync',
+  },
+  'datagrams-not-there': {
+    reason: 'datagrams-not-there',
+    finding: 'The daemon answered, and its datagram sockets cannot be reached from here.',
+    remedy:
+      "run in the daemon's network namespace, which datagrams do not leave, or set qb_ipc_type to native",
   },
   'old-libqb': {
     reason: 'old-libqb',

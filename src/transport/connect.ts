@@ -4,10 +4,9 @@ import { ConnectionType } from '../codec/handshake';
 import { IPC_REQUEST_SIZE_BYTES } from '../codec/limits';
 import { isCpgError } from '../errors';
 import { mappedStorage } from '../ring/mapped-storage';
-import { storeInFiles } from '../ring/storage';
 import { resolveAddress, type Address } from './address';
-import { failure } from './causes';
 import { openConnectionFiles, removeUnopened } from './connection-files';
+import { openDatagramTransport } from './datagram-connect';
 import { ServiceSocket } from './service-socket';
 import { ShmTransport } from './shm-transport';
 import type { Transport, TransportOptions } from './transport';
@@ -19,12 +18,11 @@ export async function connectTransport(
   options: TransportOptions = { mapped: false, lend: false, busyPollUs: 0, coalesceMs: 0 },
 ): Promise<Transport> {
   const address = resolveAddress(addressText);
-  const store = options.mapped ? mappedStorage() : storeInFiles;
+  const store = mappedStorage(options.mapped);
   const { service, answer, announced } = await openSocket(address, signal);
   try {
     if (answer.connectionType === ConnectionType.SOCKET) {
-      const what = `${address.text} uses datagram sockets (qb_ipc_type: socket)`;
-      throw failure('ipc-type-socket', what, { code: 'CS_ERR_NOT_SUPPORTED' });
+      return openDatagramTransport(service, answer, options);
     }
     // A daemon grants at least what we asked for, so its largest frame holds any message of ours and its header.
     if (answer.maxMessageSize < IPC_REQUEST_SIZE_BYTES) {

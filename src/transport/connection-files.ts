@@ -1,7 +1,7 @@
 /** The directory that holds the rings of one connection (ring/paths.ts): opened with care, and removed at the end. */
 import { lstatSync, rmdirSync, unlinkSync } from 'node:fs';
-import { dirname } from 'node:path';
-import type { HandshakeResponse } from '../codec/handshake';
+import { basename, dirname, isAbsolute, normalize } from 'node:path';
+import { ConnectionType, type HandshakeResponse } from '../codec/handshake';
 import { debugTransport as debug } from '../debug';
 import type { CpgError } from '../errors';
 import { isCpgError } from '../errors';
@@ -9,6 +9,7 @@ import { openRing, refused } from '../ring/files';
 import {
   connectionOf,
   forEachRing,
+  pidsOf,
   RING_NAMES,
   ringFiles,
   type ConnectionPath,
@@ -20,6 +21,8 @@ import { causeInSystem, currentUser, describeUser, failure, unexplained, type Ca
 
 /** libqb before 1.0.4 has no directory: it names the rings, and leaves the place to the client. */
 const OLD_RING_NAME = /^[^/]+-(request|response|event)-\d+-\d+-\d+$/;
+/** And of its sockets. */
+const OLD_SOCKET_NAME = /^\d+-\d+-\d+-[^/]+$/;
 /** libqb makes the directory 0770; a member of our group can at worst break this connection. */
 const OTHERS_MAY_WRITE = 0o002;
 
@@ -30,7 +33,7 @@ export interface ConnectionFiles extends ConnectionPath {
 }
 
 /** A directory that was found to be ours, with the files in it that a handshake named. */
-interface OwnDirectory extends ConnectionPath {
+export interface OwnDirectory extends ConnectionPath {
   /** What it is by, whatever its name stands for later. */
   dev: number;
   ino: number;
@@ -52,7 +55,7 @@ export function openConnectionFiles(
 ): ConnectionFiles {
   let opened: readonly Ring[] = [];
   try {
-    const own = ownDirectory(answer, uid);
+    const own = ownDirectory(answer, ringsOf(answer), uid);
     const rings = forEachRing((ring) => openRing(answer[ring], uid, store));
     opened = Object.values(rings);
     // Only now that all three are known to be ours.
@@ -64,15 +67,45 @@ export function openConnectionFiles(
   }
 }
 
-/** Removes the files of a connection that came to nothing, if all that openConnectionFiles() asks of names holds. */
+/** Removes the files of a connection that came to nothing, if all that is asked of their names holds. */
 export function removeUnopened(answer: HandshakeResponse, uid = process.getuid?.()): void {
-  quietly(() => removeFiles(ownDirectory(answer, uid)));
+  const filesOf = answer.connectionType === ConnectionType.SOCKET ? controlFile : ringsOf;
+  quietly(() => removeFiles(ownDirectory(answer, filesOf(answer), uid)));
 }
 
-function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDirectory {
-  const connection = connectionOf(answer);
-  if (connection === undefined) throw misnamed(answer);
-  const { directory } = connection;
+/** The files of the rings that the handshake names, whose names have libqb's form and lie in one directory. */
+function ringsOf(answer: HandshakeResponse): string[] {
+  if (connectionOf(answer) === undefined) throw misnamed(answer);
+  return RING_NAMES.flatMap((ring) => ringFiles(answer[ring]));
+}
+
+/** The one file of a connection by datagrams; the names of its sockets begin with a path beside it. */
+export function controlFile(answer: HandshakeResponse): string[] {
+  const { request, response, event } = answer;
+  const path = dirname(request);
+  const wellNamed = isNamed(request, path, 'qb-control-') && isNamed(response, path, 'qb-');
+  if (!wellNamed || (event !== '' && event !== response)) throw misnamed(answer);
+  return [request];
+}
+
+function isNamed(file: string, directory: string, prefix: string): boolean {
+  return (
+    isAbsolute(file) &&
+    normalize(file) === file &&
+    dirname(file) === directory &&
+    basename(file).startsWith(prefix)
+  );
+}
+
+/** The directory of a connection, with the `files` that are in it. */
+export function ownDirectory(
+  answer: HandshakeResponse,
+  files: string[],
+  uid: number | undefined,
+): OwnDirectory {
+  const directory = dirname(answer.request);
+  const pids = pidsOf(basename(directory));
+  if (pids === undefined) throw misnamed(answer);
   const stat = lstatSync(directory);
   if (
     !stat.isDirectory() ||
@@ -87,16 +120,19 @@ function ownDirectory(answer: HandshakeResponse, uid: number | undefined): OwnDi
     });
   }
   const { dev, ino } = stat;
-  return { ...connection, dev, ino, files: RING_NAMES.flatMap((ring) => ringFiles(answer[ring])) };
+  return { directory, ...pids, dev, ino, files };
 }
 
 function misnamed(answer: HandshakeResponse): CpgError {
-  if (RING_NAMES.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring)) {
-    const what = `the daemon runs with a libqb before 1.0.4: it names a ring ${JSON.stringify(answer.request)}`;
+  if (
+    RING_NAMES.every((ring) => OLD_RING_NAME.exec(answer[ring])?.[1] === ring) ||
+    OLD_SOCKET_NAME.test(answer.response)
+  ) {
+    const what = `the daemon runs with a libqb before 1.0.4: it names its files ${JSON.stringify(answer.request)}`;
     return failure('old-libqb', what, { code: 'CS_ERR_NOT_SUPPORTED' });
   }
   return refused(
-    `the handshake names the rings ${RING_NAMES.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
+    `the handshake names the files ${RING_NAMES.map((ring) => JSON.stringify(answer[ring])).join(', ')}`,
   );
 }
 
@@ -109,11 +145,11 @@ function misnamed(answer: HandshakeResponse): CpgError {
  * For the same reason they are never truncated. A process that exits does this for all of its connections, of which
  * some may not have learned yet that their daemon is dead.
  */
-function heldUntilRemoved(own: OwnDirectory, rings: readonly Ring[]): () => void {
+export function heldUntilRemoved(own: OwnDirectory, opened: readonly { close(): void }[]): () => void {
   if (inUse.size === 0) process.on('exit', removeOnExit);
   inUse.add(own);
   return () => {
-    for (const ring of rings) ring.close();
+    for (const one of opened) one.close();
     if (!inUse.delete(own)) return;
     if (inUse.size === 0) process.off('exit', removeOnExit);
     removeFiles(own);
@@ -146,7 +182,7 @@ function quietly(action: () => void): void {
 /** open() of what is no plain file. */
 const NO_PLAIN_FILE: readonly unknown[] = ['ELOOP', 'EISDIR', 'ENXIO', 'ENODEV'];
 
-function openError(error: unknown, directory: string): CpgError {
+export function openError(error: unknown, directory: string): CpgError {
   if (isCpgError(error)) {
     const { code, what, reason } = error;
     return reason === '32-bit' || reason === 'ring-layout' ? failure(reason, what, { code }) : error;

@@ -308,7 +308,7 @@ export class ShmTransport implements Transport {
   }
 }
 
-function hungUp(serverPid: number, cause?: Error): CpgError {
+export function hungUp(serverPid: number, cause?: Error): CpgError {
   return new CpgError('CS_ERR_LIBRARY', `the daemon (pid ${serverPid}) closed the connection`, {
     cause,
     reason: 'connection-lost',

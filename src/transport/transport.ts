@@ -1,8 +1,6 @@
-/**
- * How frames reach a daemon. Today there is one way, shared memory (shm-transport.ts); libqb's socket mode
- * would be another behind the same interface.
- */
+/** How frames reach a daemon: by shared memory (shm-transport.ts), or by datagrams (datagram-transport.ts). */
 import type { CpgError } from '../errors';
+import type { Mapped } from '../native/mapping';
 import type { FrameHandler } from '../ring/event-reader';
 
 /** What a sender wants to know. No method may throw. */
@@ -30,8 +28,8 @@ export interface TransportListener extends SendListener {
 
 /** How frames are to be moved. */
 export interface TransportOptions {
-  /** The rings are mapped into memory; needs koffi. */
-  readonly mapped: boolean;
+  /** Whether rings are mapped into memory. */
+  readonly mapped: Mapped;
   /** Frames are lent for the duration of the call: see FrameHandler. */
   readonly lend: boolean;
   /** Microseconds for which the next event is looked for instead of waited for, after anything was sent or came. */

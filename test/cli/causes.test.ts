@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { connect } from '../../src';
 import { encodeHandshakeResponse, type HandshakeResponse } from '../../src/codec';
 import { CAUSES, type Cause } from '../../src/transport/causes';
@@ -388,9 +388,13 @@ describeWithCorosync('on a corosync with a /dev/shm that can be spoilt', () => {
 describeWithCorosync('on a corosync with qb_ipc_type: socket', () => {
   test('it says so', async () => {
     await using cluster = await startCorosync({ qbIpcType: 'socket' });
-    const { cause, line } = await info({ args: ['--address', cluster.nodes[0]!.address] });
+    const koffi = dirname(require.resolve('koffi/package.json'));
+    const { cause, line } = await info({
+      args: ['--address', cluster.nodes[0]!.address],
+      after: `mount -t tmpfs none ${koffi}`,
+    });
     expect(cause).toBe('ipc-type-socket');
-    expect(line).toMatch(/CS_ERR_NOT_SUPPORTED \(19\): set "qb_ipc_type: native"/);
+    expect(line).toMatch(/CS_ERR_NOT_SUPPORTED \(19\): npm install koffi .*set "qb_ipc_type: native"/);
   });
 });
 

@@ -1,6 +1,7 @@
 /** The commands against a private real corosync. */
 import { spawn } from 'node:child_process';
 import { startCorosync, type CorosyncCluster } from '../support/corosync';
+import { enterNetwork } from '../support/network-namespace';
 import { describeWithCorosync } from '../support/suites';
 import { builtCli, cli, CliProcess, interrupted } from './harness';
 
@@ -195,6 +196,7 @@ describeWithCorosync('the command on corosync', () => {
         localNodeId: 1,
         pid: process.pid,
         flowControl: false,
+        native: expect.any(Array) as string[],
       }),
     ]);
   });
@@ -235,10 +237,18 @@ describeWithCorosync('info on special daemons', () => {
   test('qb_ipc_type: socket', async () => {
     const cluster = await startCorosync({ qbIpcType: 'socket' });
     try {
-      const { code, json, stderr } = await cli(['info', '--json', '--address', cluster.nodes[0]!.address]);
-      expect(code).toBe(1);
-      expect(json()).toMatchObject([{ cause: 'ipc-type-socket' }]);
-      expect(stderr).toMatch(/CS_ERR_NOT_SUPPORTED \(19\): set "qb_ipc_type: native"/);
+      const { address, netns } = cluster.nodes[0]!;
+      const outside = await cli(['info', '--json', '--address', address]);
+      expect(outside.code).toBe(1);
+      expect(outside.json()).toMatchObject([{ cause: 'network-namespace' }]);
+      expect(outside.stderr).toMatch(/CS_ERR_LIBRARY \(2\): datagrams do not leave a network namespace/);
+      const leave = enterNetwork(netns);
+      try {
+        const inside = await cli(['info', '--json', '--address', address]);
+        expect(inside.json()).toMatchObject([{ reachable: true, transport: 'socket' }]);
+      } finally {
+        leave();
+      }
     } finally {
       await cluster.stop();
     }

@@ -3,16 +3,19 @@ import { embeddedEnvironment } from './embedded';
 import { scenarios } from './scenarios';
 import { play, recorded } from './transcripts';
 
-describe('the embedded server, compared with recorded corosync', () => {
-  test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))(
-    '%s',
-    async (_name, scenario) => {
-      const environment = await embeddedEnvironment(scenario.nodes);
-      try {
-        expect(await play(scenario, environment)).toEqual(recorded(scenario));
-      } finally {
-        await environment.close();
-      }
-    },
-  );
-});
+describe.each(['shm', 'socket'] as const)(
+  'the embedded server by %s, compared with recorded corosync',
+  (ipc) => {
+    test.each(scenarios.map((scenario) => [scenario.name, scenario] as const))(
+      '%s',
+      async (_name, scenario) => {
+        const environment = await embeddedEnvironment(scenario.nodes, ipc);
+        try {
+          expect(await play(scenario, environment)).toEqual(recorded(scenario));
+        } finally {
+          await environment.close();
+        }
+      },
+    );
+  },
+);

@@ -1,9 +1,12 @@
 /** The embedded cluster as an environment. */
-import { SimulatedCluster } from '../../src/server';
+import { SimulatedCluster, type ClusterOptions } from '../../src/server';
 import type { Environment } from './environment';
 
-export async function embeddedEnvironment(nodes: number): Promise<Environment> {
-  const cluster = await SimulatedCluster.start({ nodes });
+export async function embeddedEnvironment(
+  nodes: number,
+  ipc: ClusterOptions['ipc'] = 'shm',
+): Promise<Environment> {
+  const cluster = await SimulatedCluster.start({ nodes, ipc });
   return {
     nodeIds: cluster.nodes.map(({ nodeId }) => nodeId),
     address: (nodeId) => cluster.node(nodeId).address,

@@ -2,9 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { ModuleKind, ScriptTarget, transpileModule } from 'typescript';
-import { builtCli } from '../cli/harness';
 
 jest.setTimeout(60_000);
 
@@ -23,7 +22,7 @@ beforeAll(() => {
   project = mkdtempSync(join(tmpdir(), 'cpg-guide-'));
   const modules = join(project, 'node_modules');
   mkdirSync(modules);
-  symlinkSync(dirname(dirname(dirname(builtCli()))), join(modules, 'corosync-cpg'));
+  symlinkSync(ROOT, join(modules, 'corosync-cpg'));
 });
 afterAll(() => rmSync(project, { recursive: true, force: true }));
 

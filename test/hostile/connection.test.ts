@@ -35,7 +35,8 @@ interface Connected {
 }
 
 async function connected(): Promise<Connected> {
-  const client = await connect({ address: daemon.address, timeoutMs: TIMEOUT_MS });
+  // Not mapped: files are shortened under it, which would end the process.
+  const client = await connect({ address: daemon.address, timeoutMs: TIMEOUT_MS, mapped: false });
   const closed = new Promise<CpgError | undefined>((resolve) => client.once('close', resolve));
   return { client, connection: daemon.connection, closed };
 }

@@ -9,6 +9,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type CpgErrorCode } from '../../src';
 import { encodeHandshakeResponse, HANDSHAKE_RESPONSE_BYTES, type HandshakeResponse } from '../../src/codec';
+import * as libc from '../../src/native/libc';
 import { openDescriptors, openedSince } from '../support/descriptors';
 import { cpgError, rejectionOf } from '../support/errors';
 import { FakeDaemon, type FakeConnection, type FakeDaemonOptions } from '../support/fake-daemon';
@@ -232,10 +233,13 @@ describe('a refusal', () => {
     expect(daemon.leftovers).toEqual([]);
   });
 
-  test('connection type 0 is CS_ERR_NOT_SUPPORTED, with the line for corosync.conf', async () => {
-    const error = await refusal({ answer: (answer) => ({ ...answer, connectionType: 0 }) });
+  test('connection type 0, where nothing can do it, is CS_ERR_NOT_SUPPORTED, with three remedies', async () => {
+    jest.spyOn(libc, 'findLibc').mockReturnValue(undefined);
+    const error = await refusal({ answer: (answer) => ({ ...answer, connectionType: 0, event: '' }) });
+    jest.restoreAllMocks();
     expect(error).toMatchObject(cpgError('CS_ERR_NOT_SUPPORTED'));
-    expect(error.message).toContain('qb_ipc_type: native');
+    for (const remedy of ['koffi', 'node:ffi', 'qb_ipc_type: native'])
+      expect(error.message).toContain(remedy);
   });
 });
 

@@ -1,10 +1,12 @@
 import { MAX_MESSAGE_BYTES } from '../../codec/limits';
 import { CpgError, isCpgError } from '../../errors';
+import { providerStates, type ProviderState } from '../../native';
 import { openTransport } from '../../session/connect';
 import { Deadline } from '../../session/deadline';
 import { Session } from '../../session/session';
 import { DEFAULT_ADDRESS, describeAddress, resolveAddress } from '../../transport/address';
 import { SHM_REMEDY } from '../../transport/causes';
+import { DatagramTransport } from '../../transport/datagram-transport';
 import { defineCommand, type Context } from '../command';
 import { diagnose, type Asked } from '../doctor';
 import { jsonLine } from '../json';
@@ -68,7 +70,7 @@ interface Facts {
   type: 'info';
   address: string;
   reachable: true;
-  transport: 'shm';
+  transport: 'shm' | 'socket';
   daemonPid: number;
   localNodeId: number;
   /** As the daemon sees it; 0 when it cannot. */
@@ -76,6 +78,8 @@ interface Facts {
   maxAtomicMessageSize: number;
   maxMessageSize: number;
   flowControl: boolean;
+  /** What there is for things that Node cannot do: see src/native/. */
+  native: string[];
   shm: Space | null;
   rings: Rings | null;
 }
@@ -100,13 +104,14 @@ async function learn(address: string, timeoutMs: number, signal: AbortSignal): P
       type: 'info',
       address,
       reachable: true,
-      transport: 'shm',
+      transport: transport instanceof DatagramTransport ? 'socket' : 'shm',
       daemonPid: transport.serverPid,
       localNodeId: session.nodeId,
       pid: transport.clientPid,
       maxAtomicMessageSize: session.maxAtomicMessageSize,
       maxMessageSize: MAX_MESSAGE_BYTES,
       flowControl: transport.flowControl(),
+      native: usableProviders().map(({ name }) => name),
       shm: shmSpace() ?? null,
       rings: ringsInShm(),
     };
@@ -140,7 +145,7 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
   const rows = [
     ['address', describeAddress(resolveAddress(facts.address))],
     ['daemon', `pid ${facts.daemonPid}`],
-    ['transport', 'shared memory'],
+    ['transport', facts.transport === 'shm' ? 'shared memory' : 'datagram sockets'],
     ['node id', `${facts.localNodeId}`],
     [
       'our pid',
@@ -150,6 +155,7 @@ async function printFacts({ out }: Context, facts: Facts): Promise<void> {
     ],
     ['message', `${facts.maxAtomicMessageSize} bytes in one piece, ${facts.maxMessageSize} in fragments`],
     ['flow control', facts.flowControl ? 'on: the daemon asks to hold' : 'off'],
+    ['native', nativeText()],
     ['/dev/shm', shm === null ? 'cannot be looked at' : spaceText(shm)],
     ['rings', rings === null ? 'cannot be looked at' : ringsText(rings)],
     ...oddTexts(rings).map((text) => ['', text] as const),
@@ -171,6 +177,16 @@ function spaceText({ freeBytes, totalBytes, freeFiles, totalFiles }: Space): str
   return tooLittle
     ? `${room}, too little for another connection: ${SHM_REMEDY}`
     : `${room} (a connection takes ${CONNECTION_MB})`;
+}
+
+function usableProviders(): ProviderState[] {
+  return providerStates().filter(({ whyNot }) => whyNot === undefined);
+}
+
+/** Which way there is to what Node cannot do itself, and what it brings. */
+function nativeText(): string {
+  const texts = usableProviders().map(({ name, brings }) => `${name} (${brings})`);
+  return texts.join(', ') || 'none of koffi, node:ffi, unix-dgram: rings through files, no datagrams';
 }
 
 function megabytes(bytes: number): number {

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { notifyReady } from '../../native/notify';
 import { SimulatedCluster, type ClusterNode } from '../../server';
 import { defineCommand, type Context } from '../command';
 import { failureLine } from '../failure';
@@ -63,6 +64,7 @@ export const serve = defineCommand({
         );
         reading.catch(() => undefined);
       }
+      notifyReady(env);
       if (!limit.signal.aborted) await once(limit.signal, 'abort');
     } finally {
       limit.dispose();

@@ -11,6 +11,7 @@ import { Conversations } from '../../tap/decode/messages';
 import type { TapBatch } from '../../tap/live/backlog';
 import { DENIED } from '../../tap/live/discovery';
 import { Tap } from '../../tap/live/tap';
+import { notifyReady } from '../../native/notify';
 import { dataOptions, defineCommand, type Context } from '../command';
 import { OutputClosed } from '../failure';
 import { TimeLimit } from '../limit';
@@ -61,7 +62,7 @@ export const tap = defineCommand({
     const sink =
       write === undefined ? new TextSink(out, { json, hex, filter }) : new CaptureSink(out, filter);
     const limit = new TimeLimit(AbortSignal.any([context.signal, out.closed]), timeout);
-    const session = new TapSession(context, sink, filter, { history, count });
+    const session = new TapSession(context, sink, filter, { history, count, records: write !== undefined });
     try {
       await sink.begin();
       await session.run(limit.signal);
@@ -97,6 +98,8 @@ class TapSession {
   readonly #filter: Filter;
   readonly #history: boolean;
   readonly #count: number;
+  /** With --write it may run as a service. */
+  readonly #records: boolean;
   readonly #conversations = new Conversations();
   readonly #services: ServiceCheck;
   #missed = 0;
@@ -112,13 +115,14 @@ class TapSession {
     context: Context,
     sink: Sink,
     filter: Filter,
-    { history, count }: { history: boolean; count: number | undefined },
+    { history, count, records }: { history: boolean; count: number | undefined; records: boolean },
   ) {
     this.#context = context;
     this.#sink = sink;
     this.#filter = filter;
     this.#history = history;
     this.#count = count ?? Infinity;
+    this.#records = records;
     this.#services = new ServiceCheck(filter);
   }
 
@@ -168,6 +172,7 @@ class TapSession {
     this.#ran = true;
     await this.#tellDenied();
     await err.line(`cpg: tap: following ${counted(connections, 'connection')}`);
+    if (this.#records) notifyReady(this.#context.env);
     const missing = this.#services.failure('tap');
     if (missing !== undefined) await err.line(`cpg: ${missing.what} yet: ${missing.remedy}`);
   }

@@ -1,7 +1,6 @@
 /** The server's side of the handshake: 24 bytes in, 12,328 bytes out. */
 import { constants } from 'node:os';
 import {
-  ConnectionType,
   decodeHandshakeRequest,
   encodeHandshakeResponse,
   HANDSHAKE_REQUEST_BYTES,
@@ -39,13 +38,18 @@ export function frameBytesFor(asked: number): number {
   return Math.max(asked, IPC_REQUEST_SIZE_BYTES);
 }
 
-export function acceptance(directory: RingDirectory, connection: number, frameBytes: number): Buffer {
+export function acceptance(
+  connectionType: number,
+  stems: RingDirectory['stems'],
+  connection: number,
+  frameBytes: number,
+): Buffer {
   return encodeHandshakeResponse({
     error: 0,
-    connectionType: ConnectionType.SHM,
+    connectionType,
     maxMessageSize: frameBytes,
     connection: BigInt(connection),
-    ...directory.stems,
+    ...stems,
   });
 }
 

@@ -20,6 +20,7 @@ const CHECK_ENDS_MS = 1000;
 const MAX_ABSENCE_MS = 3000;
 /** How often they are looked for in between, when a connection whose ends are not known is used. */
 const EARLY_LOOKS = 3;
+const BY_DATAGRAMS = 'it goes by datagrams (qb_ipc_type: socket), which only a relay can show';
 /** How old the list of directories may get. */
 const LIST_AGAIN_MS = 200;
 /** Names of directories that are kept to know them again when their removal is announced. */
@@ -234,6 +235,8 @@ export class Discovery {
     const pids = pidsOf(directory);
     const path = join(this.#root, directory);
     const files = readdirSync(path);
+    if (files.some((name) => name.startsWith('qb-control-')))
+      throw new CpgError('CS_ERR_NOT_SUPPORTED', BY_DATAGRAMS);
     const service = serviceOf(files);
     if (service === undefined || pids === undefined)
       return files.length === 0 ? 'it is empty' : 'it has no request ring';
