@@ -196,9 +196,13 @@ class Place {
     private readonly daemon: Daemon,
   ) {}
 
-  async play(chosen: Scenario): Promise<Step[]> {
+  async start(): Promise<Environment> {
     this.#environment ??= await realEnvironment(this.nodes, optionsFor(this.daemon));
-    const environment = this.#environment;
+    return this.#environment;
+  }
+
+  async play(chosen: Scenario): Promise<Step[]> {
+    const environment = await this.start();
     let finished = false;
     try {
       const steps = await play(chosen, environment);
@@ -219,6 +223,8 @@ class Place {
 async function differenceIn(chosen: Scenario, place: Place): Promise<string | undefined> {
   let difference: string | undefined;
   for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+    // Daemons that do not even start are no difference of this scenario.
+    await place.start();
     try {
       difference = firstDifference(recorded(chosen), await place.play(chosen));
       if (difference === undefined) return undefined;
@@ -230,7 +236,8 @@ async function differenceIn(chosen: Scenario, place: Place): Promise<string | un
   return difference;
 }
 
-function firstDifference(expected: readonly Step[], found: readonly Step[]): string | undefined {
+/** In words; undefined when they are the same. */
+export function firstDifference(expected: readonly Step[], found: readonly Step[]): string | undefined {
   for (const [index, step] of expected.entries()) {
     const other = found[index];
     if (isDeepStrictEqual(step, other)) continue;
@@ -238,7 +245,8 @@ function firstDifference(expected: readonly Step[], found: readonly Step[]): str
     const [recordedLines, foundLines] = [linesOf(step), linesOf(other)];
     const gone = recordedLines.filter((line) => !foundLines.includes(line));
     const added = foundLines.filter((line) => !recordedLines.includes(line));
-    if (gone.length + added.length === 0) return `in "${step.step}", the same lines in another order`;
+    if (gone.length + added.length === 0)
+      return `in "${step.step}", the same lines, in another order or number`;
     return `in "${step.step}", ${added[0] ?? 'nothing'} instead of ${gone[0] ?? 'nothing'}`;
   }
   return found.length > expected.length ? 'more steps' : undefined;

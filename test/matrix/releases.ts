@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 
 const run = promisify(execFile);
-const UNPACK_TIMEOUT_MS = 300_000;
+const UNPACK_TIMEOUT_MS = 120_000;
 /** For corosync, its libcpg, and programs that are built against it. */
 const PACKAGES = ['corosync', 'libcpg-dev', 'libc6-dev'];
 
