@@ -25,7 +25,9 @@ import { Table, type Row } from './table';
 
 const PAGE = join(ROOT, 'docs/compatibility.md');
 /** In CI: the first of these that can be had. */
-const SHORT_RELEASES = ['Debian 13', 'Debian 11'];
+const SHORT_RELEASES = ['trixie', 'bullseye'].flatMap((codename) =>
+  RELEASES.filter((release) => release.codename === codename),
+);
 const SHORT_RUNTIME = '24';
 /** Programs of other architectures. */
 const FOREIGN: Record<string, { emulator: string; compiler: string }> = {
@@ -65,16 +67,7 @@ async function main(): Promise<void> {
   const project = await makeProject(home, ROOT);
   const here: Runtime = { command: process.execPath, args: [], project };
   if (values.short) {
-    for (const name of SHORT_RELEASES)
-      if (
-        await tryRelease(
-          RELEASES.find((release) => release.name === name)!,
-          home,
-          here,
-          true,
-        )
-      )
-        break;
+    for (const release of SHORT_RELEASES) if (await tryRelease(release, home, here, true)) break;
   } else {
     for (const release of RELEASES) if (wanted(release.name)) await tryRelease(release, home, here, false);
   }
@@ -110,7 +103,7 @@ async function tryRelease(release: Release, home: string, here: Runtime, short: 
   const versions = ['corosync', 'libqb100'].map((part) => packageVersion(root, part));
   const row = daemons.row(name, true, ...versions);
   const reason = buildPeerFor(root, join(root, 'usr/bin/peer'), foreign?.compiler ?? 'gcc');
-  if (reason !== undefined) row.note('with libcpg', `that of this machine, because ${reason}`);
+  if (reason !== undefined) process.stdout.write(`${name}: no libcpg of its own, because ${reason}\n`);
   const daemon = { root, emulator: foreign?.emulator };
   await tryDaemon(
     row,
@@ -141,6 +134,7 @@ async function tryDaemon(
   here: Runtime,
   sizes: readonly number[] = [1, 3],
 ): Promise<void> {
+  if (peer === undefined) row.note('with libcpg', 'the libcpg of this machine, not of the release');
   await tryAll(row, {
     ...clientChecks(daemon, here),
     'with libcpg': () => mixed(daemon, peer),
