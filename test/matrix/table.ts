@@ -20,7 +20,8 @@ export class Table {
         cells[this.heads.length + this.columns.indexOf(column)] = result;
       },
       note: (column, text) => {
-        const note = `${column}: ${text}`;
+        // Names of connections have the numbers of processes in them, which differ from run to run.
+        const note = `${column}: ${text.replaceAll(/\bqb-\d[\w-]*/g, 'qb-…')}`;
         this.#notes.set(note, [...(this.#notes.get(note) ?? []), name]);
       },
       fail: () => {
