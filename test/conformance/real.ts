@@ -1,9 +1,12 @@
 /** Real corosync as an environment. */
-import { startCorosync } from '../support/corosync';
+import { startCorosync, type CorosyncOptions } from '../support/corosync';
 import type { Environment } from './environment';
 
-export async function realEnvironment(nodes: number): Promise<Environment> {
-  const cluster = await startCorosync({ nodes });
+export async function realEnvironment(
+  nodes: number,
+  options: Omit<CorosyncOptions, 'nodes'> = {},
+): Promise<Environment> {
+  const cluster = await startCorosync({ ...options, nodes });
   return {
     nodeIds: cluster.nodes.map(({ nodeId }) => nodeId),
     address: (nodeId) => cluster.node(nodeId).address,

@@ -1,12 +1,13 @@
 /** Transcripts recorded from real corosync, kept in fixtures/conformance/. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
+import { ROOT } from '../support/root';
 import type { Environment } from './environment';
 import type { Scenario } from './scenarios';
 import { Stage } from './stage';
 import type { Step } from './transcript';
 
-const DIRECTORY = resolve(__dirname, '..', '..', 'fixtures', 'conformance');
+const DIRECTORY = join(ROOT, 'fixtures', 'conformance');
 
 /** Plays a scenario and returns what happened. */
 export async function play(scenario: Scenario, environment: Environment): Promise<Step[]> {

@@ -483,6 +483,15 @@ export class CorosyncNode {
     },
   };
 
+  /** Its spawn() runs a program of the daemon's own system, where one was given as installation. */
+  readonly system: Pick<CorosyncNode, 'spawn'> = {
+    spawn: (command, args, options) => {
+      const { command: daemon } = daemonOf(this.#cluster.installation, this.#directory);
+      const [first = command, ...rest] = [...daemon.slice(0, -1), command, ...(args ?? [])];
+      return this.spawn(first, rest, options);
+    },
+  };
+
   /** Runs a command as spawn() does, to its end; rejects when it fails. */
   async run(command: string, args: string[] = []): Promise<{ stdout: string; stderr: string }> {
     const child = this.spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });

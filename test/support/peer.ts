@@ -4,12 +4,13 @@
 import { spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { CorosyncNode } from './corosync';
+import { ROOT } from './root';
 
-const ROOT = resolve(__dirname, '..', '..');
 const SOURCE = join(ROOT, 'fixtures', 'c', 'peer.c');
 const CACHE = join(ROOT, 'node_modules', '.cache', 'corosync-cpg');
+const PEER_FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra'];
 const DEFAULT_WAIT_MS = 30_000;
 
 export interface PeerOptions {
@@ -81,6 +82,19 @@ export function peerUnavailable(): string | undefined {
   return built.reason;
 }
 
+/** Builds the peer with the headers and libraries of the system in `root`; returns why it cannot be. */
+export function buildPeerFor(root: string, output: string, compiler: string): string | undefined {
+  const asked = spawnSync(compiler, ['-print-multiarch'], { encoding: 'utf8' });
+  if (asked.error) return `${compiler} is not installed`;
+  // A compiler looks for libc in its own system first, whatever it is told by --sysroot.
+  const libraries = join(root, 'usr/lib', asked.stdout.trim());
+  const there = [`--sysroot=${root}`, `-B${libraries}/`, `-L${libraries}`];
+  const gcc = spawnSync(compiler, [...PEER_FLAGS, ...there, '-o', output, SOURCE, '-lcpg'], {
+    encoding: 'utf8',
+  });
+  return gcc.status === 0 ? undefined : (/.*(error|cannot).*/.exec(gcc.stderr)?.[0] ?? gcc.stderr.trim());
+}
+
 function compile(): { path: string } | { reason: string } {
   const version = createHash('sha256').update(readFileSync(SOURCE)).digest('hex').slice(0, 12);
   const path = join(CACHE, `peer-${version}`);
@@ -88,8 +102,7 @@ function compile(): { path: string } | { reason: string } {
   mkdirSync(CACHE, { recursive: true });
   // Several test processes may be here at once: each builds its own, and the last rename wins.
   const own = `${path}.${process.pid}`;
-  const flags = ['-std=gnu11', '-O2', '-Wall', '-Wextra'];
-  const gcc = spawnSync('gcc', [...flags, '-o', own, SOURCE, '-lcpg'], { encoding: 'utf8' });
+  const gcc = spawnSync('gcc', [...PEER_FLAGS, '-o', own, SOURCE, '-lcpg'], { encoding: 'utf8' });
   if (gcc.error) return { reason: 'the C peer needs gcc, which is not installed.' };
   if (gcc.status !== 0) {
     const line = /.*error.*/.exec(gcc.stderr)?.[0] ?? gcc.stderr.trim();
@@ -249,11 +262,12 @@ export class Peer {
   }
 }
 
-/** Starts a peer on a node, or in a container of it, and resolves when it has joined the group. */
+/** Starts a peer on a node, in a container of it or in its system, and resolves when it has joined the group. */
 export async function startPeer(
   node: Pick<CorosyncNode, 'spawn'>,
   group: string,
   options: PeerOptions = {},
+  program = buildPeer(),
 ): Promise<Peer> {
   const args = [group];
   const add = (flag: string, value: number | undefined): void => {
@@ -268,7 +282,7 @@ export async function startPeer(
   if (options.stay) args.push('--stay');
   if (options.digest) args.push('--digest');
   if (options.flood) args.push('--flood');
-  const peer = new Peer(node.spawn(buildPeer(), args, { stdio: ['pipe', 'pipe', 'pipe'] }));
+  const peer = new Peer(node.spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] }));
   await peer.until('its join', () => peer.confchgs.length > 0);
   return peer;
 }
