@@ -240,7 +240,7 @@ describeWithCorosync('info on special daemons', () => {
       const { address, netns } = cluster.nodes[0]!;
       const outside = await cli(['info', '--json', '--address', address]);
       expect(outside.code).toBe(1);
-      expect(outside.json()).toMatchObject([{ cause: 'network-namespace' }]);
+      expect(outside.json()).toMatchObject([{ cause: 'datagrams-not-there' }]);
       expect(outside.stderr).toMatch(/CS_ERR_LIBRARY \(2\): datagrams do not leave a network namespace/);
       const leave = enterNetwork(netns);
       try {
