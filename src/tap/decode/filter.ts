@@ -9,6 +9,7 @@ export interface Filter {
   pids: readonly number[];
   /** Names of services: cpg, cmap, quorum ... */
   services: readonly string[];
+  /** Names of rings: request, response, event. */
   rings: readonly RingName[];
   /** Names of messages: mcast, deliver, ... */
   names: readonly string[];

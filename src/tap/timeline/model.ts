@@ -24,7 +24,7 @@ const MAX_LABEL = 40;
 export type Step =
   | { kind: 'message'; timeNs: bigint; from: string; to: string[]; label: string }
   | { kind: 'folded'; timeNs: bigint; from: string; to: string[]; count: number }
-  | { kind: 'note'; timeNs: bigint; text: string; grave: boolean; over?: string[] };
+  | { kind: 'note'; timeNs: bigint; text: string; grave: boolean; over?: string[] | undefined };
 
 /** A sequence chart of one group. */
 export interface Timeline {
@@ -37,7 +37,7 @@ export interface Timeline {
   /** Number of steps left out at the end. */
   omitted: number;
   /** Lanes without events of their own in the capture: events that only they saw are unknown. */
-  unseen?: string[];
+  unseen?: string[] | undefined;
 }
 
 const LANES = listOf('names', string);
