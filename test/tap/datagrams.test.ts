@@ -4,9 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Discovery, type Refused } from '../../src/tap/live/discovery';
 
+let laterMs = 0;
+jest.mock('../../src/clock', () => ({
+  ...jest.requireActual<object>('../../src/clock'),
+  wallClockMs: () => Date.now() + laterMs,
+}));
+
 test('a connection by datagrams is refused, with the cause', () => {
   const root = mkdtempSync(join(tmpdir(), 'tap-'));
-  const now = jest.spyOn(Date, 'now');
   try {
     const directory = 'qb-1-2-3-abcdef';
     mkdirSync(join(root, directory));
@@ -15,12 +20,11 @@ test('a connection by datagrams is refused, with the cause', () => {
     const refused: Refused[] = [];
     const look = (): void => void discovery.open(directory, () => 'followed', refused);
     look();
-    now.mockReturnValue(Date.now() + 60_000);
+    laterMs = 60_000;
     look();
     look();
     expect(refused).toEqual([{ directory, reason: expect.stringMatching(/datagrams.*relay/) as string }]);
   } finally {
-    now.mockRestore();
     rmSync(root, { recursive: true });
   }
 });
