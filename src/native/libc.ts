@@ -36,7 +36,8 @@ interface CValues {
 type Arguments<Types extends readonly CType[]> = { -readonly [At in keyof Types]: CValues[Types[At]] };
 type Functions = {
   readonly [Name in keyof typeof FUNCTIONS]: (
-    ...values: Arguments<(typeof FUNCTIONS)[Name]['takes']>
+    // TypeScript before 5.1 does not see by itself that this is an array.
+    ...values: Extract<Arguments<(typeof FUNCTIONS)[Name]['takes']>, unknown[]>
   ) => number | bigint;
 };
 

@@ -192,7 +192,7 @@ async function bundles() {
           target: 'node20',
           entry: './app.mjs',
           externalsType: 'node-commonjs',
-          externals: ['koffi', 'debug'],
+          externals: ['koffi', 'debug', 'unix-dgram'],
           experiments: { outputModule: format === 'esm' },
           output: {
             path: join(tools, 'webpack'),
