@@ -61,7 +61,7 @@ async function main(): Promise<void> {
   const home = mkdtempSync(join(ROOT, 'build', 'matrix-'));
   process.once('exit', () => rmSync(home, { recursive: true, force: true }));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
-  // Programs of the systems below go through here, whoever they are.
+  // Programs inside the unpacked systems run as other users and need to enter this directory.
   chmodSync(home, 0o755);
 
   const project = await makeProject(home, ROOT);
